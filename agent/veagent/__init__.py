@@ -1,0 +1,1 @@
+"""The agent of one host: makes its VEs so, watches them, reports."""

@@ -1,0 +1,1 @@
+"""The controller: API, scheduler, sessions of the hosts; etcd holds its state."""

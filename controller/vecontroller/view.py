@@ -1,0 +1,69 @@
+"""The cluster as the mirror knows it: desired and observed state by key, with the revisions that guards need.
+
+`View` is what every decision reads. It is changed only by the mirror, a whole revision at a time, between two awaits of
+others; whoever holds it over an await must read it again.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from veapi.model import (
+    VE,
+    Cluster,
+    Digest,
+    HostFacts,
+    HostName,
+    Image,
+    Placement,
+    Project,
+    Uid,
+    VEStatus,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """A value of the store with the revisions at which it was written and created."""
+
+    value: T
+    mod_revision: int
+    create_revision: int
+
+
+@dataclass(slots=True)
+class View:
+    """All of the cluster. `revision`: everything up to it is in here, nothing after it."""
+
+    revision: int = 0
+    cluster: Held[Cluster] | None = None
+    ves: dict[Uid, Held[VE]] = field(default_factory=dict)
+    names: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
+    placements: dict[Uid, Held[Placement]] = field(default_factory=dict)
+    statuses: dict[Uid, Held[VEStatus]] = field(default_factory=dict)
+    addresses: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
+    hosts: dict[HostName, Held[HostFacts]] = field(default_factory=dict)
+    images: dict[Digest, Held[Image]] = field(default_factory=dict)
+    tags: dict[str, Held[Digest]] = field(default_factory=dict)
+    projects: dict[str, Held[Project]] = field(default_factory=dict)
+    placed_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
+    """Index of placements by host; kept by the mirror."""
+    quarantined: dict[str, int] = field(default_factory=dict)
+    """Keys whose values can't be read, with their mod-revisions; they are never rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a batch changed, for those who wake on it."""
+
+    revision: int
+    ves: frozenset[Uid] = frozenset()
+    hosts: frozenset[HostName] = frozenset()
+    placed: frozenset[HostName] = frozenset()
+    """Hosts whose set may have changed: of VEs whose spec or placement changed, before and after."""
+    images: bool = False
+    projects: bool = False
+    relisted: bool = False
+    """Everything may have changed."""

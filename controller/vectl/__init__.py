@@ -1,0 +1,1 @@
+"""The command line client, and the asyncio client library under it."""

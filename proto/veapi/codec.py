@@ -1,0 +1,333 @@
+"""Model values to wire messages and back: the only place that knows both."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from veapi import model
+from veapi.v1 import session_pb2, types_pb2
+
+
+def to_timestamp(seconds: float | None) -> Timestamp | None:
+    """None stays None: protobuf takes it as "not set"."""
+    if seconds is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1_000_000) * 1_000)
+    return stamp
+
+
+def from_timestamp(stamp: Timestamp) -> float:
+    return stamp.seconds + stamp.nanos / 1e9
+
+
+def resources_out(value: model.Resources) -> types_pb2.Resources:
+    return types_pb2.Resources(
+        cpu=value.cpu_millis / 1000,
+        memory_bytes=value.memory_bytes,
+        disk_bytes=value.disk_bytes,
+        pids=value.pids,
+    )
+
+
+def resources_in(message: types_pb2.Resources) -> model.Resources:
+    return model.Resources(
+        cpu_millis=round(message.cpu * 1000),
+        memory_bytes=message.memory_bytes,
+        disk_bytes=message.disk_bytes,
+        pids=message.pids,
+    )
+
+
+def spec_out(value: model.Spec) -> types_pb2.VESpec:
+    return types_pb2.VESpec(
+        image=value.image,
+        cpu=value.cpu_millis / 1000,
+        memory_bytes=value.memory_bytes,
+        disk_bytes=value.disk_bytes,
+        pids=value.pids,
+        run=value.run.value,
+        ip=value.ip,
+        host=value.host,
+        on_host_loss=value.on_host_loss.value,
+    )
+
+
+def spec_in(message: types_pb2.VESpec) -> model.Spec:
+    """Trusts the message: it was written by us. What users send goes through `veapi.validate` first."""
+    return model.Spec(
+        image=message.image,
+        cpu_millis=round(message.cpu * 1000),
+        memory_bytes=message.memory_bytes,
+        disk_bytes=message.disk_bytes,
+        pids=message.pids,
+        run=model.Run(message.run or model.Run.RUNNING),
+        ip=message.ip,
+        host=message.host,
+        on_host_loss=model.OnHostLoss(message.on_host_loss or model.OnHostLoss.STAY),
+    )
+
+
+def placement_out(value: model.Placement) -> types_pb2.Placement:
+    return types_pb2.Placement(
+        host=value.host,
+        generation=value.generation,
+        decided_at=to_timestamp(value.decided_at),
+        message=value.message,
+    )
+
+
+def placement_in(message: types_pb2.Placement, op_id: str = "") -> model.Placement:
+    return model.Placement(
+        host=model.HostName(message.host),
+        generation=message.generation,
+        decided_at=from_timestamp(message.decided_at),
+        message=message.message,
+        op_id=op_id,
+    )
+
+
+def event_out(
+    value: model.Event, *, project: str = "", ve: str = "", uid: str = ""
+) -> types_pb2.Event:
+    return types_pb2.Event(
+        time=to_timestamp(value.at),
+        type=value.type.value,
+        reason=value.reason,
+        message=value.message,
+        host=value.host,
+        project=project,
+        ve=ve,
+        uid=uid,
+    )
+
+
+def event_in(message: types_pb2.Event) -> model.Event:
+    return model.Event(
+        at=from_timestamp(message.time),
+        type=model.EventType(message.type or model.EventType.NORMAL),
+        reason=message.reason,
+        message=message.message,
+        host=message.host,
+    )
+
+
+def status_out(value: model.VEStatus) -> types_pb2.VEStatus:
+    return types_pb2.VEStatus(
+        state=value.state.value,
+        reason=value.reason,
+        message=value.message,
+        host=value.host,
+        addresses=value.addresses,
+        started_at=to_timestamp(value.started_at),
+        restarts=value.restarts,
+        observed_generation=value.observed_generation,
+        placement_generation=value.placement_generation,
+        init_pid=value.init_pid,
+        events=[event_out(event) for event in value.events],
+    )
+
+
+def status_in(message: types_pb2.VEStatus, observed_restart_seq: int = 0) -> model.VEStatus:
+    return model.VEStatus(
+        state=model.VEState(message.state),
+        reason=message.reason,
+        message=message.message,
+        host=message.host,
+        addresses=tuple(message.addresses),
+        started_at=from_timestamp(message.started_at) if message.HasField("started_at") else None,
+        restarts=message.restarts,
+        observed_generation=message.observed_generation,
+        placement_generation=message.placement_generation,
+        observed_restart_seq=observed_restart_seq,
+        init_pid=message.init_pid,
+        events=tuple(event_in(event) for event in message.events),
+    )
+
+
+def held_image_out(value: model.HeldImage) -> session_pb2.HeldImage:
+    return session_pb2.HeldImage(
+        digest=value.digest,
+        blob_digest=value.blob_digest,
+        size_bytes=value.size_bytes,
+        blob_bytes=value.blob_bytes,
+    )
+
+
+def held_image_in(message: session_pb2.HeldImage) -> model.HeldImage:
+    return model.HeldImage(
+        digest=model.Digest(message.digest),
+        blob_digest=message.blob_digest,
+        size_bytes=message.size_bytes,
+        blob_bytes=message.blob_bytes,
+    )
+
+
+def facts_out(value: model.HostFacts) -> session_pb2.HostFacts:
+    return session_pb2.HostFacts(
+        boot_id=value.boot_id,
+        version=value.version,
+        labels=dict(value.labels),
+        capacity=resources_out(value.capacity),
+        address=value.address,
+        peer_port=value.peer_port,
+        metrics_address=value.metrics_address,
+        images=[held_image_out(image) for image in value.images],
+    )
+
+
+def facts_in(message: session_pb2.HostFacts) -> model.HostFacts:
+    return model.HostFacts(
+        boot_id=message.boot_id,
+        version=message.version,
+        labels=dict(message.labels),
+        capacity=resources_in(message.capacity),
+        address=message.address,
+        peer_port=message.peer_port,
+        metrics_address=message.metrics_address,
+        images=tuple(held_image_in(image) for image in message.images),
+    )
+
+
+def order_out(value: model.Order) -> session_pb2.Order:
+    return session_pb2.Order(
+        incarnation=value.incarnation, epoch=value.epoch, revision=value.revision
+    )
+
+
+def order_in(message: session_pb2.Order) -> model.Order:
+    return model.Order(
+        incarnation=message.incarnation, epoch=message.epoch, revision=message.revision
+    )
+
+
+def timing_out(value: model.Timing) -> session_pb2.Timing:
+    return session_pb2.Timing(
+        heartbeat_s=value.heartbeat_s,
+        fence_after_s=value.fence_after_s,
+        kill_within_s=value.kill_within_s,
+        move_after_s=value.move_after_s,
+    )
+
+
+def timing_in(message: session_pb2.Timing) -> model.Timing:
+    return model.Timing(
+        heartbeat_s=message.heartbeat_s,
+        fence_after_s=message.fence_after_s,
+        kill_within_s=message.kill_within_s,
+        move_after_s=message.move_after_s,
+    )
+
+
+def network_out(value: model.Network) -> session_pb2.NetworkConfig:
+    return session_pb2.NetworkConfig(
+        name=value.name,
+        cidr=value.cidr,
+        gateway=value.gateway,
+        gateway_mac=value.gateway_mac,
+        vxlan_id=value.vxlan_id,
+        vxlan_port=value.vxlan_port,
+    )
+
+
+def network_in(message: session_pb2.NetworkConfig) -> model.Network:
+    return model.Network(
+        name=message.name,
+        cidr=message.cidr,
+        gateway=message.gateway,
+        gateway_mac=message.gateway_mac,
+        vxlan_id=message.vxlan_id,
+        vxlan_port=message.vxlan_port,
+    )
+
+
+_ACTION_OUT = {
+    model.Action.RUN: session_pb2.SetEntry.ACTION_RUN,
+    model.Action.STOP: session_pb2.SetEntry.ACTION_STOP,
+    model.Action.RELEASE: session_pb2.SetEntry.ACTION_RELEASE,
+    model.Action.PURGE: session_pb2.SetEntry.ACTION_PURGE,
+}
+_ACTION_IN = {out: action for action, out in _ACTION_OUT.items()}
+
+
+def entry_out(value: model.SetEntry) -> session_pb2.SetEntry:
+    return session_pb2.SetEntry(
+        uid=value.uid,
+        name=value.name,
+        project=value.project,
+        action=_ACTION_OUT[value.action],
+        spec=spec_out(value.spec),
+        generation=value.generation,
+        placement_generation=value.placement_generation,
+        restart_seq=value.restart_seq,
+        stop_timeout_s=value.stop_timeout_s,
+        image_digest=value.image_digest,
+        ip=value.ip,
+        mac=value.mac,
+        labels=dict(value.labels),
+    )
+
+
+def entry_in(message: session_pb2.SetEntry) -> model.SetEntry:
+    return model.SetEntry(
+        uid=model.Uid(message.uid),
+        name=message.name,
+        project=message.project,
+        action=_ACTION_IN[message.action],
+        spec=spec_in(message.spec),
+        generation=message.generation,
+        placement_generation=message.placement_generation,
+        restart_seq=message.restart_seq,
+        stop_timeout_s=message.stop_timeout_s,
+        image_digest=model.Digest(message.image_digest),
+        ip=message.ip,
+        mac=message.mac,
+        labels=dict(message.labels),
+    )
+
+
+def host_set_out(value: model.HostSet) -> session_pb2.HostSet:
+    return session_pb2.HostSet(
+        order=order_out(value.order),
+        entries=[entry_out(entry) for entry in value.entries],
+        peers=[session_pb2.PeerHost(name=peer.name, address=peer.address) for peer in value.peers],
+        network=network_out(value.network),
+        images=[
+            session_pb2.SetImage(digest=image.digest, blob_digest=image.blob_digest)
+            for image in value.images
+        ],
+    )
+
+
+def host_set_in(message: session_pb2.HostSet) -> model.HostSet:
+    return model.HostSet(
+        order=order_in(message.order),
+        entries=tuple(entry_in(entry) for entry in message.entries),
+        peers=tuple(model.PeerHost(name=peer.name, address=peer.address) for peer in message.peers),
+        network=network_in(message.network),
+        images=tuple(
+            model.WantedImage(digest=model.Digest(image.digest), blob_digest=image.blob_digest)
+            for image in message.images
+        ),
+    )
+
+
+def report_out(value: model.VEReport) -> session_pb2.VEReport:
+    return session_pb2.VEReport(
+        uid=value.uid,
+        name=value.name,
+        project=value.project,
+        status=status_out(value.status),
+        gone=value.gone,
+        orphan=value.orphan,
+        observed_restart_seq=value.status.observed_restart_seq,
+    )
+
+
+def report_in(message: session_pb2.VEReport) -> model.VEReport:
+    return model.VEReport(
+        uid=model.Uid(message.uid),
+        name=message.name,
+        project=message.project,
+        status=status_in(message.status, message.observed_restart_seq),
+        gone=message.gone,
+        orphan=message.orphan,
+    )

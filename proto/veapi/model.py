@@ -1,0 +1,295 @@
+"""The nouns of verack as frozen values. Wire messages stay at the edges; `veapi.codec` translates.
+
+Units: memory and disk in bytes, CPU in thousandths of a core, times in seconds. Wall-clock times (`*_at`) are Unix
+seconds and for people only; nothing decides by them.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import NewType
+
+import msgspec
+
+Uid = NewType("Uid", str)
+"""Identity of a VE: a lower-case UUID, safe in paths, argument lists and cgroup names."""
+HostName = NewType("HostName", str)
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 hex digits: the identity of an image (of its uncompressed tar)."""
+
+EVENTS_KEPT = 20
+
+
+class Run(StrEnum):
+    """What the user wants of a VE."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class OnHostLoss(StrEnum):
+    """What happens to a VE whose host is lost."""
+
+    STAY = "stay"
+
+
+class VEState(StrEnum):
+    """State of a VE as an operator reads it. PENDING and UNKNOWN are computed, never stored."""
+
+    PENDING = "Pending"
+    CREATING = "Creating"
+    RUNNING = "Running"
+    FROZEN = "Frozen"
+    STOPPED = "Stopped"
+    DELETING = "Deleting"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    MIGRATING = "Migrating"
+
+
+class HostState(StrEnum):
+    """Whether a host's heartbeats arrive. UNKNOWN: not heard of since this controller began to lead."""
+
+    READY = "Ready"
+    SILENT = "Silent"
+    UNKNOWN = "Unknown"
+
+
+class EventType(StrEnum):
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+class Action(Enum):
+    """What a host shall do with a VE of its set."""
+
+    RUN = "run"
+    STOP = "stop"
+    RELEASE = "release"
+    PURGE = "purge"
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all values here: frozen, compared by content, keyword-only."""
+
+
+class Resources(Value, frozen=True, kw_only=True):
+    """An amount of each resource that is placed by."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    pids: int = 0
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(
+            cpu_millis=self.cpu_millis + other.cpu_millis,
+            memory_bytes=self.memory_bytes + other.memory_bytes,
+            disk_bytes=self.disk_bytes + other.disk_bytes,
+            pids=self.pids + other.pids,
+        )
+
+
+class Spec(Value, frozen=True, kw_only=True):
+    """What was asked of a VE. Empty `ip` or `host`: the controller chooses."""
+
+    image: str
+    cpu_millis: int
+    memory_bytes: int
+    disk_bytes: int
+    pids: int
+    run: Run = Run.RUNNING
+    ip: str = ""
+    host: str = ""
+    on_host_loss: OnHostLoss = OnHostLoss.STAY
+
+    @property
+    def request(self) -> Resources:
+        """What it takes of a host."""
+        return Resources(
+            cpu_millis=self.cpu_millis,
+            memory_bytes=self.memory_bytes,
+            disk_bytes=self.disk_bytes,
+            pids=self.pids,
+        )
+
+
+class Event(Value, frozen=True, kw_only=True):
+    """Something that happened to a VE, for people. `at` in Unix seconds."""
+
+    at: float
+    type: EventType
+    reason: str
+    message: str
+    host: str = ""
+
+
+class VE(Value, frozen=True, kw_only=True):
+    """The desired VE: content of ve/spec/<uid>."""
+
+    uid: Uid
+    name: str
+    project: str
+    labels: Mapping[str, str]
+    generation: int
+    spec: Spec
+    created_at: float
+    delete_requested_at: float | None = None
+    restart_seq: int = 0
+    stop_timeout_s: float = 30.0
+    image_digest: Digest = Digest("")
+    ip: str = ""
+    mac: str = ""
+    op_id: str = ""
+    request_id: str = ""
+
+
+class Placement(Value, frozen=True, kw_only=True):
+    """Where a VE goes: content of ve/placement/<uid>. `generation` counts starts on a new host, from 1."""
+
+    host: HostName
+    generation: int
+    decided_at: float
+    message: str = ""
+    op_id: str = ""
+
+
+class VEStatus(Value, frozen=True, kw_only=True):
+    """What a host observed of a VE: content of ve/status/<uid>."""
+
+    state: VEState
+    reason: str = ""
+    message: str = ""
+    host: str = ""
+    addresses: tuple[str, ...] = ()
+    started_at: float | None = None
+    restarts: int = 0
+    observed_generation: int = 0
+    placement_generation: int = 0
+    observed_restart_seq: int = 0
+    init_pid: int = 0
+    events: tuple[Event, ...] = ()
+
+
+class HeldImage(Value, frozen=True, kw_only=True):
+    """An image that a host holds."""
+
+    digest: Digest
+    blob_digest: str
+    size_bytes: int
+    blob_bytes: int
+
+
+class HostFacts(Value, frozen=True, kw_only=True):
+    """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port."""
+
+    boot_id: str
+    version: str
+    labels: Mapping[str, str]
+    capacity: Resources
+    address: str
+    peer_port: int
+    metrics_address: str = ""
+    images: tuple[HeldImage, ...] = ()
+
+
+class Image(Value, frozen=True, kw_only=True):
+    """Content of image/digest/<digest>."""
+
+    digest: Digest
+    blob_digest: str
+    size_bytes: int
+    blob_bytes: int
+    created_at: float
+    op_id: str = ""
+
+
+class Project(Value, frozen=True, kw_only=True):
+    name: str
+    created_at: float
+    op_id: str = ""
+
+
+class Timing(Value, frozen=True, kw_only=True):
+    """The cluster's one record of times, in seconds (DESIGN 6): H, F, K and M."""
+
+    heartbeat_s: float = 1.0
+    fence_after_s: float = 8.0
+    kill_within_s: float = 2.0
+    move_after_s: float = 12.0
+
+
+class Network(Value, frozen=True, kw_only=True):
+    """The overlay network of the VEs. The gateway has the same address and MAC on every host."""
+
+    name: str = "default"
+    cidr: str = "10.66.0.0/16"
+    gateway: str = "10.66.0.1"
+    gateway_mac: str = "02:00:5e:00:53:01"
+    vxlan_id: int = 77
+    vxlan_port: int = 4789
+
+
+class Cluster(Value, frozen=True, kw_only=True):
+    """Content of cluster/config."""
+
+    name: str
+    incarnation: int = 1
+    timing: Timing = Timing()
+    network: Network = Network()
+
+
+class Order(Value, frozen=True, kw_only=True, order=True):
+    """Orders the sets of a host: the older loses."""
+
+    incarnation: int = 0
+    epoch: int = 0
+    revision: int = 0
+
+
+class SetEntry(Value, frozen=True, kw_only=True):
+    """One VE of a host's set."""
+
+    uid: Uid
+    name: str
+    project: str
+    action: Action
+    spec: Spec
+    generation: int
+    placement_generation: int
+    restart_seq: int
+    stop_timeout_s: float
+    image_digest: Digest
+    ip: str
+    mac: str
+    labels: Mapping[str, str] = {}
+
+
+class PeerHost(Value, frozen=True, kw_only=True):
+    name: str
+    address: str
+
+
+class WantedImage(Value, frozen=True, kw_only=True):
+    digest: Digest
+    blob_digest: str
+
+
+class HostSet(Value, frozen=True, kw_only=True):
+    """All that a host shall have. Absence of an entry destroys nothing."""
+
+    order: Order
+    entries: tuple[SetEntry, ...]
+    peers: tuple[PeerHost, ...] = ()
+    network: Network = Network()
+    images: tuple[WantedImage, ...] = ()
+
+
+class VEReport(Value, frozen=True, kw_only=True):
+    """What an agent reports of one VE. `gone`: nothing of it is left; `orphan`: no set names it."""
+
+    uid: Uid
+    name: str
+    project: str
+    status: VEStatus
+    gone: bool = False
+    orphan: bool = False
