@@ -62,7 +62,7 @@ async def abort(
 
 def from_rpc(error: grpc.aio.AioRpcError) -> VerackError:
     """The error that the server meant; without our metadata, the nearest one."""
-    found = {key: value for key, value in (error.trailing_metadata() or ())}
+    found = dict(error.trailing_metadata() or ())
     message = error.details() or error.code().name
     hint_bytes = found.get(_HINT_KEY, b"")
     hint = hint_bytes.decode() if isinstance(hint_bytes, bytes) else hint_bytes
