@@ -1,0 +1,60 @@
+# The commands of this project. All of them need root: they make VEs, namespaces and mounts.
+#   make rack   a rack on this machine: controller, three hosts, twelve VEs
+#   make down   takes it away
+#   make test   everything that decides whether a change is good
+#   make lint   its fast part;  make bench  the measurements;  make stubs  after a change of a .proto
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-server \
+  python3-venv iputils-ping xz-utils zstd tar procps util-linux ca-certificates
+export PYTHONPATH := deploy/dev
+
+.PHONY: rack down test lint unit bench stubs setup dev packages
+
+rack: setup
+	@$(BIN)/python -m devrack up
+
+down:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devrack down; \
+	else PYTHONPATH=deploy/dev $(PYTHON) -m devrack down; fi
+
+test: dev
+	@sh tests/run.sh
+
+lint: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy proto controller agent deploy/dev tests
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	$(BIN)/python proto/generate.py --check
+
+unit: dev
+	$(BIN)/pytest -q tests/unit
+
+bench: dev
+	$(BIN)/python -m tests.bench
+
+stubs: dev
+	$(BIN)/python proto/generate.py
+
+setup: packages $(VENV)/.installed
+
+dev: packages $(VENV)/.dev
+
+packages:
+	@sh deploy/dev/packages.sh $(PACKAGES)
+
+$(VENV)/.installed: pyproject.toml
+	@echo "making $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[speed]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@echo "making $(VENV) with the development tools ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[speed,dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""A rack on one machine: hosts as network namespaces with an agent each, joined by a switch, for people and for tests."""
