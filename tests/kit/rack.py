@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,13 +166,9 @@ def sweep_stale() -> None:
 def running_rack(suffix: str = "", *, hosts: Sequence[HostPlan] | None = None) -> Iterator[Rack]:
     """A rack of this process with the busybox image; gone afterwards, and asserted to be."""
     sweep_stale()
-    name = f"t{os.getpid()}{suffix}"
-    plan = RackPlan(
-        name=name,
-        uplink=False,
-        id_base=1_000_000_000,
-        **({"hosts": tuple(hosts)} if hosts else {}),
-    )
+    plan = RackPlan(name=f"t{os.getpid()}{suffix}", uplink=False, id_base=1_000_000_000)
+    if hosts:
+        plan = replace(plan, hosts=tuple(hosts))
     try:
         up(plan, lambda text: None)
         rack = Rack(plan)

@@ -26,7 +26,8 @@ def _up(plan: RackPlan) -> None:
     else:
         up(plan, say)
         populate(plan, say)
-    adopt_user(plan)
+    if plan.uplink:
+        adopt_user(plan)
     say("done")
     _report(plan)
 
@@ -52,7 +53,8 @@ def _report(plan: RackPlan) -> None:
 
 def _down(plan: RackPlan) -> None:
     down(plan)
-    forget_user(plan)
+    if plan.uplink:
+        forget_user(plan)
     left = leftovers(plan)
     for line in left:
         print(f"left: {line}", file=sys.stderr)
@@ -66,11 +68,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="devrack", description=__doc__)
     parser.add_argument("verb", choices=["up", "down", "status"])
     parser.add_argument("--name", default="rack")
+    parser.add_argument(
+        "--isolated",
+        action="store_true",
+        help="no link to this machine's network, and nothing for this user's vectl",
+    )
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("Error: a rack needs root\nHint: run it with sudo, or as root", file=sys.stderr)
         return 1
-    plan = RackPlan(name=arguments.name)
+    plan = RackPlan(name=arguments.name, uplink=not arguments.isolated)
     verbs = {"up": _up, "down": _down, "status": _status}
     try:
         verbs[arguments.verb](plan)
