@@ -20,6 +20,7 @@ from veapi.model import (
     Uid,
     VEStatus,
 )
+from vecontroller.store.values import Leader
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class View:
 
     revision: int = 0
     cluster: Held[Cluster] | None = None
+    leader: Held[Leader] | None = None
+    """Who leads, as far as the store has said; its mod-revision is the epoch."""
     ves: dict[Uid, Held[VE]] = field(default_factory=dict)
     names: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
     placements: dict[Uid, Held[Placement]] = field(default_factory=dict)

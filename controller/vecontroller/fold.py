@@ -1,0 +1,180 @@
+"""Folds what the store holds into a `View`, and says what that changed. Pure: no store, no clock.
+
+One rule per kind of key. A value that can't be read leaves the view as if its key were deleted, and is noted in
+`quarantined`; a key that this version does not know is left alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from veapi.model import VE, Digest, HostName, Uid
+from vecontroller.store import keys, values
+from vecontroller.store.keys import Kind
+from vecontroller.store.port import StoreItem
+from vecontroller.store.values import Unreadable
+from vecontroller.view import Changed, Held, View
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(slots=True)
+class Changes:
+    """Collects what a batch changed. The beat of the leader changes nothing that anybody waits for."""
+
+    ves: set[Uid] = field(default_factory=set)
+    hosts: set[HostName] = field(default_factory=set)
+    placed: set[HostName] = field(default_factory=set)
+    images: bool = False
+    projects: bool = False
+    all: bool = False
+
+    def done(self, revision: int) -> Changed | None:
+        """As one value; None when nothing changed."""
+        changed = Changed(
+            revision=revision,
+            ves=frozenset(self.ves),
+            hosts=frozenset(self.hosts),
+            placed=frozenset(self.placed),
+            images=self.images,
+            projects=self.projects,
+            relisted=self.all,
+        )
+        return None if changed == Changed(revision=revision) else changed
+
+
+def apply(view: View, key: str, item: StoreItem | None, changes: Changes) -> None:
+    """Puts the item into the view; None: the key was deleted."""
+    parsed = keys.parse(key)
+    if parsed is None:
+        return
+    kind, parts = parsed
+    rule = _RULES.get(kind)
+    if rule is None:
+        return
+    try:
+        rule(view, parts, item, changes)
+        view.quarantined.pop(key, None)
+    except Unreadable:
+        assert item is not None
+        rule(view, parts, None, changes)
+        view.quarantined[key] = item.mod_revision
+
+
+def _set(
+    table: dict[K, Held[V]], key: K, item: StoreItem | None, decode: Callable[[bytes], V]
+) -> None:
+    if item is None:
+        table.pop(key, None)
+    else:
+        table[key] = _held(item, decode)
+
+
+def _held(item: StoreItem, decode: Callable[[bytes], V]) -> Held[V]:
+    return Held(decode(item.value), item.mod_revision, item.create_revision)
+
+
+def _host_of(view: View, uid: Uid) -> set[HostName]:
+    placement = view.placements.get(uid)
+    return {placement.value.host} if placement is not None else set()
+
+
+def _ve(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    uid = Uid(parts[0])
+
+    def decode(data: bytes) -> VE:
+        ve = values.decode_ve(data)
+        if ve.uid != uid:
+            raise Unreadable(f"the value is of {ve.uid}")
+        return ve
+
+    _set(view.ves, uid, item, decode)
+    changes.ves.add(uid)
+    changes.placed |= _host_of(view, uid)
+
+
+def _name(view: View, parts: tuple[str, ...], item: StoreItem | None, _changes: Changes) -> None:
+    _set(view.names, (parts[0], parts[1]), item, _uid)
+
+
+def _placement(
+    view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes
+) -> None:
+    uid = Uid(parts[0])
+    before = _host_of(view, uid)
+    _set(view.placements, uid, item, values.decode_placement)
+    after = _host_of(view, uid)
+    for host in before - after:
+        view.placed_on[host].discard(uid)
+        if not view.placed_on[host]:
+            del view.placed_on[host]
+    for host in after - before:
+        view.placed_on[host].add(uid)
+    changes.ves.add(uid)
+    changes.placed |= before | after
+
+
+def _status(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    uid = Uid(parts[0])
+    _set(view.statuses, uid, item, values.decode_status)
+    changes.ves.add(uid)
+
+
+def _address(view: View, parts: tuple[str, ...], item: StoreItem | None, _changes: Changes) -> None:
+    _set(view.addresses, (parts[0], parts[1]), item, _uid)
+
+
+def _host(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    name = HostName(parts[0])
+    _set(view.hosts, name, item, values.decode_host_status)
+    changes.hosts.add(name)
+
+
+def _image(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    _set(view.images, Digest(parts[0]), item, values.decode_image)
+    changes.images = True
+
+
+def _tag(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    _set(view.tags, parts[0], item, _digest)
+    changes.images = True
+
+
+def _project(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    _set(view.projects, parts[0], item, values.decode_project)
+    changes.projects = True
+
+
+def _cluster(view: View, _parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    view.cluster = _held(item, values.decode_cluster) if item is not None else None
+    changes.all = True
+
+
+def _leader(view: View, _parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    view.leader = _held(item, values.decode_leader) if item is not None else None
+    changes.all = True
+
+
+def _uid(data: bytes) -> Uid:
+    return Uid(values.decode_ref(data).target)
+
+
+def _digest(data: bytes) -> Digest:
+    return Digest(values.decode_ref(data).target)
+
+
+_Rule = Callable[[View, tuple[str, ...], StoreItem | None, Changes], None]
+_RULES: dict[Kind, _Rule] = {
+    Kind.VE_SPEC: _ve,
+    Kind.VE_NAME: _name,
+    Kind.VE_PLACEMENT: _placement,
+    Kind.VE_STATUS: _status,
+    Kind.ADDRESS: _address,
+    Kind.HOST_STATUS: _host,
+    Kind.IMAGE: _image,
+    Kind.IMAGE_TAG: _tag,
+    Kind.PROJECT: _project,
+    Kind.CLUSTER: _cluster,
+    Kind.LEADER: _leader,
+}

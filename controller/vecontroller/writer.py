@@ -1,0 +1,182 @@
+"""The one way to write: every transaction is guarded on the leader key, and its outcome is always found out.
+
+A write whose answer was lost may have been applied. Sending it again blindly turns its own success into "refused"; calling
+it failed lets it appear later. So the key to `confirm` is read back: our `op_id` in it says that it was applied; a key that
+somebody else changed, that it never will be. If the key is as it was, the same guarded transaction is sent once more: of it
+and the first one at most one can be applied, as both write a key that both guard, and now the answer is final.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from veapi.errors import Conflict, TimedOut, Unavailable
+from vecontroller.leader import Leadership, NotLeader
+from vecontroller.mirror import Mirror
+from vecontroller.store import values
+from vecontroller.store.keys import LEADER
+from vecontroller.store.port import (
+    MAX_TRANSACTION_OPS,
+    Ambiguous,
+    Compacted,
+    Guard,
+    Store,
+    StoreItem,
+    Transacted,
+    Write,
+)
+from vecontroller.store.values import Unreadable
+
+log = structlog.get_logger()
+
+
+class LostRace(Conflict):
+    """A guarded key was changed by somebody else; nothing was written. `found`: the guarded keys as they are now."""
+
+    def __init__(self, found: Sequence[StoreItem]) -> None:
+        super().__init__(
+            "the object was changed at the same time by somebody else",
+            hint="read it again and repeat what you wanted, if it still holds",
+        )
+        self.found = tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    guards: tuple[Guard, ...]
+    writes: tuple[Write, ...]
+    confirm: tuple[str, str] | None
+
+
+class Writer:
+    """`leading` gives the current term, or None. `ambiguous` counts writes whose answer was lost."""
+
+    def __init__(
+        self, store: Store, mirror: Mirror, leading: Callable[[], Leadership | None]
+    ) -> None:
+        self.ambiguous = 0
+        self._store = store
+        self._mirror = mirror
+        self._leading = leading
+        self._unseen = 0
+        """A revision of ours that the mirror did not show in time: until then nobody may decide."""
+
+    async def commit(
+        self,
+        guards: Sequence[Guard],
+        writes: Sequence[Write],
+        *,
+        confirm: tuple[str, str] | None = None,
+        wait: bool = True,
+    ) -> int:
+        """Writes all or nothing, and gives the revision, once the mirror shows it (unless not `wait`).
+
+        `confirm` is a written key and the op_id in its new value, "" for a key that is deleted; it should be guarded too.
+        LostRace: read again. NotLeader, Unavailable: surely not written. Ambiguous: not known; only when `confirm` is None
+        or not guarded, or the store stays away.
+        """
+        assert len(guards) <= MAX_TRANSACTION_OPS, f"{len(guards)} guards"
+        assert 0 < len(writes) <= MAX_TRANSACTION_OPS, f"{len(writes)} writes"
+        leadership = self._leadership()
+        self._refuse_stale()
+        self._refuse_unreadable(writes)
+        attempt = _Attempt((*guards, leadership.guard), tuple(writes), confirm)
+        done = await self._transact(attempt)
+        if not done.succeeded:
+            raise self._refusal(leadership, done.found)
+        if wait:
+            await self._show(done.revision)
+        return done.revision
+
+    def _leadership(self) -> Leadership:
+        leadership = self._leading()
+        if leadership is None or leadership.deposed:
+            raise NotLeader(
+                "this controller does not lead",
+                hint="ask again: the client follows the leader by itself",
+            )
+        return leadership
+
+    def _refuse_stale(self) -> None:
+        if self._mirror.view.revision < self._unseen:
+            raise Unavailable(
+                "the controller does not see its own last writes yet", hint="try again in a moment"
+            )
+
+    def _refuse_unreadable(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            if write.key in self._mirror.view.quarantined:
+                raise Conflict(
+                    f"{write.key} holds a value that this version can't read; it is left alone",
+                    hint="update the controller, or repair the value in etcd",
+                )
+
+    async def _transact(self, attempt: _Attempt) -> Transacted:
+        try:
+            return await self._store.transact(attempt.guards, attempt.writes)
+        except Ambiguous as unknown:
+            self.ambiguous += 1
+            log.warning("write of unknown outcome", why=unknown.message)
+            return await self._settle(attempt, unknown)
+
+    async def _settle(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted:
+        """Finds out what became of the write; raises `unknown` when that can't be."""
+        if attempt.confirm is None:
+            raise unknown
+        key, op_id = attempt.confirm
+        try:
+            revision, item = await self._read_back(key)
+        except (Compacted, Unavailable):
+            raise unknown from None
+        if _is_ours(item, op_id):
+            return Transacted(succeeded=True, revision=item.mod_revision if item else revision)
+        guarded = [guard.mod_revision for guard in attempt.guards if guard.key == key]
+        if not guarded:
+            raise unknown
+        if guarded[0] != (item.mod_revision if item else 0):
+            raise LostRace((item,) if item else ())
+        return await self._send_again(attempt, key, op_id)
+
+    async def _send_again(self, attempt: _Attempt, key: str, op_id: str) -> Transacted:
+        done = await self._store.transact(attempt.guards, attempt.writes)
+        if done.succeeded:
+            return done
+        item = next((item for item in done.found if item.key == key), None)
+        if _is_ours(item, op_id):
+            revision = item.mod_revision if item else done.revision
+            return Transacted(succeeded=True, revision=revision)
+        return done
+
+    async def _read_back(self, key: str) -> tuple[int, StoreItem | None]:
+        """The store's revision, and the key at it."""
+        snapshot = await self._store.list(key)
+        return snapshot.revision, next((item for item in snapshot.items if item.key == key), None)
+
+    def _refusal(self, leadership: Leadership, found: Sequence[StoreItem]) -> NotLeader | LostRace:
+        leader = next((item.mod_revision for item in found if item.key == LEADER), 0)
+        if leader != leadership.epoch:
+            leadership.depose()
+            return NotLeader(
+                "another controller leads now; nothing was written",
+                hint="ask again: the client follows the leader by itself",
+            )
+        return LostRace([item for item in found if item.key != LEADER])
+
+    async def _show(self, revision: int) -> None:
+        """Waits for the mirror. The write is done, so being late is no error here; the next write will be refused."""
+        try:
+            await self._mirror.reached(revision)
+        except TimedOut as late:
+            self._unseen = max(self._unseen, revision)
+            log.warning("own write not seen", why=late.message, revision=revision)
+
+
+def _is_ours(item: StoreItem | None, op_id: str) -> bool:
+    """Whether the key is as our write leaves it: gone, or with our op_id."""
+    if item is None:
+        return not op_id
+    try:
+        return bool(op_id) and values.op_id(item.key, item.value) == op_id
+    except Unreadable:
+        return False
