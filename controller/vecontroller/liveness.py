@@ -1,0 +1,101 @@
+"""Which hosts are alive: by the receive time of their last heartbeat, on our clock that counts suspends too.
+
+A host is Unknown until it was heard of under this leader, Ready while its heartbeats are younger than F and it has a
+session (or had one a moment ago: an agent that restarts makes no noise), and Silent otherwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from veapi.clock import Clock
+from veapi.model import HostName, HostState, Timing
+from vecontroller.topic import Topic
+from vecontroller.view import Changed
+
+TICK_S = 0.5
+SESSION_GRACE_S = 3.0
+"""How long a host without a session is still Ready, while its agent restarts or redials."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """`at` and `session_ended` by the boot clock, `wall_at` for people."""
+
+    at: float
+    wall_at: float
+    sessions: int = 0
+    session_ended: float = 0.0
+    shown: HostState = field(default=HostState.UNKNOWN)
+
+
+class Liveness:
+    """What the sessions heard, and what follows from it."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        clock: Clock,
+        *,
+        timing: Callable[[], Timing],
+        revision: Callable[[], int],
+    ) -> None:
+        self._topic = topic
+        self._clock = clock
+        self._timing = timing
+        self._revision = revision
+        self._hosts: dict[HostName, _Heard] = {}
+
+    def heard(self, host: HostName) -> None:
+        """A heartbeat, or the first message of a session, arrived now."""
+        at, wall_at = self._clock.boot(), self._clock.wall()
+        known = self._hosts.setdefault(host, _Heard(at=at, wall_at=wall_at))
+        known.at, known.wall_at = at, wall_at
+        self._publish(host)
+
+    def session_began(self, host: HostName) -> None:
+        self.heard(host)
+        self._hosts[host].sessions += 1
+        self._publish(host, always=True)
+
+    def session_ended(self, host: HostName) -> None:
+        """Once for each that began; an older one that was replaced counts no more."""
+        known = self._hosts[host]
+        known.sessions -= 1
+        known.session_ended = self._clock.boot()
+        self._publish(host, always=True)
+
+    def connected(self, host: HostName) -> bool:
+        known = self._hosts.get(host)
+        return known is not None and known.sessions > 0
+
+    def host_state(self, host: HostName) -> HostState:
+        known = self._hosts.get(host)
+        if known is None:
+            return HostState.UNKNOWN
+        now = self._clock.boot()
+        fresh = now - known.at < self._timing().fence_after_s
+        joined = known.sessions > 0 or now - known.session_ended < SESSION_GRACE_S
+        return HostState.READY if fresh and joined else HostState.SILENT
+
+    def last_heartbeat(self, host: HostName) -> float | None:
+        """Unix seconds, for people."""
+        known = self._hosts.get(host)
+        return None if known is None else known.wall_at
+
+    def heard_of(self) -> list[HostName]:
+        """Hosts that this leader has heard of."""
+        return sorted(self._hosts)
+
+    async def run(self) -> None:
+        """For ever: tells the topic when a host falls silent, which no message announces."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            for host in self._hosts:
+                self._publish(host)
+
+    def _publish(self, host: HostName, *, always: bool = False) -> None:
+        """Tells the topic when the state differs from the one that was last told, or `always`."""
+        known, state = self._hosts[host], self.host_state(host)
+        if always or state is not known.shown:
+            known.shown = state
+            self._topic.publish(Changed(revision=self._revision(), hosts=frozenset({host})))

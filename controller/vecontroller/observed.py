@@ -1,0 +1,106 @@
+"""What reports of hosts change in the store: pure. What the store shows already changes nothing, so it may be asked again.
+
+A status is written only while the VE is placed on the reporting host, and for exactly this placement: what an agent says
+of an earlier one, or of a VE that is none of its own, must never overwrite what its owner said.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from veapi.model import EVENTS_KEPT, HostFacts, HostName, Uid, VEReport, VEStatus
+from vecontroller.removal import removal
+from vecontroller.store import keys, values
+from vecontroller.store.port import Guard, Put, Write
+from vecontroller.view import View
+
+GUARDS_A_TRANSACTION = 80
+WRITES_A_TRANSACTION = 80
+TEXT_LIMIT = 500
+"""Characters of a message that a host may put into a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Written together or not at all."""
+
+    guards: tuple[Guard, ...]
+    writes: tuple[Write, ...]
+
+
+def of_facts(view: View, host: HostName, facts: HostFacts) -> Change | None:
+    """Writes host/status when it differs."""
+    held, key = view.hosts.get(host), keys.host_status(host)
+    if key in view.quarantined or (held is not None and held.value == facts):
+        return None
+    guard = Guard(key=key, mod_revision=held.mod_revision if held is not None else 0)
+    return Change((guard,), (Put(key=key, value=values.encode_host_status(facts)),))
+
+
+def of_report(view: View, host: HostName, report: VEReport) -> Change | None:
+    """What one VE's report changes, if anything."""
+    if not placed_here(view, host, report.uid):
+        return None
+    return _of_gone(view, report) if report.gone else _of_status(view, host, report)
+
+
+def placed_here(view: View, host: HostName, uid: Uid) -> bool:
+    placement = view.placements.get(uid)
+    return placement is not None and placement.value.host == host and uid in view.ves
+
+
+def _of_gone(view: View, report: VEReport) -> Change | None:
+    """All of a deleted VE is gone from its host: the last trace of it goes."""
+    if view.ves[report.uid].value.delete_requested_at is None:
+        return None
+    guards, writes = removal(view, report.uid)
+    if any(write.key in view.quarantined for write in writes):
+        return None
+    return Change(tuple(guards), tuple(writes))
+
+
+def _of_status(view: View, host: HostName, report: VEReport) -> Change | None:
+    placement, held = view.placements[report.uid], view.statuses.get(report.uid)
+    key, status = keys.ve_status(report.uid), _bounded(report.status, host)
+    if status.placement_generation != placement.value.generation or key in view.quarantined:
+        return None
+    if held is not None and held.value == status:
+        return None
+    guards = (
+        Guard(key=keys.ve_placement(report.uid), mod_revision=placement.mod_revision),
+        Guard(key=key, mod_revision=held.mod_revision if held is not None else 0),
+    )
+    return Change(guards, (Put(key=key, value=values.encode_status(status)),))
+
+
+def _bounded(status: VEStatus, host: HostName) -> VEStatus:
+    """As a host may say it: of itself, and not at any length."""
+    return msgspec.structs.replace(
+        status,
+        host=host,
+        reason=status.reason[:TEXT_LIMIT],
+        message=status.message[:TEXT_LIMIT],
+        addresses=status.addresses[:16],
+        events=tuple(
+            msgspec.structs.replace(
+                event, reason=event.reason[:TEXT_LIMIT], message=event.message[:TEXT_LIMIT]
+            )
+            for event in status.events[-EVENTS_KEPT:]
+        ),
+    )
+
+
+def packed(changes: Iterable[Change], *, at_most: int) -> Iterator[Sequence[Change]]:
+    """Groups that fit into one transaction each, of at most `at_most` changes."""
+    group: list[Change] = []
+    guards = writes = 0
+    for change in changes:
+        guards, writes = guards + len(change.guards), writes + len(change.writes)
+        full = guards > GUARDS_A_TRANSACTION or writes > WRITES_A_TRANSACTION
+        if group and (full or len(group) == at_most):
+            yield group
+            group, guards, writes = [], len(change.guards), len(change.writes)
+        group.append(change)
+    if group:
+        yield group

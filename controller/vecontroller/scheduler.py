@@ -1,0 +1,305 @@
+"""Gives every VE a host: woken by any change, decides from the whole view, commits in guarded batches.
+
+A change only wakes it; what it does is decided from the view alone, so that it is right from its first pass and after
+any crash. What it has planned but not yet seen in the view stays reserved: a commit of unknown outcome is repeated with
+the same host until the view shows the placement, or the VE's spec has changed (then the old commit can't succeed any
+more). So two creates never overfill a host, whatever is lost on the way.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from veapi.clock import Clock
+from veapi.errors import TimedOut, Unavailable
+from veapi.model import VE, HostName, HostState, Placement, Resources, Uid, Value
+from vecontroller.leader import NotLeader
+from vecontroller.placement import Assignment, HostRow, Refusal, Request, host_rows, plan
+from vecontroller.removal import removal
+from vecontroller.store import keys, values
+from vecontroller.store.port import Ambiguous, Guard, Put, Write
+from vecontroller.topic import Subscription, Topic
+from vecontroller.view import Changed, Held, View
+from vecontroller.writer import LostRace
+
+log = structlog.get_logger()
+BATCH_VES = 45
+"""Two guards each, below the limit of a transaction."""
+SAFETY_PASS_S = 10.0
+RETRY_S = 0.5
+_UNREADABLE = "PlacementUnreadable"
+
+
+class HasView(Protocol):
+    """The mirror, as far as decisions need it."""
+
+    @property
+    def view(self) -> View: ...
+
+
+class Commits(Protocol):
+    """The writer, as far as the scheduler needs it. After a success the view shows what was written."""
+
+    async def commit(
+        self,
+        guards: Sequence[Guard],
+        writes: Sequence[Write],
+        *,
+        confirm: tuple[str, str] | None,
+    ) -> int: ...
+
+
+class Hosts(Protocol):
+    """What the sessions know of hosts."""
+
+    def host_state(self, host: HostName) -> HostState: ...
+
+    def connected(self, host: HostName) -> bool:
+        """Whether a session of it is live."""
+        ...
+
+
+class _Decided(Value, frozen=True, kw_only=True):
+    """A host chosen for a VE, not yet seen in the view."""
+
+    assignment: Assignment
+    spec_revision: int
+    resources: Resources
+
+
+class Scheduler:
+    """Owner of ve/placement. Refusals are in memory only: the next leader finds them again."""
+
+    def __init__(
+        self,
+        mirror: HasView,
+        writer: Commits,
+        hosts: Hosts,
+        topic: Topic,
+        clock: Clock,
+        *,
+        new_op_id: Callable[[], str],
+    ) -> None:
+        self._mirror = mirror
+        self._writer = writer
+        self._hosts = hosts
+        self._topic = topic
+        self._clock = clock
+        self._new_op_id = new_op_id
+        self._refusals: dict[Uid, Refusal] = {}
+        self._refused_at_spec: dict[Uid, int] = {}
+        self._refused_with: list[HostRow] = []
+        self._undecided: dict[Uid, _Decided] = {}
+        self._batch = BATCH_VES
+        self.placed_total = 0
+        self.races_lost_total = 0
+
+    @property
+    def refusals(self) -> Mapping[Uid, Refusal]:
+        """Why each VE that has no host has none."""
+        return self._refusals
+
+    async def run(self) -> None:
+        """For ever; raises NotLeader when it is no longer ours to decide."""
+        with self._topic.subscribe() as changes:
+            while True:
+                done = await self.decide_once()
+                await _woken(changes, SAFETY_PASS_S if done else RETRY_S)
+
+    async def decide_once(self) -> bool:
+        """One decision about everything, and its commits. False: something is to be tried again soon."""
+        view = self._mirror.view
+        wanting = _wanting(view)
+        self._settle(wanting)
+        committed = await self._commit_all(self._decide(view, wanting))
+        return await self._sweep() and committed
+
+    def _settle(self, wanting: Mapping[Uid, Held[VE]]) -> None:
+        """Forgets what the view shows by now, and what can't come about any more because the spec changed."""
+        for uid, decided in list(self._undecided.items()):
+            held = wanting.get(uid)
+            if held is None or held.mod_revision != decided.spec_revision:
+                del self._undecided[uid]
+
+    def _decide(self, view: View, wanting: Mapping[Uid, Held[VE]]) -> list[_Decided]:
+        """Hosts for those who want one: first again what is undecided, then what is new or may fit by now."""
+        again = list(self._undecided.values())
+        fresh = {uid: held for uid, held in wanting.items() if uid not in self._undecided}
+        refused, fresh = _without_unreadable(view, fresh)
+        rows = self._rows(view) if fresh else self._refused_with
+        due = self._due(fresh, rows)
+        made = plan(rows, [_request(held) for held in due.values()])
+        kept = [self._refusals[uid] for uid in fresh if uid not in due]
+        self._refuse([*refused, *made.refusals, *kept])
+        self._refused_with = rows
+        self._refused_at_spec = {
+            uid: fresh[uid].mod_revision for uid in self._refusals if uid in fresh
+        }
+        return again + [_decided(each, due[each.uid]) for each in made.assignments]
+
+    def _rows(self, view: View) -> list[HostRow]:
+        coming: dict[HostName, list[Resources]] = defaultdict(list)
+        for decided in self._undecided.values():
+            coming[decided.assignment.host].append(decided.resources)
+        return host_rows(
+            view,
+            state=self._hosts.host_state,
+            connected=self._hosts.connected,
+            in_flight=coming,
+        )
+
+    def _due(self, fresh: Mapping[Uid, Held[VE]], rows: list[HostRow]) -> dict[Uid, Held[VE]]:
+        """Without those that were refused as they are with hosts as they are."""
+        if rows != self._refused_with:
+            return dict(fresh)
+        return {
+            uid: held
+            for uid, held in fresh.items()
+            if self._refused_at_spec.get(uid) != held.mod_revision
+        }
+
+    def _refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Makes these the refusals, and tells whoever follows those VEs what changed."""
+        before, now = self._refusals, self._clock.wall()
+        after = {each.uid: _dated(each, before.get(each.uid), now) for each in refusals}
+        changed = {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
+        self._refusals = after
+        for uid in changed & after.keys():
+            log.info("no host fits", ve=uid, why=after[uid].message)
+        if changed:
+            self._topic.publish(
+                Changed(revision=self._mirror.view.revision, ves=frozenset(changed))
+            )
+
+    async def _commit_all(self, decided: Sequence[_Decided]) -> bool:
+        """In batches, oldest first; stops at the first that is not done."""
+        start = 0
+        while start < len(decided):
+            batch = decided[start : start + self._batch]
+            if not await self._commit(batch):
+                return False
+            start += len(batch)
+        self._batch = BATCH_VES
+        return True
+
+    async def _commit(self, batch: Sequence[_Decided]) -> bool:
+        """False: not done, or not known to be; what is not known stays reserved."""
+        op_id = self._new_op_id()
+        guards = [guard for each in batch for guard in _guards(each)]
+        writes = [_placement(each, self._clock.wall(), op_id) for each in batch]
+        try:
+            await self._writer.commit(guards, writes, confirm=(writes[0].key, op_id))
+        except LostRace:
+            self._lost_race(batch)
+        except NotLeader:
+            raise
+        except (Ambiguous, TimedOut) as error:
+            log.warning("placement not confirmed", ves=len(batch), error=error.message)
+            self._undecided.update({each.assignment.uid: each for each in batch})
+        except Unavailable as error:
+            log.warning("placement not written", ves=len(batch), error=error.message)
+        else:
+            self._placed(batch)
+            return True
+        return False
+
+    def _lost_race(self, batch: Sequence[_Decided]) -> None:
+        """Somebody was faster with one of them; smaller batches find out with which."""
+        log.info("placement lost a race", ves=len(batch))
+        self.races_lost_total += 1
+        self._batch = max(1, self._batch // 2)
+
+    def _placed(self, batch: Sequence[_Decided]) -> None:
+        self.placed_total += len(batch)
+        for each in batch:
+            self._undecided.pop(each.assignment.uid, None)
+            log.info("placed", ve=each.assignment.uid, host=each.assignment.host)
+
+    async def _sweep(self) -> bool:
+        """Removes VEs that are to be deleted and never had a host. The API does so itself; this is for the races."""
+        view = self._mirror.view
+        swept = True
+        for uid in view.ves.keys() - view.placements.keys():
+            held = view.ves.get(uid)
+            if held is None or held.value.delete_requested_at is None:
+                continue
+            try:
+                await self._writer.commit(*removal(view, uid), confirm=None)
+            except LostRace:
+                swept = False
+        return swept
+
+
+async def _woken(changes: Subscription, at_most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(changes.next(), at_most_s)
+
+
+def _wanting(view: View) -> dict[Uid, Held[VE]]:
+    """VEs that have no host and shall have one."""
+    unplaced = {uid: view.ves[uid] for uid in view.ves.keys() - view.placements.keys()}
+    return {uid: held for uid, held in unplaced.items() if held.value.delete_requested_at is None}
+
+
+def _without_unreadable(
+    view: View, wanting: Mapping[Uid, Held[VE]]
+) -> tuple[list[Refusal], dict[Uid, Held[VE]]]:
+    """Those whose placement is there but can't be read are refused: it must not be rewritten."""
+    bad = [uid for uid in wanting if keys.ve_placement(uid) in view.quarantined]
+    refusals = [
+        Refusal(
+            uid=uid,
+            reason="PlacementUnreadable",
+            message="its placement in the store can't be read by this version",
+            hint="run the version of the controller that wrote it",
+        )
+        for uid in bad
+    ]
+    return refusals, {uid: held for uid, held in wanting.items() if uid not in bad}
+
+
+def _request(held: Held[VE]) -> Request:
+    ve = held.value
+    return Request(
+        uid=ve.uid, resources=ve.spec.request, host=ve.spec.host, since=held.create_revision
+    )
+
+
+def _decided(assignment: Assignment, held: Held[VE]) -> _Decided:
+    return _Decided(
+        assignment=assignment,
+        spec_revision=held.mod_revision,
+        resources=held.value.spec.request,
+    )
+
+
+def _dated(refusal: Refusal, before: Refusal | None, now: float) -> Refusal:
+    """With the time at which it was first refused in these words."""
+    if before is not None and msgspec.structs.replace(before, at=refusal.at) == refusal:
+        return before
+    return refusal if refusal.at else msgspec.structs.replace(refusal, at=now)
+
+
+def _guards(decided: _Decided) -> tuple[Guard, Guard]:
+    uid = decided.assignment.uid
+    return (
+        Guard(key=keys.ve_spec(uid), mod_revision=decided.spec_revision),
+        Guard(key=keys.ve_placement(uid), mod_revision=0),
+    )
+
+
+def _placement(decided: _Decided, now: float, op_id: str) -> Put:
+    assignment = decided.assignment
+    placement = Placement(
+        host=assignment.host,
+        generation=1,
+        decided_at=now,
+        message=assignment.message,
+        op_id=op_id,
+    )
+    return Put(key=keys.ve_placement(assignment.uid), value=values.encode_placement(placement))
