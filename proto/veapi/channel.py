@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -113,7 +114,7 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
 
 
-def caller(context: "grpc.aio.ServicerContext[object, object]", cluster: str) -> Caller:
+def caller(context: "grpc.aio.ServicerContext[Any, Any]", cluster: str) -> Caller:
     """Who calls, by the certificate's DNS name. Denied when it has none of ours or is of another cluster."""
     names = context.auth_context().get("x509_subject_alternative_name", [])
     for raw in names:

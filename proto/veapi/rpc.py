@@ -1,7 +1,7 @@
 """Errors over gRPC: one mapping, both ways. The hint and the kind travel as trailing metadata."""
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -48,9 +48,7 @@ def status_of(error: VerackError) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
-async def abort(
-    context: "grpc.aio.ServicerContext[object, object]", error: VerackError
-) -> NoReturn:
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: VerackError) -> NoReturn:
     """Ends the call with the error; its kind and hint go along."""
     metadata: Sequence[tuple[str, str | bytes]] = (
         (_KIND_KEY, error.kind),

@@ -1,0 +1,271 @@
+"""The images that a host holds: a read-only subvolume each, beside the blob as it came.
+
+An image appears by one rename, after all of it is on disk: whatever dies before leaves only a folder in `tmp/`.
+"""
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from veagent.storage import btrfs, devices, rootfs, unpack
+from veagent.storage.failure import doing
+from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
+from veapi.errors import InvalidInput, NotFound, TimedOut
+from veapi.model import Digest, HeldImage
+
+log = structlog.get_logger()
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_PIECE_BYTES = 1 << 20
+_ADDS_AT_ONCE = 2
+_META_LIMIT_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may take; less when the pool has less room. `stall_s`: longest wait for the next piece."""
+
+    blob_bytes: int = 32 << 30
+    unpacked_bytes: int = 64 << 30
+    unpack_s: float = 900.0
+    stall_s: float = 60.0
+
+
+def image_folder(images: Path, digest: str) -> Path:
+    """Its place; InvalidInput unless the digest is one: it becomes a part of a path."""
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidInput(
+            f"digest {digest[:80]!r} is not sha256: and 64 hex digits",
+            hint="`vectl image list` shows the digests",
+        )
+    return images / match[1]
+
+
+class BtrfsImages:
+    """Implements `ports.Images`. `id_base`: first of 65,536 host ids for unpacking, of no VE."""
+
+    def __init__(self, pool: BtrfsPool, *, id_base: int, limits: ImageLimits | None = None) -> None:
+        self._pool = pool
+        self._id_base = id_base
+        self._limits = limits or ImageLimits()
+        self._held: dict[Digest, HeldImage] | None = None
+        self._slots = asyncio.Semaphore(_ADDS_AT_ONCE)
+        self._changing = asyncio.Lock()
+
+    async def setup(self) -> None:
+        """Brings the pool up and reads what it holds; again: reads again."""
+        await self._pool.setup()
+        self._held = await asyncio.to_thread(read_held, self._pool.images)
+
+    def held(self) -> Sequence[HeldImage]:
+        """From memory; read from the pool at the first call. Unavailable while the pool is not up."""
+        return tuple(self._known().values())
+
+    def _known(self) -> dict[Digest, HeldImage]:
+        if self._held is None:
+            assert self._pool.mode
+            self._held = read_held(self._pool.images)
+        return self._held
+
+    async def add(self, blob: AsyncIterator[bytes], *, expect: Digest | None = None) -> HeldImage:
+        """See the port. An image that is held already is given back; then the blob may not be read at all."""
+        if expect is not None:
+            image_folder(self._pool.images, expect)
+            if expect in self._known():
+                return self._known()[expect]
+        async with self._slots, self._workspace() as work:
+            return await self._add(blob, expect, work)
+
+    @asynccontextmanager
+    async def _workspace(self) -> AsyncIterator[Path]:
+        self._known()
+        work = self._pool.tmp / f"image-{secrets.token_hex(8)}"
+        try:
+            with doing("importing an image"):
+                work.mkdir(mode=0o700)
+                yield work
+        finally:
+            with doing("cleaning up after an import"):
+                await asyncio.shield(asyncio.to_thread(remove_workspace, work))
+
+    async def _add(
+        self, blob: AsyncIterator[bytes], expect: Digest | None, work: Path
+    ) -> HeldImage:
+        received = await self._receive(blob, work / "blob")
+        twin = self._by_blob(received.digest)
+        if twin is not None:
+            _check_expected(twin.digest, expect)
+            return twin
+        unpacked = await self._unpack(work)
+        _check_expected(unpacked.digest, expect)
+        image = HeldImage(
+            digest=unpacked.digest,
+            blob_digest=received.digest,
+            size_bytes=unpacked.tar_bytes,
+            blob_bytes=received.size_bytes,
+        )
+        async with self._changing:
+            return await asyncio.to_thread(self._keep, image, work)
+
+    def _by_blob(self, blob_digest: str) -> HeldImage | None:
+        return next((i for i in self._known().values() if i.blob_digest == blob_digest), None)
+
+    async def _receive(self, blob: AsyncIterator[bytes], path: Path) -> "_Received":
+        """Writes the stream to `path`; hashing and writing happen in a thread, a piece at a time."""
+        most = min(self._limits.blob_bytes, self._pool.free_bytes())
+        pieces = aiter(blob)
+        sink = _Sink(path, most)
+        try:
+            while True:
+                piece = await self._next_piece(pieces)
+                if piece is None:
+                    return await asyncio.to_thread(sink.finish)
+                await asyncio.to_thread(sink.take, piece)
+        finally:
+            sink.close()
+
+    async def _next_piece(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        try:
+            async with asyncio.timeout(self._limits.stall_s):
+                return await anext(pieces, None)
+        except TimeoutError:
+            raise TimedOut(
+                f"nothing of the image came for {self._limits.stall_s:g} s",
+                hint="is the sender still there? start the transfer again",
+            ) from None
+
+    async def _unpack(self, work: Path) -> unpack.Unpacked:
+        room = min(self._limits.unpacked_bytes, self._pool.free_bytes())
+        root = work / "root"
+        await asyncio.to_thread(self._stage, work, room)
+        unpacked = await unpack.unpack(
+            work / "blob",
+            root,
+            id_base=self._id_base,
+            most_bytes=room,
+            timeout_s=self._limits.unpack_s,
+        )
+        await asyncio.to_thread(rootfs.check, root)
+        return unpacked
+
+    def _stage(self, work: Path, room: int) -> None:
+        btrfs.create_subvolume(work, "root")
+        root = work / "root"
+        root.chmod(0o755)
+        btrfs.limit_group(self._pool.base, btrfs.subvolume_id(root), room)
+
+    def _keep(self, image: HeldImage, work: Path) -> HeldImage:
+        folder = image_folder(self._pool.images, image.digest)
+        known = self._known()
+        if image.digest in known:
+            return known[image.digest]  # the same tar, packed otherwise
+        root = work / "root"
+        btrfs.limit_group(self._pool.base, btrfs.subvolume_id(root), None)
+        btrfs.set_read_only(root)
+        write_durably(work / "meta.json", msgspec.json.encode(image))
+        btrfs.sync(work)
+        remove_workspace(folder)  # what a death while deleting left
+        work.rename(folder)
+        devices.sync_folder(folder.parent)
+        known[image.digest] = image
+        log.info("image is held", digest=image.digest, blob_bytes=image.blob_bytes)
+        return image
+
+    async def read_blob(self, digest: Digest) -> AsyncIterator[bytes]:
+        """See the port."""
+        path = image_folder(self._pool.images, digest) / "blob"
+        if digest not in self._known():
+            raise _not_held(digest)
+        with doing(f"reading image {digest}"):
+            file = await asyncio.to_thread(path.open, "rb", buffering=0)
+            with file:
+                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                    yield piece
+
+    async def delete(self, digest: Digest) -> None:
+        """Roots made of it live on. Nothing when it is not held."""
+        folder = image_folder(self._pool.images, digest)
+        async with self._changing:
+            self._known().pop(digest, None)
+            with doing(f"deleting image {digest}"):
+                await asyncio.to_thread(self._delete, folder)
+
+    def _delete(self, folder: Path) -> None:
+        grave = self._pool.tmp / f"deleted-{folder.name}-{secrets.token_hex(4)}"
+        try:
+            folder.rename(grave)
+        except FileNotFoundError:
+            return
+        remove_workspace(grave)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    digest: str
+    size_bytes: int
+
+
+class _Sink:
+    """Writes and hashes; InvalidInput beyond `most` bytes."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        self._file = path.open("xb", buffering=0)
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._most = most
+
+    def take(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._most:
+            raise InvalidInput(
+                f"the image is larger than {self._most} bytes, which is all that this host takes",
+                hint="make the image smaller, or free space in the host's pool",
+            )
+        self._hash.update(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def finish(self) -> _Received:
+        return _Received(f"sha256:{self._hash.hexdigest()}", self._size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_held(images: Path) -> dict[Digest, HeldImage]:
+    """What is complete below `images`; what can't be read is logged and not held."""
+    found = {}
+    for folder in sorted(images.iterdir()):
+        try:
+            with (folder / "meta.json").open("rb") as file:
+                image = msgspec.json.decode(file.read(_META_LIMIT_BYTES), type=HeldImage)
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("image can't be read", folder=str(folder), error=str(error))
+            continue
+        if image_folder(images, image.digest) == folder and btrfs.is_subvolume(folder / "root"):
+            found[image.digest] = image
+    return found
+
+
+def _check_expected(found: Digest, expect: Digest | None) -> None:
+    if expect is not None and found != expect:
+        raise InvalidInput(
+            f"the image is {found}, not {expect} as expected",
+            hint="the sender holds another image, or it was damaged on the way",
+        )
+
+
+def _not_held(digest: Digest) -> NotFound:
+    return NotFound(
+        f"image {digest} is not held by this host",
+        hint="`vectl image list` shows which hosts hold it",
+    )
