@@ -1,0 +1,159 @@
+"""VEs that only seem to run. With a file they outlive their agent, as real ones do."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from veagent.fake.execute import FakeProcess
+from veagent.fake.faults import Faults
+from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
+from veapi.clock import Clock
+from veapi.errors import Conflict
+from veapi.model import Resources, Uid
+
+_FIRST_PID = 4_200_000  # above the kernel's highest
+SIGKILLED = 9
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    init_pid: int
+    started_at: float
+    hostname: str
+    limits: Resources
+
+
+@dataclass(slots=True)
+class FakeInstance:
+    """A VE that seems to run."""
+
+    uid: Uid
+    init_pid: int
+    started_at: float
+    hostname: str
+    limits: Resources
+    end: asyncio.Future[Ended] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    async def ended(self) -> Ended:
+        return await asyncio.shield(self.end)
+
+
+class FakeRuntime(Faults):
+    """ports.Runtime. `folder` holds the consoles and what runs."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(clock)
+        self.running: dict[Uid, FakeInstance] = {}
+        self.known: set[Uid] = set()
+        self._folder = folder
+        self._clock = clock
+        self._pids = itertools.count(_FIRST_PID)
+
+    async def setup(self) -> None:
+        await self.call("setup")
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    async def adopt(self) -> Sequence[Instance]:
+        await self.call("adopt")
+        if not self.running:
+            self._load()
+        return list(self.running.values())
+
+    async def start(self, plan: StartPlan) -> Instance:
+        await self.call("start", plan.uid)
+        assert plan.uid not in self.running, "started twice"
+        instance = FakeInstance(
+            plan.uid, next(self._pids), self._clock.wall(), plan.hostname, plan.limits
+        )
+        self.running[plan.uid] = instance
+        self.known.add(plan.uid)
+        self._say(plan.uid, f"{plan.hostname}: started, as init {instance.init_pid}")
+        self._store()
+        return instance
+
+    async def stop(self, instance: Instance, *, timeout_s: float) -> None:
+        await self.call("kill" if timeout_s == 0 else "stop", instance.uid)
+        self.finish(instance.uid, Ended(EndKind.HALT))
+
+    async def limit(self, uid: Uid, limits: Resources) -> None:
+        await self.call("limit", uid)
+        if uid not in self.running:
+            raise Conflict("the VE does not run")
+        self.running[uid].limits = limits
+        self._store()
+
+    async def execute(self, instance: Instance, command: ExecCommand) -> ExecProcess:
+        await self.call("execute", instance.uid)
+        return FakeProcess(command, hostname=self.running[instance.uid].hostname)
+
+    async def forget(self, uid: Uid) -> None:
+        await self.call("forget", uid)
+        assert uid not in self.running, "forgotten while it runs"
+        self.known.discard(uid)
+        self.console(uid).unlink(missing_ok=True)
+
+    def console(self, uid: Uid) -> Path:
+        return self._folder / f"{uid}.console"
+
+    async def aclose(self) -> None:
+        await self.call("aclose")
+
+    # On command.
+
+    def kill(self, uid: Uid, wait_status: int = SIGKILLED) -> None:
+        """Its init dies, as by `kill -9`."""
+        self.finish(uid, Ended(EndKind.CRASH, wait_status))
+
+    def power_off(self, uid: Uid) -> None:
+        """As by `poweroff` typed inside."""
+        self.finish(uid, Ended(EndKind.HALT))
+
+    def reboot(self, uid: Uid) -> None:
+        """As by `reboot` typed inside."""
+        self.finish(uid, Ended(EndKind.REBOOT))
+
+    def finish(self, uid: Uid, ended: Ended) -> None:
+        """Ends it; nothing when it does not run."""
+        instance = self.running.pop(uid, None)
+        if instance is None:
+            return
+        self._say(uid, f"{instance.hostname}: ended, {ended.kind.value}")
+        self._store()
+        if not instance.end.done():
+            instance.end.set_result(ended)
+
+    def _say(self, uid: Uid, line: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self.console(uid).open("a") as console:
+            console.write(f"{line}\n")
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "running.json"
+
+    def _store(self) -> None:
+        saved = {
+            uid: _Saved(i.init_pid, i.started_at, i.hostname, i.limits)
+            for uid, i in self.running.items()
+        }
+        beside = self._file.with_suffix(".tmp")
+        beside.write_bytes(msgspec.json.encode(saved))
+        beside.rename(self._file)
+
+    def _load(self) -> None:
+        if not self._file.exists():
+            return
+        saved = msgspec.json.decode(self._file.read_bytes(), type=dict[str, _Saved])
+        for name, was in saved.items():
+            uid = Uid(name)
+            self.running[uid] = FakeInstance(
+                uid, was.init_pid, was.started_at, was.hostname, was.limits
+            )
+            self.known.add(uid)
+        highest = max((was.init_pid for was in saved.values()), default=_FIRST_PID)
+        self._pids = itertools.count(highest + 1)

@@ -1,0 +1,122 @@
+"""Images and roots: the blobs are files, the roots are empty folders. Both survive their agent."""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from veagent.fake.faults import Faults
+from veagent.ports import DiskUsage
+from veapi.clock import Clock
+from veapi.errors import InvalidInput, NotFound
+from veapi.model import Digest, HeldImage, Uid
+
+CAPACITY_BYTES = 1 << 40
+_PIECE_BYTES = 1 << 20
+
+
+class FakeImages(Faults):
+    """ports.Images. Any blob is an image; its digest is that of the blob itself."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(clock)
+        self._folder = folder
+        self._held: dict[Digest, HeldImage] = {}
+
+    def load(self) -> None:
+        """Finds what an earlier run left."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._folder.glob("*.json")):
+            image = msgspec.json.decode(path.read_bytes(), type=HeldImage)
+            self._held[image.digest] = image
+
+    def held(self) -> Sequence[HeldImage]:
+        return list(self._held.values())
+
+    async def add(self, blob: AsyncIterator[bytes], *, expect: Digest | None = None) -> HeldImage:
+        await self.call("add")
+        content = b"".join([piece async for piece in blob])
+        name = hashlib.sha256(content).hexdigest()
+        digest = Digest(f"sha256:{name}")
+        if not content or (expect is not None and digest != expect):
+            raise InvalidInput("this is not the image that was asked for")
+        image = HeldImage(
+            digest=digest, blob_digest=digest, size_bytes=len(content), blob_bytes=len(content)
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path(digest).write_bytes(content)
+        self._path(digest).with_suffix(".json").write_bytes(msgspec.json.encode(image))
+        self._held[digest] = image
+        return image
+
+    async def read_blob(self, digest: Digest) -> AsyncIterator[bytes]:
+        await self.call("read_blob")
+        if digest not in self._held:
+            raise NotFound(f"this host does not hold {digest}")
+        content = self._path(digest).read_bytes()
+        for start in range(0, len(content), _PIECE_BYTES):
+            yield content[start : start + _PIECE_BYTES]
+
+    async def delete(self, digest: Digest) -> None:
+        await self.call("delete")
+        self._held.pop(digest, None)
+        self._path(digest).with_suffix(".json").unlink(missing_ok=True)
+        self._path(digest).unlink(missing_ok=True)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.removeprefix('sha256:')}.blob"
+
+
+class FakeRoots(Faults):
+    """ports.Roots, in a folder per VE that holds its limit."""
+
+    def __init__(self, folder: Path, images: FakeImages, clock: Clock) -> None:
+        super().__init__(clock)
+        self._folder = folder
+        self._images = images
+        self.hostnames: dict[Uid, str] = {}
+
+    async def setup(self) -> None:
+        await self.call("setup")
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    async def create(self, uid: Uid, image: Digest, disk_bytes: int, hostname: str) -> Path:
+        await self.call("create", uid)
+        if image not in {held.digest for held in self._images.held()}:
+            raise NotFound(f"this host does not hold image {image}")
+        self.path(uid).mkdir(parents=True, exist_ok=True)
+        self.hostnames[uid] = hostname
+        self._limit_file(uid).write_text(str(disk_bytes))
+        return self.path(uid)
+
+    def path(self, uid: Uid) -> Path:
+        return self._folder / uid
+
+    async def exists(self, uid: Uid) -> bool:
+        return self._limit_file(uid).exists()
+
+    async def all(self) -> Sequence[Uid]:
+        return [Uid(path.parent.name) for path in sorted(self._folder.glob("*/limit"))]
+
+    async def limit(self, uid: Uid, disk_bytes: int) -> None:
+        await self.call("limit", uid)
+        self._limit_file(uid).write_text(str(disk_bytes))
+
+    async def delete(self, uid: Uid) -> None:
+        await self.call("delete", uid)
+        self._limit_file(uid).unlink(missing_ok=True)
+        if self.path(uid).exists():
+            self.path(uid).rmdir()
+
+    def usage(self) -> Mapping[Uid, DiskUsage]:
+        return {
+            Uid(path.parent.name): DiskUsage(0, int(path.read_text()))
+            for path in self._folder.glob("*/limit")
+        }
+
+    def capacity_bytes(self) -> int:
+        return CAPACITY_BYTES
+
+    def _limit_file(self, uid: Uid) -> Path:
+        return self.path(uid) / "limit"

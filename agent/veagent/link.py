@@ -1,0 +1,133 @@
+"""Keeps a session open with the controller that leads: tries them in turn, follows the leader's address."""
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import structlog
+
+from veagent.heartbeat import Lease
+from veagent.manager import Manager
+from veagent.session import Granter, Session
+from veagent.sources import SourceDesk
+from veagent.streams import Relays
+from veapi.channel import Identity, controller_name, open_channel
+from veapi.errors import VerackError
+from veapi.rpc import from_rpc
+from veapi.v1 import session_pb2_grpc
+
+log = structlog.get_logger()
+BACKOFF_LIMIT_S = 2.0
+_LEADER_KEY = "verack-leader"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """`controllers` are host:port or unix:/path."""
+
+    controllers: Sequence[str]
+    cluster: str
+    identity: Identity
+
+
+class Link:
+    """For ever: a session, and the next one when it ends."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        *,
+        manager: Manager,
+        lease: Lease,
+        sources: SourceDesk,
+        granter: Granter,
+        relays: Relays,
+    ) -> None:
+        self._settings = settings
+        self._manager = manager
+        self._lease = lease
+        self._sources = sources
+        self._granter = granter
+        self._relays = relays
+        self._targets = deque(settings.controllers)
+        self._failures = 0
+        self.connected = False
+
+    async def run(self) -> None:
+        while True:
+            target = self._targets[0]
+            leader = await self._one_session(target)
+            self.connected = False
+            self._turn_to(leader)
+            self._failures += 1
+            await self._manager.clock.sleep(self._pause_s())
+
+    def _turn_to(self, leader: str) -> None:
+        """The leader that was named comes first; without one, the next in turn."""
+        if leader and leader not in self._targets:
+            log.warning("leader is not among the configured controllers", leader=leader)
+        if leader in self._targets:
+            self._targets.rotate(-self._targets.index(leader))
+        else:
+            self._targets.rotate(-1)
+
+    def _pause_s(self) -> float:
+        """Up to 2 s, and never the same for all hosts."""
+        most = min(BACKOFF_LIMIT_S, 0.1 * 2 ** min(self._failures, 10))
+        return random.uniform(most / 2, most)  # noqa: S311  # jitter, no secret
+
+    def _welcomed(self) -> None:
+        self._failures = 0
+        self.connected = True
+
+    async def _one_session(self, target: str) -> str:
+        """Until it ends. The address of the leader, when the controller named it."""
+        settings = self._settings
+        server = controller_name(settings.cluster)
+        try:
+            async with open_channel(target, server=server, identity=settings.identity) as channel:
+                stub = session_pb2_grpc.AgentServiceStub(channel)
+                session = Session(
+                    stub,
+                    cluster=settings.cluster,
+                    manager=self._manager,
+                    lease=self._lease,
+                    sources=self._sources,
+                    granter=self._granter,
+                    dial_back=lambda ticket: self._relays.open(target, ticket),
+                )
+                await session.run(welcomed=self._welcomed)
+        except (VerackError, grpc.aio.AioRpcError, ExceptionGroup) as error:
+            return _told(target, error)
+        return ""
+
+
+def _told(target: str, error: Exception) -> str:
+    """Says in the log why a session ended; gives the leader's address when the error carries it."""
+    cause = _first(error, lambda e: isinstance(e, grpc.aio.AioRpcError)) or _first(
+        error, lambda e: isinstance(e, VerackError)
+    )
+    if isinstance(cause, grpc.aio.AioRpcError):
+        shown = from_rpc(cause)
+        log.warning("session ended", controller=target, error=shown.message, hint=shown.hint)
+        leader = dict(cause.trailing_metadata() or ()).get(_LEADER_KEY, "")
+        return leader if isinstance(leader, str) else leader.decode()
+    if isinstance(cause, VerackError):
+        log.warning("session ended", controller=target, error=cause.message, hint=cause.hint)
+        return ""
+    log.error("session ended unexpectedly", controller=target, exc_info=error)
+    return ""
+
+
+def _first(error: BaseException, wanted: Callable[[BaseException], bool]) -> BaseException | None:
+    """The first of its kind within a group."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            found = _first(inner, wanted)
+            if found is not None:
+                return found
+        return None
+    return error if wanted(error) else None

@@ -1,0 +1,269 @@
+"""The host's whole: takes sets, keeps a worker per VE, adopts what runs, and says what is.
+
+A set counts once it is durable. After its own restart the agent first adopts what runs and reports it; of the set in
+its ledger it then minds only what runs and shall run, so that a crash is answered. All else of it waits for the
+controller's newest set, or for 15 s without any: then the ledger's set counts as it is (DESIGN 2, static stability).
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from veagent.facts import HostFactsSource
+from veagent.outbox import Outbox
+from veagent.ports import VENetwork
+from veagent.worker import Ground, Worker
+from veapi.clock import Clock
+from veapi.errors import VerackError
+from veapi.model import (
+    Action,
+    Digest,
+    HostFacts,
+    HostSet,
+    Network,
+    OnHostLoss,
+    Order,
+    PeerHost,
+    SetEntry,
+    Uid,
+    VEReport,
+)
+
+log = structlog.get_logger()
+GRACE_S = 15.0
+NETWORK_RETRY_S = 5.0
+NETWORK_RECHECK_S = 30.0
+_SAFE_UID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wires:
+    """What the network was last set up with."""
+
+    network: Network
+    peers: tuple[PeerHost, ...]
+
+
+class Manager:
+    """Owns the workers, the ledger and the host's network. Everything of it runs on one event loop."""
+
+    def __init__(self, ground: Ground, facts: HostFactsSource, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self._ground = ground
+        self._facts = facts
+        self._set: HostSet | None = None
+        self._in_force = False
+        self._named: frozenset[Uid] = frozenset()
+        self._workers: dict[Uid, Worker] = {}
+        self._tasks: dict[Uid, asyncio.Task[None]] = {}
+        self._wires: _Wires | None = None
+        self._applying = asyncio.Lock()
+
+    # Before the first session.
+
+    async def recover(self) -> None:
+        """Loads the ledger and adopts what runs. InvalidInput when a newer agent wrote the ledger."""
+        ground = self._ground
+        self._set, records = ground.ledger.load()
+        self._named = frozenset(entry.uid for entry in (self._set.entries if self._set else ()))
+        ground.ids.take(record.id_base for record in records.values())
+        instances = {instance.uid: instance for instance in await ground.runtime.adopt()}
+        roots = set(await ground.roots.all())
+        ground.images.refresh()
+        for uid in {*records, *instances, *roots}:
+            self._add(
+                Worker(
+                    uid,
+                    ground,
+                    record=records.get(uid),
+                    root=uid in roots,
+                    instance=instances.get(uid),
+                )
+            )
+        log.info("adopted", ves=len(instances), records=len(records), roots=len(roots))
+        self._mind_running()
+        await self._rewire_after_restart(list(instances))
+
+    async def _rewire_after_restart(self, running: Sequence[Uid]) -> None:
+        if self._set is None:
+            return
+        try:
+            await self._wire(self._set)
+            await self._ground.network.keep_only(running)
+        except VerackError as error:
+            log.error("network not restored", error=error.message, hint=error.hint)  # noqa: TRY400
+
+    def _mind_running(self) -> None:
+        for entry in self._set.entries if self._set else ():
+            worker = self._workers.get(entry.uid)
+            if worker and worker.instance and entry.action is Action.RUN:
+                worker.wish(entry)
+
+    # Sets.
+
+    @property
+    def held(self) -> Order:
+        """Order of the durable set; zeros when there is none."""
+        return self._set.order if self._set else Order()
+
+    async def apply(self, host_set: HostSet) -> Order:
+        """Makes a newer set durable, then the wish of every worker. Returns the order that is held afterwards."""
+        async with self._applying:
+            if self._set is None or host_set.order > self._set.order:
+                await self._ground.ledger.save_set(host_set)
+                self._set = host_set
+                await self._put_in_force(host_set)
+            elif host_set.order == self._set.order:
+                await self._put_in_force(self._set)
+            else:
+                log.warning("older set ignored", order=str(host_set.order), held=str(self.held))
+            return self.held
+
+    async def run(self) -> None:
+        """Puts the ledger's set in force when no controller speaks for 15 s; looks after the network for ever."""
+        await self._attach_adopted()
+        await self._grace()
+        while True:
+            fine = self._wires is not None
+            await self._ground.clock.sleep(NETWORK_RECHECK_S if fine else NETWORK_RETRY_S)
+            async with self._applying:
+                if self._set is not None:
+                    self._wires = None
+                    await self._try_to_wire(self._set)
+
+    async def _attach_adopted(self) -> None:
+        """The filters of what was adopted, in case that they were flushed meanwhile."""
+        for worker in self.workers():
+            record = worker.record
+            if worker.instance is None or record is None or not record.ip:
+                continue
+            try:
+                await self._ground.network.attach(worker.uid, record.ip, record.mac)
+            except VerackError as error:
+                log.warning("VE not attached again", ve=worker.uid, error=error.message)
+
+    async def _grace(self) -> None:
+        await self._ground.clock.sleep(GRACE_S)
+        async with self._applying:
+            if self._set is not None and not self._in_force:
+                log.warning("no controller, the ledger's set counts", ves=len(self._set.entries))
+                await self._put_in_force(self._set, only_stay=True)
+
+    async def _put_in_force(self, host_set: HostSet, *, only_stay: bool = False) -> None:
+        self._in_force = True
+        await self._try_to_wire(host_set)
+        named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
+        for uid, entry in named.items():
+            self._worker(uid).wish(entry)
+        for uid, worker in list(self._workers.items()):
+            if uid not in named and not only_stay:
+                worker.wish(None)
+                self._sweep(worker)
+        self._want_images()
+
+    def _want_images(self) -> None:
+        held_set = self._set
+        if held_set is None:
+            return
+        named = {image.digest for image in held_set.images}
+        needed = {e.image_digest for e in held_set.entries if e.action is Action.RUN}
+        self._ground.images.want(frozenset(d for d in named | needed if d))
+
+    async def _try_to_wire(self, host_set: HostSet) -> None:
+        try:
+            await self._wire(host_set)
+        except VerackError as error:
+            log.error("network setup failed", error=error.message, hint=error.hint)  # noqa: TRY400
+
+    async def _wire(self, host_set: HostSet) -> None:
+        wires = _Wires(host_set.network, host_set.peers)
+        if wires != self._wires:
+            await self._ground.network.setup(wires.network, wires.peers)
+            self._wires = wires
+
+    # Workers.
+
+    def worker(self, uid: Uid) -> Worker | None:
+        return self._workers.get(uid)
+
+    def workers(self) -> list[Worker]:
+        return list(self._workers.values())
+
+    def _worker(self, uid: Uid) -> Worker:
+        if uid not in self._workers:
+            self._add(Worker(uid, self._ground))
+        return self._workers[uid]
+
+    def _add(self, worker: Worker) -> None:
+        self._workers[worker.uid] = worker
+        task = asyncio.create_task(worker.run(), name=f"ve-{worker.uid}")
+        task.add_done_callback(_log_death)
+        self._tasks[worker.uid] = task
+
+    def _sweep(self, worker: Worker) -> None:
+        if worker.nothing_left:
+            del self._workers[worker.uid]
+            self._tasks.pop(worker.uid).cancel()
+
+    async def aclose(self) -> None:
+        """Ends all workers and writes the ledger; VEs run on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._ground.ledger.aclose()
+
+    # What is.
+
+    def reports(self) -> list[VEReport]:
+        """Of every VE that the host knows."""
+        return [self._report(worker) for worker in self._workers.values()]
+
+    def report(self, uid: Uid) -> VEReport | None:
+        worker = self._workers.get(uid)
+        return self._report(worker) if worker else None
+
+    def _report(self, worker: Worker) -> VEReport:
+        """Before a set is in force nobody is called an orphan whom the ledger's set names."""
+        report = worker.report()
+        if self._in_force or not report.orphan:
+            return report
+        return msgspec.structs.replace(report, orphan=worker.uid not in self._named)
+
+    def facts(self) -> HostFacts:
+        return self._facts.read()
+
+    def images_changed(self, _digest: Digest | None = None) -> None:
+        """An image came, or could not be got: who waits for it looks again."""
+        for worker in self._workers.values():
+            worker.nudge()
+        self.outbox.mark_facts()
+
+    def image_added(self) -> None:
+        """An upload has ended."""
+        self._ground.images.refresh()
+        self.images_changed()
+
+    @property
+    def clock(self) -> Clock:
+        return self._ground.clock
+
+    @property
+    def network(self) -> VENetwork:
+        return self._ground.network
+
+
+def _usable(entry: SetEntry, only_stay: bool) -> bool:  # noqa: FBT001
+    if not _SAFE_UID.fullmatch(entry.uid):
+        log.error("entry with unsafe uid ignored", uid=entry.uid)
+        return False
+    return not only_stay or entry.spec.on_host_loss is OnHostLoss.STAY
+
+
+def _log_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("worker died", task=task.get_name(), exc_info=task.exception())

@@ -1,0 +1,306 @@
+"""What an agent's core does with sets, crashes and its own death: on fakes and a clock that is told to move."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
+from kit.manualclock import ManualClock
+from veapi.errors import Conflict
+from veapi.model import Action, EventType, Order, VEState
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[AgentHost]:
+    host = AgentHost(tmp_path)
+    await host.boot()
+    await host.hold_image()
+    host.keeper.refresh()
+    yield host
+    await host.close()
+
+
+def reasons(host: AgentHost) -> list[str]:
+    return [event.reason for event in host.status().events]
+
+
+async def run_one(host: AgentHost, **changes: object) -> None:
+    await host.manager.apply(host_set(1, entry(**changes)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+
+
+async def test_a_wanted_ve_runs_with_its_own_address_and_ids(host: AgentHost) -> None:
+    await host.manager.apply(host_set(1, entry(), entry(U2)))
+    await host.until(lambda: len(host.runtime.running) == 2)
+    status = host.status()
+    assert (status.state, status.addresses) == (VEState.RUNNING, ("10.66.1.1",))
+    assert status.observed_generation == 1
+    assert status.init_pid > 0
+    records = [host.manager.worker(uid).record for uid in (U1, U2)]
+    assert abs(records[0].id_base - records[1].id_base) >= 65_536
+    assert reasons(host) == ["Started"]
+
+
+async def test_the_way_up_is_reported_as_creating_then_running(host: AgentHost) -> None:
+    host.runtime.slow("start", 1.0)
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().reason == "Starting")
+    assert host.status().state is VEState.CREATING
+    await host.until(lambda: host.runtime.count("start") == 1)
+    await host.clock.advance(1.0)
+    assert host.status().state is VEState.RUNNING
+
+
+async def test_an_older_set_loses(host: AgentHost) -> None:
+    await host.manager.apply(host_set(5, entry()))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    held = await host.manager.apply(host_set(4, entry(action=Action.PURGE)))
+    await ManualClock.settle()
+    assert held == Order(incarnation=1, epoch=1, revision=5)
+    assert host.status().state is VEState.RUNNING
+    held = await host.manager.apply(host_set(1, entry(action=Action.STOP), epoch=2))
+    await host.until(lambda: host.status().state is VEState.STOPPED)
+    assert held.epoch == 2
+
+
+async def test_absence_destroys_nothing_and_is_told(host: AgentHost) -> None:
+    await run_one(host)
+    await host.manager.apply(host_set(2))
+    await ManualClock.settle()
+    assert host.status().state is VEState.RUNNING
+    assert host.report().orphan
+    assert host.runtime.count("stop") + host.runtime.count("kill") + host.roots.count("delete") == 0
+    await host.manager.apply(host_set(3, entry()))
+    await ManualClock.settle()
+    assert not host.report().orphan
+    assert host.runtime.count("start") == 1
+
+
+async def test_a_crash_is_answered_at_once_and_told(host: AgentHost) -> None:
+    await run_one(host)
+    await host.clock.advance(60)
+    first_pid = host.status().init_pid
+    host.runtime.kill(U1)
+    await host.until(lambda: host.runtime.count("start") == 2)
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    status = host.status()
+    assert status.restarts == 1
+    assert status.init_pid != first_pid
+    event = status.events[-1]
+    assert (event.type, event.reason) == (EventType.WARNING, "Crashed")
+    assert event.message == "init was killed by signal 9; restarted"
+
+
+async def test_a_crash_right_after_the_start_is_answered_at_once_too(host: AgentHost) -> None:
+    await run_one(host)
+    host.runtime.kill(U1)
+    await host.until(lambda: host.status().restarts == 1)
+
+
+async def test_ends_right_after_the_start_are_backed_off(host: AgentHost) -> None:
+    await run_one(host)
+    host.runtime.kill(U1, wait_status=1 << 8)
+    await host.until(lambda: host.status().restarts == 1)
+    waits = []
+    for _ in range(8):
+        host.runtime.kill(U1, wait_status=1 << 8)
+        await host.until(lambda: host.status().state is VEState.FAILED)
+        status = host.status()
+        assert status.reason == "ExitedAtOnce"
+        assert "init exited with 1 right after its start" in status.message
+        assert "next try at" in status.message
+        waits.append(host.manager.worker(U1)._trouble.until - host.clock.boot())
+        starts = host.runtime.count("start")
+        await host.clock.advance(waits[-1] - 0.5)
+        assert host.runtime.count("start") == starts
+        await host.clock.advance(0.5)
+        await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_a_long_life_ends_the_back_off(host: AgentHost) -> None:
+    await run_one(host)
+    for _ in range(2):
+        host.runtime.kill(U1)
+        await ManualClock.settle()
+        await host.clock.advance(5)
+        await host.until(lambda: host.status().state is VEState.RUNNING)
+    await host.clock.advance(100)
+    host.runtime.kill(U1)
+    await host.until(lambda: host.status().restarts == 3)
+
+
+async def test_a_ve_that_its_guest_switched_off_stays_off_until_its_user_starts_it(
+    host: AgentHost,
+) -> None:
+    await run_one(host)
+    host.runtime.power_off(U1)
+    await host.until(lambda: host.status().state is VEState.STOPPED)
+    assert host.status().reason == "PoweredOff"
+    await host.manager.apply(host_set(2, entry()))
+    await host.clock.advance(100)
+    assert host.status().reason == "PoweredOff"
+    await host.manager.apply(host_set(3, entry(generation=2)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.status().restarts == 0
+
+
+async def test_a_reboot_from_inside_starts_it_again(host: AgentHost) -> None:
+    await run_one(host)
+    host.runtime.reboot(U1)
+    await host.until(lambda: host.status().restarts == 1)
+    assert reasons(host)[-1] == "Rebooted"
+
+
+async def test_a_restart_is_carried_out_once_and_counts_as_none(host: AgentHost) -> None:
+    await run_one(host)
+    await host.manager.apply(host_set(2, entry(restart_seq=7)))
+    await host.until(lambda: host.status().observed_restart_seq == 7)
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.runtime.calls[-2:] == [("stop", U1), ("start", U1)]
+    assert host.status().restarts == 0
+    assert reasons(host)[-1] == "Restarted"
+    await host.manager.apply(host_set(3, entry(restart_seq=7)))
+    await ManualClock.settle()
+    assert host.runtime.count("start") == 2
+
+
+async def test_limits_change_while_it_runs(host: AgentHost) -> None:
+    await run_one(host)
+    wish = entry(memory_bytes=128 << 20, disk_bytes=3 << 30, generation=2)
+    await host.manager.apply(host_set(2, wish))
+    await host.until(lambda: host.status().observed_generation == 2)
+    assert host.runtime.running[U1].limits.memory_bytes == 128 << 20
+    assert host.roots.usage()[U1].limit_bytes == 3 << 30
+    assert host.runtime.count("start") == 1
+
+
+async def test_a_refused_limit_is_told_and_tried_again(host: AgentHost) -> None:
+    await run_one(host)
+    host.runtime.fail("limit", U1, error=Conflict("64M are in use", hint="stop it first"))
+    await host.manager.apply(host_set(2, entry(memory_bytes=1 << 20, generation=2)))
+    await host.until(lambda: host.status().reason == "LimitsRefused")
+    status = host.status()
+    assert status.state is VEState.RUNNING
+    assert status.observed_generation == 1
+    assert "64M are in use" in status.message
+    await host.clock.advance(1.0)
+    await host.until(lambda: host.status().observed_generation == 2)
+    assert host.status().reason == ""
+
+
+async def test_a_failed_start_is_told_and_tried_again(host: AgentHost) -> None:
+    host.runtime.fail("start", U1, times=2)
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().state is VEState.FAILED)
+    status = host.status()
+    assert status.reason == "StartFailed"
+    assert "start failed on command" in status.message
+    assert status.observed_generation == 1
+    await host.clock.advance(1.0)
+    await host.until(lambda: host.runtime.count("start") == 2)
+    await host.clock.advance(1.0)
+    assert host.runtime.count("start") == 2
+    await host.clock.advance(1.0)
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+
+
+async def test_a_new_wish_ends_the_back_off(host: AgentHost) -> None:
+    host.runtime.fail("start", U1, times=1)
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().state is VEState.FAILED)
+    await host.manager.apply(host_set(2, entry(generation=2)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+
+
+async def test_stop_is_clean_and_purge_leaves_nothing(host: AgentHost) -> None:
+    await run_one(host)
+    await host.manager.apply(host_set(2, entry(action=Action.STOP)))
+    await host.until(lambda: host.status().state is VEState.STOPPED)
+    assert host.runtime.calls[-1] == ("stop", U1)
+    await host.manager.apply(host_set(3, entry(action=Action.PURGE)))
+    await host.until(lambda: host.report().gone)
+    assert not host.runtime.known
+    assert not await host.roots.all()
+    assert not host.network.attached
+    assert not list((host.folder / "record").iterdir())
+    await host.manager.apply(host_set(4))
+    assert host.manager.report(U1) is None
+
+
+async def test_purge_does_not_wait_for_a_clean_stop_that_hangs(host: AgentHost) -> None:
+    await run_one(host)
+    host.runtime.slow("stop", 30.0)
+    await host.manager.apply(host_set(2, entry(action=Action.STOP)))
+    await host.until(lambda: host.status().reason == "Stopping")
+    await host.manager.apply(host_set(3, entry(action=Action.PURGE)))
+    await host.until(lambda: host.report().gone)
+
+
+async def test_a_released_ve_leaves_its_root(host: AgentHost) -> None:
+    await run_one(host)
+    await host.manager.apply(host_set(2, entry(action=Action.RELEASE)))
+    await host.until(lambda: host.report().gone)
+    assert await host.roots.all() == [U1]
+    assert not host.runtime.known
+    await host.manager.apply(host_set(3))
+    assert host.report().orphan
+    assert await host.roots.all() == [U1]
+
+
+async def test_a_purge_of_what_was_never_here_is_gone_at_once(host: AgentHost) -> None:
+    await host.manager.apply(host_set(1, entry(action=Action.PURGE)))
+    await ManualClock.settle()
+    assert host.report().gone
+
+
+async def test_ids_come_back_only_when_the_ve_is_gone(host: AgentHost) -> None:
+    await run_one(host)
+    base = host.manager.worker(U1).record.id_base
+    host.roots.fail("delete", U1)
+    await host.manager.apply(host_set(2, entry(action=Action.PURGE)))
+    await host.until(lambda: host.status().reason == "DeleteFailed")
+    assert host.status().state is VEState.DELETING
+    assert base in host.manager._ground.ids._taken
+    await host.clock.advance(1.0)
+    await host.until(lambda: host.report().gone)
+    assert base not in host.manager._ground.ids._taken
+
+
+async def test_a_missing_image_is_fetched_once_for_all_who_wait(tmp_path: Path) -> None:
+    host = AgentHost(tmp_path)
+    host.peers.missing = True
+    await host.boot()
+    await host.manager.apply(host_set(1, entry(), entry(U2)))
+    await host.until(lambda: "no host holds it" in host.status().message)
+    assert (host.status().state, host.status().reason) == (VEState.CREATING, "ImageFetching")
+    host.peers.missing = False
+    await host.clock.advance(1.0)
+    await host.until(lambda: len(host.runtime.running) == 2)
+    assert host.peers.asked == 2
+    assert [image.digest for image in host.manager.facts().images] == [DIGEST]
+    await host.close()
+
+
+async def test_few_start_at_once(tmp_path: Path) -> None:
+    host = AgentHost(tmp_path)
+    host.starts = 1
+    await host.boot()
+    await host.hold_image()
+    host.keeper.refresh()
+    host.runtime.slow("start", 1.0)
+    await host.manager.apply(host_set(1, entry(), entry(U2)))
+    await host.until(lambda: host.runtime.count("start") == 1)
+    await ManualClock.settle()
+    assert host.roots.count("create") == 1
+    await host.clock.advance(1.0)
+    await host.until(lambda: host.runtime.count("start") == 2)
+    assert host.roots.count("create") == 2
+    await host.clock.advance(1.0)
+    await host.close()
+
+
+async def test_an_unsafe_uid_is_no_path(host: AgentHost) -> None:
+    await host.manager.apply(host_set(1, entry(uid="1/../../x"), entry(U2)))
+    await host.until(lambda: len(host.runtime.running) == 1)
+    assert host.manager.report("1/../../x") is None
