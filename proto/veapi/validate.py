@@ -52,6 +52,13 @@ def name(field: str, value: str) -> str:
     return value
 
 
+def at_most(field: str, value: str, characters: int) -> str:
+    """Free text that is only limited in length."""
+    if len(value) > characters:
+        raise _bad(field, value, f"has {len(value)} characters; at most {characters}", "shorten it")
+    return value
+
+
 def label_key(field: str, value: str) -> str:
     """`tier` or `example.org/tier`."""
     prefix, slash, tail = value.rpartition("/")

@@ -1,0 +1,73 @@
+"""Guarded writes on a user's word: read, decide, write if nothing changed meanwhile; else again, a few times."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from veapi.errors import Conflict, InvalidInput
+from veapi.model import VE
+from veapi.v1 import api_pb2
+from veapi.validate import SPEC_LIMIT_BYTES
+from vecontroller.api.lookup import find_ve
+from vecontroller.api.ports import ApiDeps
+from vecontroller.store import keys, values
+from vecontroller.store.port import Guard, Put
+from vecontroller.view import Held
+from vecontroller.writer import LostRace
+
+ATTEMPTS = 8
+_PAUSE_S = 0.01
+T = TypeVar("T")
+
+
+async def settle(deps: ApiDeps, lost: LostRace, attempt: int) -> None:
+    """After a lost race: until the view shows who won it, and a little longer each time."""
+    await deps.mirror.reached(max((item.mod_revision for item in lost.found), default=0))
+    await deps.clock.sleep(_PAUSE_S * attempt)
+
+
+def worn_out(what: str) -> Conflict:
+    return Conflict(f"{what} changes all the time", hint="try again")
+
+
+async def edit(
+    deps: ApiDeps, ref: api_pb2.VERef, change: Callable[[VE], VE]
+) -> tuple[Held[VE], bool]:
+    """The VE as `change` makes it of what it is, and whether anything was written.
+
+    Raises what `find_ve` and `change` raise, and Conflict when others are always faster.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        held = find_ve(deps.mirror.view, ref)
+        wanted = change(held.value)
+        if wanted == held.value:
+            return held, False
+        try:
+            return await write(deps, held, wanted), True
+        except LostRace as lost:
+            await settle(deps, lost, attempt)
+    raise worn_out(f"VE {ref.name or ref.uid}")
+
+
+async def write(deps: ApiDeps, held: Held[VE], wanted: VE) -> Held[VE]:
+    """Raises LostRace when the spec is not as it was held any more."""
+    wanted = msgspec.structs.replace(wanted, op_id=deps.ids.new())
+    key = keys.ve_spec(wanted.uid)
+    revision = await deps.writer.commit(
+        [Guard(key=key, mod_revision=held.mod_revision)],
+        [Put(key=key, value=encoded(wanted))],
+        confirm=(key, wanted.op_id),
+    )
+    return Held(value=wanted, mod_revision=revision, create_revision=held.create_revision)
+
+
+def encoded(ve: VE) -> bytes:
+    """InvalidInput when the whole is too large."""
+    value = values.encode_ve(ve)
+    if len(value) > SPEC_LIMIT_BYTES:
+        raise InvalidInput(
+            f"spec: {len(value)} bytes with its labels; at most {SPEC_LIMIT_BYTES}",
+            hint="use fewer or shorter labels",
+        )
+    return value

@@ -1,0 +1,137 @@
+"""Objects as people see them, out of the view and what is known beside it: refusals and heartbeats."""
+
+from typing import TypeVar
+
+from veapi import codec
+from veapi.model import VE, Digest, HostFacts, HostName, HostState, Image, Project, Uid
+from veapi.v1 import types_pb2
+from vecontroller import lifecycle
+from vecontroller.api.ports import ApiDeps
+from vecontroller.placement import committed
+from vecontroller.view import Held, View
+
+T = TypeVar("T")
+
+
+class Describe:
+    """Each method reads the view as it is now."""
+
+    def __init__(self, deps: ApiDeps) -> None:
+        self._deps = deps
+
+    @property
+    def _view(self) -> View:
+        return self._deps.mirror.view
+
+    def ve(self, held: Held[VE], *, events: bool = False) -> types_pb2.VE:
+        """`events`: with what happened to it, which lists leave out."""
+        ve = held.value
+        placement = self._view.placements.get(ve.uid)
+        return types_pb2.VE(
+            name=ve.name,
+            project=ve.project,
+            uid=ve.uid,
+            labels=dict(ve.labels),
+            generation=ve.generation,
+            resource_version=held.mod_revision,
+            spec=codec.spec_out(ve.spec),
+            placement=codec.placement_out(placement.value) if placement else None,
+            status=self._status(ve, events=events),
+            created_at=codec.to_timestamp(ve.created_at),
+            delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
+        )
+
+    def _status(self, ve: VE, *, events: bool) -> types_pb2.VEStatus:
+        view, refusal = self._view, self._deps.scheduler.refusals.get(ve.uid)
+        placement, status = _value(view.placements.get(ve.uid)), _value(view.statuses.get(ve.uid))
+        state = self._deps.hosts.host_state(placement.host) if placement else HostState.UNKNOWN
+        shown = lifecycle.displayed(ve, placement, status, refusal=refusal, host_state=state)
+        answers = lifecycle.conditions(ve, placement, status, refusal=refusal, host_state=state)
+        message = codec.status_out(shown)
+        message.conditions.extend(
+            types_pb2.Condition(
+                type=each.type, status=each.status.value, reason=each.reason, message=each.message
+            )
+            for each in answers
+        )
+        del message.events[:]
+        if events:
+            message.events.extend(self.events(ve))
+        return message
+
+    def events(self, ve: VE) -> list[types_pb2.Event]:
+        """Oldest first."""
+        view = self._view
+        found = lifecycle.events(
+            ve,
+            _value(view.placements.get(ve.uid)),
+            _value(view.statuses.get(ve.uid)),
+            self._deps.scheduler.refusals.get(ve.uid),
+        )
+        return [
+            codec.event_out(event, project=ve.project, ve=ve.name, uid=ve.uid) for event in found
+        ]
+
+    def host(self, name: HostName, held: Held[HostFacts]) -> types_pb2.Host:
+        facts, placed = held.value, self._view.placed_on.get(name, set())
+        return types_pb2.Host(
+            name=name,
+            labels=dict(facts.labels),
+            state=self._deps.hosts.host_state(name).value,
+            capacity=codec.resources_out(facts.capacity),
+            committed=codec.resources_out(committed(self._view, name)),
+            address=facts.address,
+            version=facts.version,
+            boot_id=facts.boot_id,
+            last_heartbeat_at=codec.to_timestamp(self._deps.hosts.last_heartbeat(name)),
+            ves=len(placed),
+            images=sorted(image.digest for image in facts.images),
+            metrics_address=facts.metrics_address,
+        )
+
+    def image(self, held: Held[Image]) -> types_pb2.Image:
+        image = held.value
+        return types_pb2.Image(
+            digest=image.digest,
+            tags=tags_of(self._view, image.digest),
+            size_bytes=image.size_bytes,
+            blob_bytes=image.blob_bytes,
+            created_at=codec.to_timestamp(image.created_at),
+            hosts=holders(self._view, image.digest),
+            blob_digest=image.blob_digest,
+        )
+
+    def project(self, held: Held[Project]) -> types_pb2.Project:
+        name = held.value.name
+        return types_pb2.Project(
+            name=name,
+            created_at=codec.to_timestamp(held.value.created_at),
+            ves=sum(project == name for project, _ in self._view.names),
+            resource_version=held.mod_revision,
+        )
+
+
+def tags_of(view: View, digest: Digest) -> list[str]:
+    return sorted(tag for tag, held in view.tags.items() if held.value == digest)
+
+
+def holders(view: View, digest: Digest) -> list[HostName]:
+    """Hosts that hold the image."""
+    return sorted(
+        name
+        for name, held in view.hosts.items()
+        if any(image.digest == digest for image in held.value.images)
+    )
+
+
+def users_of(view: View, digest: Digest) -> list[Held[VE]]:
+    """VEs that were made of the image, also those that are being deleted."""
+    return [held for held in view.ves.values() if held.value.image_digest == digest]
+
+
+def uids_on(view: View, host: HostName) -> frozenset[Uid]:
+    return frozenset(view.placed_on.get(host, ()))
+
+
+def _value(held: Held[T] | None) -> T | None:
+    return held.value if held is not None else None

@@ -1,0 +1,98 @@
+"""The service of images."""
+# ruff: noqa: N802, ARG002 - names of RPCs; their signatures are gRPC's
+
+from collections.abc import AsyncIterator
+
+from veapi import validate
+from veapi.errors import Conflict
+from veapi.model import Digest, Image
+from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
+from vecontroller.api.commits import ATTEMPTS, settle, worn_out
+from vecontroller.api.describe import Describe, tags_of, users_of
+from vecontroller.api.imports import import_image
+from vecontroller.api.inflight import InFlight
+from vecontroller.api.lookup import find_image, listed
+from vecontroller.api.ports import ApiDeps
+from vecontroller.calls import Context
+from vecontroller.store import keys
+from vecontroller.store.port import Delete, Guard
+from vecontroller.view import Held, View
+from vecontroller.writer import LostRace
+
+MOST_TAGS = 90
+"""Of one image, so that one transaction can remove all."""
+
+
+class ImageService(api_pb2_grpc.ImageServiceServicer):
+    def __init__(self, deps: ApiDeps, in_flight: InFlight) -> None:
+        self._deps = deps
+        self._in_flight = in_flight
+        self._describe = Describe(deps)
+
+    def Import(
+        self, request_iterator: AsyncIterator[api_pb2.ImportImageRequest], context: Context
+    ) -> AsyncIterator[api_pb2.ImportImageResponse]:
+        return import_image(self._deps, self._describe, request_iterator)
+
+    async def Get(self, request: api_pb2.ImageRef, context: Context) -> types_pb2.Image:
+        ref = validate.image_ref("name", request.name)
+        return self._describe.image(find_image(self._deps.mirror.view, ref))
+
+    async def List(
+        self, request: api_pb2.ListImagesRequest, context: Context
+    ) -> api_pb2.ListImagesResponse:
+        images = [self._describe.image(held) for held in self._deps.mirror.view.images.values()]
+        images.sort(key=lambda image: (not image.tags, list(image.tags), image.digest))
+        return api_pb2.ListImagesResponse(images=images)
+
+    async def Delete(self, request: api_pb2.ImageRef, context: Context) -> types_pb2.Image:
+        """Of a tag: only the tag while the image has others. The last one, or a digest: the image, if no VE uses it.
+
+        What hosts hold of it stays on them: they delete nothing that nobody names.
+        """
+        ref = validate.image_ref("name", request.name)
+        for attempt in range(1, ATTEMPTS + 1):
+            held = find_image(self._deps.mirror.view, ref)
+            described = self._describe.image(held)
+            try:
+                await self._delete_once(ref, held)
+            except LostRace as lost:
+                await settle(self._deps, lost, attempt)
+            else:
+                return described
+        raise worn_out(f"image {ref}")
+
+    async def _delete_once(self, ref: str, held: Held[Image]) -> None:
+        view, digest = self._deps.mirror.view, held.value.digest
+        tags = tags_of(view, digest)
+        if ref in view.tags and len(tags) > 1:
+            await self._untag(view, [ref], held, whole=False)
+            return
+        self._refuse_used(view, ref, digest)
+        await self._untag(view, tags, held, whole=True)
+
+    async def _untag(self, view: View, tags: list[str], held: Held[Image], *, whole: bool) -> None:
+        """A tag that came meanwhile has changed the image, so the guard on it refuses."""
+        image_key, tag_keys = keys.image(held.value.digest), [keys.image_tag(tag) for tag in tags]
+        doomed = [*tag_keys, image_key] if whole else tag_keys
+        guards = [
+            Guard(key=key, mod_revision=view.tags[tag].mod_revision)
+            for key, tag in zip(tag_keys, tags, strict=True)
+        ]
+        await self._deps.writer.commit(
+            [*guards, Guard(key=image_key, mod_revision=held.mod_revision)],
+            [Delete(key=key) for key in doomed],
+            confirm=(doomed[-1], ""),
+        )
+
+    def _refuse_used(self, view: View, ref: str, digest: Digest) -> None:
+        users = [f"{held.value.project}/{held.value.name}" for held in users_of(view, digest)]
+        if users:
+            raise Conflict(
+                f"image {ref} is used by {len(users)} VEs: {listed(users)}",
+                hint="delete them first",
+            )
+        if self._in_flight.uses(digest):
+            raise Conflict(
+                f"image {ref} is used by a VE that is being created", hint="try again in a moment"
+            )

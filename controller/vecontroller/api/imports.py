@@ -1,0 +1,240 @@
+"""Import of an image: a person's bytes go to one host, and the others fetch it from there. Nothing is stored but a whole image.
+
+The tag is written with the image in one transaction, after the host has unpacked all of it. A broken upload leaves nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from veapi import validate
+from veapi.codec import held_image_in
+from veapi.errors import Conflict, InvalidInput, RemoteFailed, TimedOut, by_kind
+from veapi.model import Digest, HeldImage, HostName, HostState, Image
+from veapi.v1 import api_pb2, session_pb2
+from vecontroller.api.commits import ATTEMPTS, settle, worn_out
+from vecontroller.api.describe import Describe, holders
+from vecontroller.api.ports import ApiDeps, Pipe
+from vecontroller.api.splice import ended_early, feeding
+from vecontroller.placement import committed
+from vecontroller.store import keys, values
+from vecontroller.store.port import Guard, Put
+from vecontroller.view import Held, View
+from vecontroller.writer import LostRace
+
+MAX_IMAGE_BYTES = 64 << 30
+MAX_CHUNK_BYTES = 1 << 20
+SILENCE_S = 600.0
+"""How long the host may say nothing: it unpacks."""
+REPLICATED_WITHIN_S = 60.0
+Requests = AsyncIterator[api_pb2.ImportImageRequest]
+Response = api_pb2.ImportImageResponse
+
+
+async def import_image(
+    deps: ApiDeps, describe: Describe, requests: Requests
+) -> AsyncIterator[api_pb2.ImportImageResponse]:
+    """Progress, then the image. Hosts that don't hold it within 60 s fetch it later."""
+    start = _checked_start(await anext(requests, api_pb2.ImportImageRequest()))
+    host = _receiver(deps)
+    upload = _Upload(start, requests)
+    first = session_pb2.RelayDown(upload=session_pb2.RelayUpload(size_bytes=start.size_bytes))
+    pipe = await deps.relays.open(host, first)
+    done: HeldImage | None = None
+    async with feeding(pipe, upload.feed(pipe)):
+        while done is None:
+            message = await _receive(pipe, host)
+            match message.WhichOneof("frame"):
+                case "upload_received_bytes":
+                    yield upload.progress(message.upload_received_bytes)
+                case "upload_done":
+                    done = held_image_in(message.upload_done)
+                case _:
+                    raise _failed(message, host)
+    held = await _record(deps, start.name, done)
+    async for progress in _replicated(deps, held.value.digest, upload.sent_bytes):
+        yield progress
+    yield Response(image=describe.image(held))
+
+
+class _Upload:
+    """What the person sends, counted."""
+
+    def __init__(self, start: api_pb2.ImportImageStart, requests: Requests) -> None:
+        self._expected_bytes = start.size_bytes
+        self._requests = requests
+        self._ended = False
+        self.sent_bytes = 0
+
+    async def feed(self, pipe: Pipe) -> None:
+        """Passes all chunks on; the end only if all came."""
+        async for request in self._requests:
+            _check_chunk(request)
+            self.sent_bytes += len(request.chunk)
+            self._refuse_more()
+            await pipe.send(session_pb2.RelayDown(chunk=request.chunk))
+        self._refuse_less()
+        self._ended = True
+        await pipe.send(session_pb2.RelayDown(end=True))
+
+    def progress(self, received_bytes: int) -> api_pb2.ImportImageResponse:
+        whole = self._ended and received_bytes >= self.sent_bytes
+        step = "unpacking" if whole else "uploading"
+        return _progress(step, received_bytes)
+
+    def _refuse_more(self) -> None:
+        limit = self._expected_bytes or MAX_IMAGE_BYTES
+        if self.sent_bytes > limit:
+            raise InvalidInput(
+                f"image: more than {limit} bytes came",
+                hint="the file changed while it was sent, or it is too large",
+            )
+
+    def _refuse_less(self) -> None:
+        if self.sent_bytes < max(self._expected_bytes, 1):
+            raise InvalidInput(
+                f"image: the upload ended after {self.sent_bytes} of {self._expected_bytes} bytes",
+                hint="send all of it again; nothing was stored",
+            )
+
+
+def _checked_start(request: api_pb2.ImportImageRequest) -> api_pb2.ImportImageStart:
+    if request.WhichOneof("frame") != "start":
+        raise InvalidInput("import: the first frame must be a start", hint="update your client")
+    validate.image_name("name", request.start.name)
+    size = request.start.size_bytes
+    validate.size_bytes("size_bytes", size, 0, MAX_IMAGE_BYTES)
+    return request.start
+
+
+def _check_chunk(request: api_pb2.ImportImageRequest) -> None:
+    if request.WhichOneof("frame") != "chunk":
+        raise InvalidInput("import: only chunks may follow the start", hint="update your client")
+    if len(request.chunk) > MAX_CHUNK_BYTES:
+        raise InvalidInput(
+            f"chunk: {len(request.chunk)} bytes; at most {MAX_CHUNK_BYTES}",
+            hint="send smaller chunks",
+        )
+
+
+def _receiver(deps: ApiDeps) -> HostName:
+    """The ready host with the most disk that is not promised to a VE; the first by name of equals."""
+    view = deps.mirror.view
+    ready = ready_hosts(deps)
+    if not ready:
+        raise Conflict(
+            "no host is Ready to take an image",
+            hint="look at `vectl host list`; an import needs one host at least",
+        )
+    return min(ready, key=lambda name: (-_free_disk_bytes(view, name), name))
+
+
+def ready_hosts(deps: ApiDeps) -> list[HostName]:
+    hosts = sorted(deps.mirror.view.hosts)
+    return [name for name in hosts if deps.hosts.host_state(name) is HostState.READY]
+
+
+def _free_disk_bytes(view: View, host: HostName) -> int:
+    return view.hosts[host].value.capacity.disk_bytes - committed(view, host).disk_bytes
+
+
+async def _receive(pipe: Pipe, host: HostName) -> session_pb2.RelayUp:
+    try:
+        message = await asyncio.wait_for(pipe.receive(), SILENCE_S)
+    except TimeoutError:
+        raise TimedOut(
+            f"host {host} said nothing for {SILENCE_S:g} s", hint=f"look at veagent on {host}"
+        ) from None
+    if message is None:
+        raise ended_early(host)
+    return message
+
+
+def _failed(message: session_pb2.RelayUp, host: HostName) -> Exception:
+    if message.WhichOneof("frame") == "failure":
+        failure = message.failure
+        return by_kind(failure.kind, failure.message, failure.hint)
+    return RemoteFailed(f"host {host} sent something unexpected", hint=f"update veagent on {host}")
+
+
+async def _record(deps: ApiDeps, tag: str, done: HeldImage) -> Held[Image]:
+    """Image and tag in one transaction. Conflict when the tag is of another image."""
+    validate.digest("digest", done.digest)
+    for attempt in range(1, ATTEMPTS + 1):
+        view = deps.mirror.view
+        known, tagged = view.images.get(done.digest), view.tags.get(tag)
+        if tagged is not None and tagged.value != done.digest:
+            raise _tag_taken(tag, tagged.value)
+        if tagged is not None and known is not None:
+            return known
+        try:
+            return await _write(deps, tag, _image(deps, done, known), known)
+        except LostRace as lost:
+            await settle(deps, lost, attempt)
+    raise worn_out(f"image {tag}")
+
+
+def _image(deps: ApiDeps, done: HeldImage, known: Held[Image] | None) -> Image:
+    """An image that is known keeps its blob: that is what other hosts hold."""
+    return Image(
+        digest=done.digest,
+        blob_digest=known.value.blob_digest if known else done.blob_digest,
+        size_bytes=done.size_bytes,
+        blob_bytes=known.value.blob_bytes if known else done.blob_bytes,
+        created_at=known.value.created_at if known else deps.clock.wall(),
+        op_id=deps.ids.new(),
+    )
+
+
+async def _write(deps: ApiDeps, tag: str, image: Image, known: Held[Image] | None) -> Held[Image]:
+    """The image is written also when it is known, so that a delete at the same time loses."""
+    image_key, tag_key = keys.image(image.digest), keys.image_tag(tag)
+    revision = await deps.writer.commit(
+        [
+            Guard(key=image_key, mod_revision=known.mod_revision if known else 0),
+            Guard(key=tag_key, mod_revision=0),
+        ],
+        [
+            Put(key=image_key, value=values.encode_image(image)),
+            Put(key=tag_key, value=values.encode_ref(image.digest, image.op_id)),
+        ],
+        confirm=(tag_key, image.op_id),
+    )
+    created = known.create_revision if known else revision
+    return Held(value=image, mod_revision=revision, create_revision=created)
+
+
+def _tag_taken(tag: str, digest: Digest) -> Conflict:
+    return Conflict(
+        f"image {tag} is another one already: {digest}",
+        hint=f"delete it first (vectl image delete {tag}), or choose another name",
+    )
+
+
+async def _replicated(
+    deps: ApiDeps, digest: Digest, received_bytes: int
+) -> AsyncIterator[api_pb2.ImportImageResponse]:
+    """Until all ready hosts hold it, at most 60 s; says each step."""
+    until, last = deps.clock.boot() + REPLICATED_WITHIN_S, (-1, -1)
+    with deps.topic.subscribe() as changes:
+        while True:
+            ready = ready_hosts(deps)
+            done = len(set(ready).intersection(holders(deps.mirror.view, digest)))
+            if (done, len(ready)) != last:
+                last = (done, len(ready))
+                yield _progress("replicating", received_bytes, done=done, wanted=len(ready))
+            if done == len(ready):
+                return
+            try:
+                await asyncio.wait_for(changes.next(), max(until - deps.clock.boot(), 0))
+            except TimeoutError:
+                return
+
+
+def _progress(
+    step: str, received_bytes: int, *, done: int = 0, wanted: int = 0
+) -> api_pb2.ImportImageResponse:
+    return Response(
+        progress=api_pb2.ImportProgress(
+            step=step, received_bytes=received_bytes, hosts_done=done, hosts_wanted=wanted
+        )
+    )

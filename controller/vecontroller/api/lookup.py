@@ -1,0 +1,113 @@
+"""Finds what a user names in the view, or says what there is instead."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from veapi import validate
+from veapi.errors import Conflict, InvalidInput, NotFound
+from veapi.model import VE, Digest, HostFacts, HostName, Image, Project, Uid
+from veapi.v1 import api_pb2
+from vecontroller.api.ports import DEFAULT_PROJECT
+from vecontroller.view import Held, View
+
+_SHOWN = 5
+
+
+def find_ve(view: View, ref: api_pb2.VERef) -> Held[VE]:
+    """The VE by name, or by uid alone. Conflict when it is another one, or at another revision, than the caller meant."""
+    held = _held_ve(view, _uid(view, ref))
+    if ref.resource_version and ref.resource_version != held.mod_revision:
+        raise Conflict(
+            f"VE {held.value.name} changed: resource_version is {held.mod_revision}, not {ref.resource_version}",
+            hint="read it again, and decide again",
+        )
+    return held
+
+
+def _uid(view: View, ref: api_pb2.VERef) -> Uid:
+    if not ref.name:
+        if not ref.uid:
+            raise InvalidInput("ve.name: is empty", hint="give the name of a VE")
+        return Uid(ref.uid)
+    project = ref.project or DEFAULT_PROJECT
+    found = view.names.get((project, ref.name))
+    if found is None:
+        names = [name for in_project, name in view.names if in_project == project]
+        raise NotFound(
+            f"no VE {ref.name[:80]} in project {project[:80]}",
+            hint=suggestion(ref.name, names) or "see `vectl list`, and --project",
+        )
+    if ref.uid and ref.uid != found.value:
+        raise Conflict(
+            f"VE {ref.name} is another one now: its uid is {found.value}",
+            hint="the VE that you mean was deleted",
+        )
+    return found.value
+
+
+def _held_ve(view: View, uid: Uid) -> Held[VE]:
+    held = view.ves.get(uid)
+    if held is not None:
+        return held
+    if any(found.value == uid for found in view.names.values()):
+        raise Conflict(
+            f"VE {uid} can't be read by this version",
+            hint="update this controller; nothing was changed",
+        )
+    raise NotFound(f"no VE with uid {uid[:80]}", hint="it was deleted; see `vectl list`")
+
+
+def find_project(view: View, name: str) -> Held[Project]:
+    held = view.projects.get(name)
+    if held is None:
+        raise NotFound(
+            f"no project {name[:80]}",
+            hint=suggestion(name, view.projects)
+            or f"make it with `vectl project create {name[:80]}`",
+        )
+    return held
+
+
+def find_image(view: View, ref: str) -> Held[Image]:
+    """By tag or digest."""
+    tag = view.tags.get(ref)
+    held = view.images.get(tag.value if tag is not None else Digest(ref))
+    if held is not None:
+        return held
+    hint = suggestion(ref, view.tags)
+    if not hint:
+        hint = _there_are("images", view.tags) or "import one with `vectl image import NAME FILE`"
+    raise NotFound(f"no image {ref[:140]}", hint=hint)
+
+
+def find_host(view: View, name: str) -> Held[HostFacts]:
+    held = view.hosts.get(HostName(name))
+    if held is None:
+        hint = suggestion(name, view.hosts) or _there_are("hosts", view.hosts)
+        raise NotFound(
+            f"no host {name[:80]}", hint=hint or "no host has reported yet: start a veagent"
+        )
+    return held
+
+
+def project_of(name: str) -> str:
+    """The project that a request means; InvalidInput when it can't be one."""
+    return validate.name("project", name) if name else DEFAULT_PROJECT
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """A question with near names; empty when none is near."""
+    near = get_close_matches(name[:140], list(names), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and 3 more`: the first few, in order."""
+    ordered = sorted(names)
+    more = len(ordered) - _SHOWN
+    return ", ".join(ordered[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _there_are(what: str, names: Iterable[str]) -> str:
+    shown = listed(names)
+    return f"the {what} are: {shown}" if shown else ""

@@ -1,0 +1,119 @@
+"""What the API needs of the rest of the controller: small ports, handed in together at the composition root."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from veapi.clock import Clock
+from veapi.errors import VerackError
+from veapi.model import HostName, HostState, Uid
+from veapi.v1 import session_pb2
+from vecontroller.placement import Refusal
+from vecontroller.store.port import Guard, Write
+from vecontroller.topic import Topic
+from vecontroller.view import View
+
+DEFAULT_PROJECT = "default"
+
+
+class Mirrored(Protocol):
+    """The mirror."""
+
+    @property
+    def view(self) -> View: ...
+
+    async def reached(self, revision: int, *, timeout_s: float = 5.0) -> None:
+        """Returns once the view has that revision. Raises TimedOut or Unavailable."""
+        ...
+
+
+class Commits(Protocol):
+    """The writer. After a success the view shows what was written."""
+
+    async def commit(
+        self,
+        guards: Sequence[Guard],
+        writes: Sequence[Write],
+        *,
+        confirm: tuple[str, str] | None,
+    ) -> int:
+        """The revision. Raises LostRace, NotLeader, Ambiguous, Unavailable."""
+        ...
+
+
+class Refuses(Protocol):
+    """The scheduler."""
+
+    @property
+    def refusals(self) -> Mapping[Uid, Refusal]: ...
+
+
+class Hosts(Protocol):
+    """The sessions."""
+
+    def host_state(self, host: HostName) -> HostState: ...
+
+    def last_heartbeat(self, host: HostName) -> float | None:
+        """Unix seconds, for people."""
+        ...
+
+
+class Pipe(Protocol):
+    """A stream to an agent that dialled back. Both directions have flow control."""
+
+    async def send(self, message: session_pb2.RelayDown) -> None: ...
+
+    async def receive(self) -> session_pb2.RelayUp | None:
+        """None: the agent's end is closed."""
+        ...
+
+    def close(self, error: VerackError | None = None) -> None:
+        """Ends both directions; `receive` raises the error, if any. Again: nothing."""
+        ...
+
+
+class Opens(Protocol):
+    """The relays."""
+
+    async def open(self, host: HostName, first: session_pb2.RelayDown) -> Pipe:
+        """Raises Unavailable when the host does not dial back in time, Conflict when there are too many."""
+        ...
+
+
+class Leads(Protocol):
+    """The leadership of this controller."""
+
+    epoch: int
+    incarnation: int
+
+
+class Ids(Protocol):
+    """Names that nobody else gives."""
+
+    def new(self) -> str: ...
+
+
+class RandomIds:
+    """Lower-case UUIDs."""
+
+    def new(self) -> str:
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiDeps:
+    """All of it. `cluster` is the name in certificates, `controller` that of this one, `version` of this program."""
+
+    cluster: str
+    controller: str
+    version: str
+    mirror: Mirrored
+    writer: Commits
+    topic: Topic
+    scheduler: Refuses
+    hosts: Hosts
+    relays: Opens
+    leader: Leads
+    clock: Clock
+    ids: Ids
