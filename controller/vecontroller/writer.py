@@ -7,6 +7,7 @@ and the first one at most one can be applied, as both write a key that both guar
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -29,6 +30,7 @@ from vecontroller.store.port import (
 from vecontroller.store.values import Unreadable
 
 log = structlog.get_logger()
+CATCH_UP_S = 1.0
 
 
 class LostRace(Conflict):
@@ -84,6 +86,7 @@ class Writer:
         attempt = _Attempt((*guards, leadership.guard), tuple(writes), confirm)
         done = await self._transact(attempt)
         if not done.succeeded:
+            await self._catch_up(done.revision)
             raise self._refusal(leadership, done.found)
         if wait:
             await self._show(done.revision)
@@ -135,6 +138,7 @@ class Writer:
         if not guarded:
             raise unknown
         if guarded[0] != (item.mod_revision if item else 0):
+            await self._catch_up(revision)
             raise LostRace((item,) if item else ())
         return await self._send_again(attempt, key, op_id)
 
@@ -162,6 +166,11 @@ class Writer:
                 hint="ask again: the client follows the leader by itself",
             )
         return LostRace([item for item in found if item.key != LEADER])
+
+    async def _catch_up(self, revision: int) -> None:
+        """Lets the mirror see what won, so that whoever plans again does not lose again. Best effort."""
+        with suppress(TimedOut):
+            await self._mirror.reached(revision, timeout_s=CATCH_UP_S)
 
     async def _show(self, revision: int) -> None:
         """Waits for the mirror. The write is done, so being late is no error here; the next write will be refused."""

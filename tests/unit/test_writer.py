@@ -1,0 +1,206 @@
+"""The writer writes only for the leader, and always finds out what became of a write."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kit.manualclock import ManualClock
+from kit.modelstore import Fail, ModelStore
+from kit.world import make_ve
+from veapi.errors import Conflict, TimedOut, Unavailable
+from veapi.model import Uid
+from vecontroller.leader import Leadership, NotLeader, acquire
+from vecontroller.mirror import Mirror
+from vecontroller.store import keys, values
+from vecontroller.store.port import Ambiguous, Delete, Guard, Put
+from vecontroller.topic import Topic
+from vecontroller.writer import LostRace, Writer
+
+KEY = keys.ve_spec(Uid("u1"))
+NEW = [Guard(key=KEY, mod_revision=0)]
+
+
+def spec(op_id: str, **options) -> Put:
+    return Put(key=KEY, value=values.encode_ve(make_ve("u1", op_id=op_id, **options)))
+
+
+class Leading:
+    """A leader with a running mirror, and a second client of the same etcd."""
+
+    def __init__(self) -> None:
+        self.store = ModelStore()
+        self.other = ModelStore(self.store.etcd)
+        self.clock = ManualClock()
+        self.mirror = Mirror(self.store, Topic(), self.clock)
+        self.term: Leadership | None = None
+        self.writer = Writer(self.store, self.mirror, lambda: self.term)
+
+    async def create(self, op_id: str = "op") -> int:
+        return await self.writer.commit(NEW, [spec(op_id)], confirm=(KEY, op_id))
+
+
+@pytest.fixture
+async def it() -> AsyncIterator[Leading]:
+    it = Leading()
+    it.term = await acquire(it.store, name="c", address="a", run_id="r", clock=it.clock)
+    await it.mirror.start()
+    running = asyncio.create_task(it.mirror.run())
+    yield it
+    running.cancel()
+
+
+async def test_a_commit_is_seen_by_its_own_writer(it: Leading) -> None:
+    revision = await it.create()
+    assert it.mirror.view.ves[Uid("u1")].mod_revision == revision
+
+
+async def test_a_lost_race_says_what_was_found_and_keeps_the_term(it: Leading) -> None:
+    await it.create("first")
+    with pytest.raises(LostRace) as lost:
+        await it.create("second")
+    assert [item.key for item in lost.value.found] == [KEY]
+    assert lost.value.hint
+    assert it.term is not None
+    assert not it.term.deposed
+
+
+async def test_nobody_writes_without_a_term(it: Leading) -> None:
+    it.term = None
+    before = it.store.writes
+    with pytest.raises(NotLeader):
+        await it.create()
+    assert it.store.writes == before
+
+
+async def test_a_deposed_leader_writes_nothing_and_learns_it(it: Leading) -> None:
+    await it.other.transact([], [Put(key=keys.LEADER, value=b"another")])
+    with pytest.raises(NotLeader):
+        await it.create()
+    assert it.term is not None
+    assert it.term.deposed
+    assert await it.store.get(KEY) is None
+
+
+@pytest.mark.parametrize("how", [Fail.APPLIED, Fail.LOST, Fail.LATE])
+async def test_a_write_of_unknown_outcome_is_done_exactly_once(it: Leading, how: Fail) -> None:
+    it.store.fail_writes(how)
+    revision = await it.create()
+    it.store.land_late_writes()
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.mod_revision == item.create_revision == revision
+    assert it.writer.ambiguous == 1
+
+
+async def test_a_write_of_unknown_outcome_that_another_overtook_is_a_lost_race(it: Leading) -> None:
+    it.store.fail_writes(Fail.LOST)
+    listing = it.store.list
+
+    async def overtaken(prefix: str):
+        await it.other.transact([], [spec("theirs")])
+        return await listing(prefix)
+
+    it.store.list = overtaken
+    with pytest.raises(LostRace):
+        await it.create()
+    assert it.mirror.view.ves[Uid("u1")].value.op_id == "theirs"
+
+
+async def test_a_second_sending_that_meets_the_first_is_a_success(it: Leading) -> None:
+    it.store.fail_writes(Fail.LATE)
+    transact = it.store.transact
+
+    async def first_lands(guards, writes):
+        it.store.land_late_writes()
+        return await transact(guards, writes)
+
+    listing = it.store.list
+
+    async def then_land(prefix: str):
+        it.store.transact = first_lands
+        return await listing(prefix)
+
+    it.store.list = then_land
+    revision = await it.create()
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.mod_revision == item.create_revision == revision
+
+
+async def test_an_unknown_outcome_stays_unknown_without_a_key_to_confirm(it: Leading) -> None:
+    it.store.fail_writes(Fail.APPLIED)
+    before = it.store.writes
+    with pytest.raises(Ambiguous):
+        await it.writer.commit(NEW, [spec("op")])
+    assert it.store.writes == before + 1
+
+
+async def test_a_key_that_is_not_guarded_is_never_sent_again(it: Leading) -> None:
+    it.store.fail_writes(Fail.LOST)
+    before = it.store.writes
+    with pytest.raises(Ambiguous):
+        await it.writer.commit([], [spec("op")], confirm=(KEY, "op"))
+    assert it.store.writes == before + 1
+
+
+async def test_an_unknown_outcome_stays_unknown_when_the_store_stays_away(it: Leading) -> None:
+    it.store.fail_writes(Fail.APPLIED)
+
+    async def away(prefix: str):
+        raise Unavailable("away")
+
+    it.store.list = away
+    with pytest.raises(Ambiguous):
+        await it.create()
+
+
+@pytest.mark.parametrize("how", [Fail.APPLIED, Fail.LOST])
+async def test_a_delete_of_unknown_outcome_is_done_exactly_once(it: Leading, how: Fail) -> None:
+    made = await it.create()
+    it.store.fail_writes(how)
+    await it.writer.commit(
+        [Guard(key=KEY, mod_revision=made)], [Delete(key=KEY)], confirm=(KEY, "")
+    )
+    assert Uid("u1") not in it.mirror.view.ves
+
+
+async def test_a_write_that_was_surely_not_applied_is_not_tried_again(it: Leading) -> None:
+    it.store.fail_writes(Fail.REFUSED)
+    before = it.store.writes
+    with pytest.raises(Unavailable) as refused:
+        await it.create()
+    assert not isinstance(refused.value, Ambiguous)
+    assert it.store.writes == before + 1
+
+
+async def test_a_value_that_cant_be_read_is_never_rewritten(it: Leading) -> None:
+    garbage = await it.other.transact([], [Put(key=KEY, value=b"?")])
+    await it.mirror.reached(garbage.revision)
+    with pytest.raises(Conflict, match="can't read"):
+        await it.writer.commit([Guard(key=KEY, mod_revision=garbage.revision)], [spec("op")])
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.value == b"?"
+
+
+async def test_after_a_write_that_nobody_sees_no_other_is_taken(it: Leading, monkeypatch) -> None:
+    async def late(revision: int, **_: float) -> None:
+        raise TimedOut("late on command")
+
+    it.store.cut_watches()
+    with monkeypatch.context() as patch:
+        patch.setattr(it.mirror, "reached", late)
+        revision = await it.create()
+    with pytest.raises(Unavailable, match="own last writes"):
+        await it.create("again")
+    it.store.heal_watches()
+    await it.mirror.reached(revision)
+    with pytest.raises(LostRace):
+        await it.create("again")
+
+
+async def test_who_does_not_wait_gets_the_revision_at_once(it: Leading) -> None:
+    it.store.cut_watches()
+    revision = await it.writer.commit(NEW, [spec("op")], wait=False)
+    assert it.mirror.view.revision < revision
