@@ -90,6 +90,7 @@ class Member:
     target: str = ""
     mode: int = 0o644
     uid: int = 0
+    device: tuple[int, int] = (1, 3)
 
 
 def folder(name: str) -> Member:
@@ -111,6 +112,7 @@ def tar_of(members: Iterable[Member] = BASE) -> bytes:
         for member in members:
             info = tarfile.TarInfo(member.name)
             info.type, info.linkname, info.mode = member.kind, member.target, member.mode
+            info.devmajor, info.devminor = member.device
             info.size, info.uid, info.gid = len(member.content), member.uid, member.uid
             tar.addfile(info, io.BytesIO(member.content))
     return out.getvalue()

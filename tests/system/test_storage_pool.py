@@ -1,6 +1,5 @@
 """A pool on a loop file: made once, found again, never doubled."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -76,8 +75,15 @@ async def test_a_second_setup_takes_the_loop_device_and_the_mount_that_are_there
     second = BtrfsPool(settings(place))
     await second.setup()
     assert loop_devices(place / "pool.img") == first == [second.device]
-    mounts = Path("/proc/self/mountinfo").read_text().count(f" {place / 'pool'} ")
-    assert mounts == 1
+    assert times_mounted(place / "pool") == 1
+
+
+def times_mounted(at):
+    return Path("/proc/self/mountinfo").read_text().count(f" {at} ")
+
+
+def call(*argv):
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 async def test_content_survives_release_and_setup(place):
@@ -137,7 +143,7 @@ async def test_a_file_that_is_no_pool_is_never_formatted(place):
 
 async def test_another_mount_in_its_place_is_refused(place):
     (place / "pool").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "vstor", place / "pool"], check=True)
+    call("mount", "-t", "tmpfs", "vstor", place / "pool")
     with pytest.raises(Conflict, match="is mounted at"):
         await BtrfsPool(settings(place)).setup()
 
@@ -175,19 +181,12 @@ async def test_a_folder_elsewhere_is_no_pool(place):
 async def test_a_device_is_formatted_only_when_it_is_blank(place):
     with (place / "pool.img").open("wb") as file:
         file.truncate(POOL_BYTES)
-    device = Path(
-        subprocess.run(
-            ["losetup", "-f", "--show", place / "pool.img"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-    )
+    device = Path(call("losetup", "-f", "--show", place / "pool.img"))
     wanted = PoolSettings(kind="device", path=device, mount=place / "pool")
-    subprocess.run([shutil.which("mkfs.ext4") or "mkfs.ext4", "-q", device], check=True)
+    call("mkfs.ext4", "-q", device)
     with pytest.raises(Conflict, match="not empty"):
         await BtrfsPool(wanted).setup()
-    subprocess.run(["wipefs", "-qa", device], check=True)
+    call("wipefs", "-qa", device)
     pool = BtrfsPool(wanted)
     await pool.setup()
     assert pool.device == str(device)

@@ -181,7 +181,7 @@ async def test_create_converges_after_a_kill(place, storage, image, step):
     assert (root / "etc/hostname").read_text() == "web\n"
     with pytest.raises(OSError, match="quota"):
         fill(root / "big", 64 * MIB)
-    assert sorted(os.listdir(storage.pool.roots)) == [UID]
+    assert [path.name for path in storage.pool.roots.iterdir()] == [UID]
 
 
 async def test_what_a_killed_create_left_can_be_deleted(place, storage, image):
