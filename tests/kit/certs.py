@@ -1,6 +1,6 @@
 """Certificates for tests: a CA in a folder, and identities that it issues."""
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
 from cryptography import x509
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from veapi.channel import Identity
 
-_DAY = datetime.timedelta(days=1)
+_DAY = dt.timedelta(days=1)
 
 
 def make_ca(folder: Path, cluster: str) -> Path:
@@ -61,7 +61,7 @@ def _name(text: str) -> x509.Name:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

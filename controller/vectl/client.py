@@ -1,0 +1,249 @@
+"""A typed asyncio client of the controller's API.
+
+    async with Client.connect(context) as client:
+        ve = await client.create(Wanted(name="web", image="debian"))
+        async with client.watch(names=["web"]) as watch:
+            async for change in watch: ...
+
+Every call has a deadline; every failure is one of veapi.errors. Writes are never repeated: when the outcome of one is
+unknown, Unavailable says so.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes are told in our words
+
+import grpc.aio
+
+from veapi.channel import Identity, controller_name, open_channel
+from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
+from vectl import wire
+from vectl.context import Context
+from vectl.streams import ExecStream, log_chunks, upload, watched_events
+from vectl.wanted import Wanted
+from vectl.watch import Watch
+
+VE = types_pb2.VE
+IMPORT_S = 3600.0
+
+
+class Client:
+    """Calls on one channel. `project` arguments default to the context's."""
+
+    def __init__(self, channel: grpc.aio.Channel, context: Context) -> None:
+        self.context = context
+        self.channel = channel
+        self.ves = api_pb2_grpc.VEServiceStub(channel)
+        self._hosts = api_pb2_grpc.HostServiceStub(channel)
+        self._images = api_pb2_grpc.ImageServiceStub(channel)
+        self._projects = api_pb2_grpc.ProjectServiceStub(channel)
+        self._system = api_pb2_grpc.SystemServiceStub(channel)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, context: Context) -> AsyncIterator[Self]:
+        """A connected client. Unavailable or Denied within 5 s when that is not possible."""
+        identity = Identity(ca=context.ca, cert=context.cert, key=context.key)
+        channel = open_channel(
+            context.endpoint, server=controller_name(context.cluster), identity=identity
+        )
+        try:
+            client = cls(channel, context)
+            await client.ready()
+            yield client
+        finally:
+            await channel.close()
+
+    async def ready(self) -> None:
+        """Returns once the controller is connected."""
+        await wire.ready(self.channel, self._system.Version, api_pb2.VersionRequest(), self.context)
+
+    def ref(self, name: str, *, project: str = "", uid: str = "") -> api_pb2.VERef:
+        return api_pb2.VERef(project=project or self.context.project, name=name, uid=uid)
+
+    async def create(self, wanted: Wanted, *, request_id: str = "") -> VE:
+        """Asks for a VE. Conflict when the name is taken."""
+        request = api_pb2.CreateVERequest(
+            ve=self._message(wanted), request_id=request_id or new_request_id()
+        )
+        return await wire.unary(self.ves.Create, request, context=self.context)
+
+    async def apply(
+        self, wanted: Wanted, *, dry_run: bool = False, request_id: str = ""
+    ) -> api_pb2.ApplyVEResponse:
+        """Makes the VE as it is given, or only says what would change."""
+        request = api_pb2.ApplyVERequest(
+            ve=self._message(wanted), dry_run=dry_run, request_id=request_id or new_request_id()
+        )
+        return await wire.unary(self.ves.Apply, request, context=self.context)
+
+    async def get(self, name: str, *, project: str = "") -> VE:
+        """NotFound when there is none."""
+        return await wire.unary(self.ves.Get, self.ref(name, project=project), context=self.context)
+
+    async def list_ves(
+        self, *, selector: str = "", all_projects: bool = False, names: Sequence[str] = ()
+    ) -> tuple[list[VE], int]:
+        """The VEs, and the store's revision at which they were so."""
+        request = api_pb2.ListVEsRequest(
+            project=self.context.project,
+            all_projects=all_projects,
+            selector=selector,
+            names=names,
+        )
+        response = await wire.unary(self.ves.List, request, context=self.context)
+        return list(response.ves), response.revision
+
+    def watch(
+        self,
+        *,
+        names: Sequence[str] = (),
+        selector: str = "",
+        project: str = "",
+        all_projects: bool = False,
+    ) -> Watch:
+        """A watch that is opened at once, and opened again when the controller was lost."""
+        request = api_pb2.WatchVEsRequest(
+            project=project or self.context.project,
+            all_projects=all_projects,
+            selector=selector,
+            names=names,
+        )
+        return Watch(self.ves, request, self.context, reconnect=self.ready)
+
+    async def set_run(
+        self, name: str, run: str, *, stop_timeout_s: int = 0, force: bool = False
+    ) -> VE:
+        """`run` is running or stopped. A clean stop is killed after `stop_timeout_s` (0: the default), or at once."""
+        request = api_pb2.SetRunRequest(
+            ve=self.ref(name), run=run, stop_timeout_s=stop_timeout_s, force=force
+        )
+        return await wire.unary(self.ves.SetRun, request, context=self.context)
+
+    async def restart(self, name: str, *, stop_timeout_s: int = 0, force: bool = False) -> VE:
+        request = api_pb2.RestartRequest(
+            ve=self.ref(name), stop_timeout_s=stop_timeout_s, force=force
+        )
+        return await wire.unary(self.ves.Restart, request, context=self.context)
+
+    async def delete(self, name: str, *, project: str = "", uid: str = "") -> VE:
+        """With `uid`: Conflict when the VE of that name is another one."""
+        ref = self.ref(name, project=project, uid=uid)
+        return await wire.unary(self.ves.Delete, ref, context=self.context)
+
+    async def exec(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        stdin: bool,
+        window: tuple[str, int, int] | None = None,
+    ) -> ExecStream:
+        """Begins a command; its output and end come from the stream.
+
+        With `window` (TERM, columns, rows) it runs on a pty of that size.
+        """
+        start = api_pb2.ExecStart(
+            ve=self.ref(name), command=command, stdin=stdin, tty=window is not None
+        )
+        if window is not None:
+            start.term, columns, rows = window
+            start.window.CopyFrom(api_pb2.WindowSize(columns=columns, rows=rows))
+        return await ExecStream.begin(self.ves, start, self.context)
+
+    def logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        """The console's bytes; `tail` lines of what is kept, or all of it when 0."""
+        request = api_pb2.LogsRequest(ve=self.ref(name), follow=follow, tail=tail)
+        return log_chunks(self.ves, request, self.context)
+
+    async def events(self, *, ve: str = "", all_projects: bool = False) -> list[types_pb2.Event]:
+        """Oldest first."""
+        response = await wire.unary(
+            self.ves.ListEvents, self._events(ve, all_projects), context=self.context
+        )
+        return list(response.events)
+
+    def watch_events(
+        self, *, ve: str = "", all_projects: bool = False
+    ) -> AsyncIterator[types_pb2.Event]:
+        """Earlier events, then new ones as they come."""
+        return watched_events(self.ves, self._events(ve, all_projects), self.context)
+
+    async def hosts(self, *, selector: str = "") -> list[types_pb2.Host]:
+        request = api_pb2.ListHostsRequest(selector=selector)
+        response = await wire.unary(self._hosts.List, request, context=self.context)
+        return list(response.hosts)
+
+    async def host(self, name: str) -> types_pb2.Host:
+        return await wire.unary(self._hosts.Get, api_pb2.HostRef(name=name), context=self.context)
+
+    async def import_image(
+        self,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        on_progress: Callable[[api_pb2.ImportProgress], None],
+        *,
+        size_bytes: int = 0,
+        timeout_s: float = IMPORT_S,
+    ) -> types_pb2.Image:
+        """Uploads chunks of at most 1 MiB. An error of `chunks` ends the upload, and is raised."""
+        start = api_pb2.ImportImageStart(name=name, size_bytes=size_bytes)
+        call = self._images.Import(timeout=timeout_s)
+        return await upload(call, start, chunks, on_progress, self.context)
+
+    async def images(self) -> list[types_pb2.Image]:
+        request = api_pb2.ListImagesRequest()
+        response = await wire.unary(self._images.List, request, context=self.context)
+        return list(response.images)
+
+    async def image(self, name: str) -> types_pb2.Image:
+        return await wire.unary(self._images.Get, api_pb2.ImageRef(name=name), context=self.context)
+
+    async def delete_image(self, name: str) -> types_pb2.Image:
+        return await wire.unary(
+            self._images.Delete, api_pb2.ImageRef(name=name), context=self.context
+        )
+
+    async def create_project(self, name: str) -> types_pb2.Project:
+        request = api_pb2.CreateProjectRequest(name=name)
+        return await wire.unary(self._projects.Create, request, context=self.context)
+
+    async def projects(self) -> list[types_pb2.Project]:
+        request = api_pb2.ListProjectsRequest()
+        response = await wire.unary(self._projects.List, request, context=self.context)
+        return list(response.projects)
+
+    async def version(self) -> api_pb2.VersionResponse:
+        return await wire.unary(
+            self._system.Version, api_pb2.VersionRequest(), context=self.context
+        )
+
+    def _events(self, ve: str, all_projects: bool) -> api_pb2.ListEventsRequest:  # noqa: FBT001
+        return api_pb2.ListEventsRequest(
+            project=self.context.project, all_projects=all_projects, ve=ve
+        )
+
+    def _message(self, wanted: Wanted) -> VE:
+        return VE(
+            name=wanted.name,
+            project=wanted.project or self.context.project,
+            labels=dict(wanted.labels),
+            spec=types_pb2.VESpec(
+                image=wanted.image,
+                cpu=wanted.cpu_millis / 1000,
+                memory_bytes=wanted.memory_bytes,
+                disk_bytes=wanted.disk_bytes,
+                pids=wanted.pids,
+                run=wanted.run,
+                ip=wanted.ip,
+                host=wanted.host,
+                on_host_loss=wanted.on_host_loss,
+            ),
+        )
+
+
+def new_request_id() -> str:
+    return os.urandom(16).hex()

@@ -1,0 +1,98 @@
+"""What the tables of VEs, hosts, images, projects and events show."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from veapi.units import format_cpu, format_size
+from vectl.output import age
+from vectl.table import Column
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE, Event, Host, Image, Project
+
+RACK_LABEL = "rack"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def cores(cpu: float) -> str:
+    return format_cpu(round(cpu * 1000))
+
+
+def ve_host(ve: "VE") -> str:
+    return ve.status.host or ve.placement.host
+
+
+def ve_columns(racks: Mapping[str, str]) -> "list[Column[VE]]":
+    """`racks`: of hosts by name."""
+    return [
+        Column("NAME", lambda ve: ve.name),
+        Column("PROJECT", lambda ve: ve.project),
+        Column("STATE", lambda ve: ve.status.state),
+        Column("HOST", ve_host),
+        Column("RACK", lambda ve: racks.get(ve_host(ve), "")),
+        Column("IP", lambda ve: ",".join(ve.status.addresses)),
+        Column("CPU", lambda ve: cores(ve.spec.cpu)),
+        Column("MEM", lambda ve: format_size(ve.spec.memory_bytes)),
+        Column("DISK", lambda ve: format_size(ve.spec.disk_bytes)),
+        Column("AGE", lambda ve: age(ve.created_at)),
+        Column("PIDS", lambda ve: str(ve.spec.pids), wide=True),
+        Column("IMAGE", lambda ve: ve.spec.image, wide=True),
+        Column("RESTARTS", lambda ve: str(ve.status.restarts), wide=True),
+        Column("REASON", lambda ve: ve.status.reason, wide=True),
+        Column("LABELS", lambda ve: labels_text(ve.labels), wide=True),
+        Column("UID", lambda ve: ve.uid, wide=True),
+    ]
+
+
+HOST_COLUMNS: "list[Column[Host]]" = [
+    Column("NAME", lambda host: host.name),
+    Column("STATE", lambda host: host.state),
+    Column("RACK", lambda host: host.labels.get(RACK_LABEL, "")),
+    Column("VES", lambda host: str(host.ves)),
+    Column("CPU", lambda host: f"{cores(host.committed.cpu)}/{cores(host.capacity.cpu)}"),
+    Column(
+        "MEM",
+        lambda host: _share(host.committed.memory_bytes, host.capacity.memory_bytes),
+    ),
+    Column("DISK", lambda host: _share(host.committed.disk_bytes, host.capacity.disk_bytes)),
+    Column("PIDS", lambda host: f"{host.committed.pids}/{host.capacity.pids}"),
+    Column("ADDRESS", lambda host: host.address, wide=True),
+    Column("METRICS", lambda host: host.metrics_address, wide=True),
+    Column("VERSION", lambda host: host.version, wide=True),
+    Column("HEARTBEAT", lambda host: age(host.last_heartbeat_at), wide=True),
+    Column("LABELS", lambda host: labels_text(host.labels), wide=True),
+]
+
+IMAGE_COLUMNS: "list[Column[Image]]" = [
+    Column("NAME", lambda image: ",".join(image.tags)),
+    Column("DIGEST", lambda image: image.digest[: len("sha256:") + 12]),
+    Column("SIZE", lambda image: format_size(image.size_bytes)),
+    Column("BLOB", lambda image: format_size(image.blob_bytes)),
+    Column("HOSTS", lambda image: str(len(image.hosts))),
+    Column("AGE", lambda image: age(image.created_at)),
+    Column("HELD BY", lambda image: ",".join(image.hosts), wide=True),
+    Column("WHOLE DIGEST", lambda image: image.digest, wide=True),
+]
+
+PROJECT_COLUMNS: "list[Column[Project]]" = [
+    Column("NAME", lambda project: project.name),
+    Column("VES", lambda project: str(project.ves)),
+    Column("AGE", lambda project: age(project.created_at)),
+]
+
+EVENT_COLUMNS: "list[Column[Event]]" = [
+    Column("AGE", lambda event: age(event.time)),
+    Column("TYPE", lambda event: event.type),
+    Column("REASON", lambda event: event.reason),
+    Column("PROJECT", lambda event: event.project, wide=True),
+    Column("VE", lambda event: event.ve),
+    Column("HOST", lambda event: event.host),
+    Column("MESSAGE", lambda event: event.message),
+]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{format_size(part)}/{format_size(whole)}"

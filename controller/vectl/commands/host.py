@@ -1,0 +1,84 @@
+"""vectl host."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from veapi.units import format_size
+from vectl import options
+from vectl.columns import HOST_COLUMNS, cores, labels_text
+from vectl.output import Printer, Style, age, moment, one
+from vectl.session import Session, pass_session
+from vectl.text import one_line
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import Host
+    from vectl.client import Client
+
+
+@options.command("list")
+@options.output_option()
+@click.option("-l", "--selector", default="", help="Labels, e.g. rack=r1.")
+@options.no_headers_option
+@pass_session
+def list_(session: Session, *, style: Style, selector: str, no_headers: bool) -> None:
+    """Hosts, what they have and what is committed."""
+
+    async def work(client: "Client") -> "list[Host]":
+        return await client.hosts(selector=selector)
+
+    hosts = session.run(work)
+    printer = Printer(style, HOST_COLUMNS, prefix="host/", headers=not no_headers)
+    printer.many(hosts, [host.name for host in hosts])
+
+
+@options.command("show")
+@click.argument("name", shell_complete=options.complete_host)
+@options.output_option(wide=False)
+@pass_session
+def show(session: Session, name: str, *, style: Style) -> None:
+    """All about one host."""
+
+    async def work(client: "Client") -> "Host":
+        return await client.host(name)
+
+    host = session.run(work)
+    match style:
+        case "json" | "yaml":
+            one(host, style)
+        case "name":
+            click.echo(f"host/{host.name}")
+        case _:
+            for line in facts(host):
+                click.echo(line)
+
+
+def facts(host: "Host") -> list[str]:
+    """A line for each thing that is known."""
+    capacity, committed = host.capacity, host.committed
+    rows = [
+        ("Name", host.name),
+        ("State", host.state),
+        ("Labels", labels_text(host.labels)),
+        ("VEs", str(host.ves)),
+        ("CPU", f"{cores(committed.cpu)} of {cores(capacity.cpu)} committed"),
+        ("Memory", _share(committed.memory_bytes, capacity.memory_bytes)),
+        ("Disk", _share(committed.disk_bytes, capacity.disk_bytes)),
+        ("Pids", f"{committed.pids} of {capacity.pids} committed"),
+        ("Images", str(len(host.images))),
+        ("Address", host.address),
+        ("Metrics", host.metrics_address),
+        ("Version", host.version),
+        ("Boot", host.boot_id),
+        ("Heartbeat", _heartbeat(host)),
+    ]
+    return [f"{title + ':':<12}{one_line(text)}" for title, text in rows if text]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{format_size(part)} of {format_size(whole)} committed"
+
+
+def _heartbeat(host: "Host") -> str:
+    when = moment(host.last_heartbeat_at)
+    return f"{when} ({age(host.last_heartbeat_at)} ago)" if when else ""

@@ -1,0 +1,65 @@
+"""vectl list."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from vectl import options
+from vectl.columns import RACK_LABEL, ve_columns
+from vectl.output import Printer, Style
+from vectl.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE
+    from vectl.client import Client
+
+
+@options.command("list")
+@options.output_option()
+@click.option("-l", "--selector", default="", help="Labels, e.g. tier=web,!old.")
+@click.option("-w", "--watch", is_flag=True, help="Then show every change as it comes.")
+@options.no_headers_option
+@options.all_projects_option
+@pass_session
+def list_(
+    session: Session,
+    *,
+    style: Style,
+    selector: str,
+    watch: bool,
+    no_headers: bool,
+    all_projects: bool,
+) -> None:
+    """VEs, where they are and what they have."""
+
+    async def once(client: "Client") -> None:
+        racks, (ves, _) = await asyncio.gather(
+            _racks(client, style), client.list_ves(selector=selector, all_projects=all_projects)
+        )
+        _printer(style, racks, headers=not no_headers).many(ves, [ve.name for ve in ves])
+
+    async def for_ever(client: "Client") -> None:
+        async with client.watch(selector=selector, all_projects=all_projects) as changes:
+            printer = _printer(style, await _racks(client, style), headers=not no_headers)
+            ves = list((await changes.snapshot()).values())
+            if style in ("table", "wide", "name"):
+                printer.many(ves, [ve.name for ve in ves])
+            else:
+                for ve in ves:
+                    printer.later(ve, ve.name, "added")
+            async for change in changes:
+                printer.later(change.ve, change.ve.name, change.kind.name.lower())
+
+    session.run(for_ever if watch else once)
+
+
+def _printer(style: Style, racks: dict[str, str], *, headers: bool) -> "Printer[VE]":
+    return Printer(style, ve_columns(racks), prefix="ve/", headers=headers)
+
+
+async def _racks(client: "Client", style: Style) -> dict[str, str]:
+    """Rack by host, when the form shows it."""
+    if style not in ("table", "wide"):
+        return {}
+    return {host.name: host.labels.get(RACK_LABEL, "") for host in await client.hosts()}

@@ -1,0 +1,115 @@
+"""vectl apply and diff."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from veapi.errors import VerackError
+from vectl import manifest, options
+from vectl.follow import Goal
+from vectl.mutate import Ask, Waiting, carry_out
+from vectl.session import Ended, Session, pass_session
+from vectl.text import complain, one_line
+from vectl.wanted import Wanted
+
+if TYPE_CHECKING:
+    from veapi.v1.api_pb2 import ApplyVEResponse
+    from veapi.v1.types_pb2 import VE
+    from vectl.client import Client
+
+_AT_ONCE = 32
+# Values of ApplyVEResponse.Outcome.
+_UNCHANGED, _CREATED, _CHANGED = 1, 2, 3
+_WORDS = {_UNCHANGED: "unchanged", _CREATED: "created", _CHANGED: "changed"}
+
+_file_option = click.option(
+    "-f", "--file", "files", multiple=True, required=True, help="Manifest: file, folder or -."
+)
+
+
+@options.command("apply")
+@_file_option
+@options.timeout_option()
+@options.detach_option
+@pass_session
+def apply(session: Session, *, files: tuple[str, ...], timeout_s: float, detach: bool) -> None:
+    """Make VEs as manifests say: create, change, or find nothing to do; and wait until it is so."""
+    wanted = manifest.read_all(files, sys.stdin.buffer)
+    how = Waiting(timeout_s, detach, all_projects=any(one.project for one in wanted))
+
+    async def work(client: "Client") -> None:
+        await carry_out(client, session, [_Apply(client, one).ask() for one in wanted], how)
+
+    session.run(work)
+
+
+class _Apply:
+    """One VE of a manifest; what became of it is known after the call."""
+
+    def __init__(self, client: "Client", wanted: Wanted) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._outcome = _UNCHANGED
+
+    def ask(self) -> Ask:
+        goal = Goal.STOPPED if self._wanted.run == "stopped" else Goal.RUNNING
+        return Ask(
+            self._wanted.name, self._call, goal, lambda: _WORDS.get(self._outcome, "applied")
+        )
+
+    async def _call(self) -> "VE":
+        response = await self._client.apply(self._wanted)
+        self._outcome = response.outcome
+        return response.ve
+
+
+@options.command("diff")
+@_file_option
+@pass_session
+def diff(session: Session, *, files: tuple[str, ...]) -> None:
+    """What apply would change; nothing is changed. Exit code 0: nothing, 1: something."""
+    wanted = manifest.read_all(files, sys.stdin.buffer)
+
+    async def work(client: "Client") -> "list[ApplyVEResponse | VerackError]":
+        return await _dry_runs(client, wanted)
+
+    code = 0
+    for one, answer in zip(wanted, session.run(work), strict=True):
+        if isinstance(answer, VerackError):
+            complain(answer.message, answer.hint)
+            code = answer.exit_code if code in (0, 1) else code
+        elif answer.outcome != _UNCHANGED:
+            code = code or 1
+            for line in difference(one.name, answer):
+                click.echo(line)
+    if code:
+        raise Ended(code)
+
+
+async def _dry_runs(
+    client: "Client", wanted: Sequence[Wanted]
+) -> "list[ApplyVEResponse | VerackError]":
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(one: Wanted) -> "ApplyVEResponse | VerackError":
+        async with turn:
+            try:
+                return await client.apply(one, dry_run=True)
+            except VerackError as error:
+                return error
+
+    return list(await asyncio.gather(*(ask(one) for one in wanted)))
+
+
+def difference(name: str, answer: "ApplyVEResponse") -> list[str]:
+    """A title, then a line with - for what is and one with + for what would be."""
+    lines = [f"ve/{name}: would be {_WORDS.get(answer.outcome, 'changed')}"]
+    for change in answer.changes:
+        if change.before:
+            lines.append(one_line(f"- {change.field}: {change.before}"))
+        if change.after:
+            lines.append(one_line(f"+ {change.field}: {change.after}"))
+    return lines

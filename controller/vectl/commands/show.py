@@ -1,0 +1,84 @@
+"""vectl show."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from veapi.units import format_size
+from vectl import options
+from vectl.columns import EVENT_COLUMNS, cores, labels_text
+from vectl.output import Style, age, colours, moment, one
+from vectl.session import Session, pass_session
+from vectl.table import Writer
+from vectl.text import one_line
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE, Event
+    from vectl.client import Client
+
+
+@options.command("show")
+@options.name_argument
+@options.output_option(wide=False)
+@pass_session
+def show(session: Session, name: str, *, style: Style) -> None:
+    """All about one VE; its last events come last."""
+
+    async def work(client: "Client") -> "VE":
+        return await client.get(name)
+
+    ve = session.run(work)
+    match style:
+        case "json" | "yaml":
+            one(ve, style)
+        case "name":
+            click.echo(f"ve/{ve.name}")
+        case _:
+            for line in [*facts(ve), *_events(list(ve.status.events))]:
+                click.echo(line)
+
+
+def facts(ve: "VE") -> list[str]:
+    """A line for each thing that is known."""
+    status = ve.status
+    rows = [
+        ("Name", ve.name),
+        ("Project", ve.project),
+        ("UID", ve.uid),
+        ("State", status.state),
+        ("Reason", ": ".join(part for part in (status.reason, status.message) if part)),
+        ("Host", status.host or ve.placement.host),
+        ("Why there", ve.placement.message),
+        ("Addresses", ", ".join(status.addresses)),
+        ("Image", ve.spec.image),
+        ("CPU", cores(ve.spec.cpu)),
+        ("Memory", format_size(ve.spec.memory_bytes)),
+        ("Disk", format_size(ve.spec.disk_bytes)),
+        ("Pids", str(ve.spec.pids)),
+        ("Wanted", ve.spec.run),
+        ("On host loss", ve.spec.on_host_loss),
+        ("Labels", labels_text(ve.labels)),
+        ("Created", _ago(moment(ve.created_at), age(ve.created_at))),
+        ("Started", _ago(moment(status.started_at), age(status.started_at))),
+        ("Restarts", str(status.restarts)),
+        ("Generation", f"{ve.generation}, carried out {status.observed_generation}"),
+        ("Resource version", str(ve.resource_version)),
+        ("Delete asked", moment(ve.delete_requested_at)),
+        *(
+            (f"Condition {found.type}", f"{found.status} {found.reason} {found.message}")
+            for found in status.conditions
+        ),
+    ]
+    return [f"{title + ':':<18}{one_line(text)}".rstrip() for title, text in rows if text]
+
+
+def _ago(when: str, since: str) -> str:
+    return f"{when} ({since} ago)" if when else ""
+
+
+def _events(events: "list[Event]") -> list[str]:
+    if not events:
+        return ["Events:           none"]
+    columns = [column for column in EVENT_COLUMNS if column.title not in ("VE", "PROJECT")]
+    writer = Writer(columns, wide=False, colour=colours())
+    return ["Events:", *("  " + line for line in writer.lines(events, titles=True))]

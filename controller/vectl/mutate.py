@@ -1,0 +1,115 @@
+"""Asking for changes of VEs, waiting until they are done, and saying how each one ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from veapi.errors import VerackError
+from vectl.follow import Goal, Outcome, Target, follow
+from vectl.progress import describe, progress
+from vectl.session import Ended, Session
+from vectl.text import complain
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE
+    from vectl.client import Client
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: how it is sent, what is waited for, and the word for it when it is done."""
+
+    name: str
+    call: Callable[[], Awaitable["VE"]]
+    goal: Goal
+    done: str | Callable[[], str]
+
+    def word(self) -> str:
+        return self.done if isinstance(self.done, str) else self.done()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How to wait. `fresh`: the VEs are new, so what was before needs no look."""
+
+    timeout_s: float
+    detach: bool
+    fresh: bool = False
+    all_projects: bool = False
+
+
+async def carry_out(client: "Client", session: Session, asks: Sequence[Ask], how: Waiting) -> None:
+    """Sends the requests together, waits for all. Prints each ending; Ended with the code of the first failure."""
+    if how.detach:
+        session.stands = _stands(asks)
+        answers = await _send(asks)
+        _say([_detached(ask, answer) for ask, answer in zip(asks, answers, strict=True)])
+        return
+    names = [ask.name for ask in asks]
+    async with client.watch(names=names, all_projects=how.all_projects) as watch:
+        before = {} if how.fresh else await watch.snapshot()
+        session.stands = _stands(asks)
+        answers = await _send(asks)
+        targets = [
+            Target(answer, ask.goal, before.get(answer.uid))
+            for ask, answer in zip(asks, answers, strict=True)
+            if not isinstance(answer, VerackError)
+        ]
+        outcomes = await follow(aiter(watch), targets, progress(), timeout_s=how.timeout_s)
+    ended = {outcome.target.uid: outcome for outcome in outcomes}
+    _say(
+        [
+            answer if isinstance(answer, VerackError) else _ending(ask, ended[answer.uid])
+            for ask, answer in zip(asks, answers, strict=True)
+        ],
+    )
+
+
+async def _send(asks: Sequence[Ask]) -> list["VE | VerackError"]:
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(ask: Ask) -> "VE | VerackError":
+        async with turn:
+            try:
+                return await ask.call()
+            except VerackError as error:
+                return error
+
+    return list(await asyncio.gather(*(one(ask) for ask in asks)))
+
+
+def _detached(ask: Ask, answer: "VE | VerackError") -> str | VerackError:
+    if isinstance(answer, VerackError):
+        return answer
+    return f"ve/{answer.name} will be {ask.word()}"
+
+
+def _ending(ask: Ask, outcome: Outcome) -> str | VerackError:
+    if outcome.error is not None:
+        return outcome.error
+    if outcome.target.goal is Goal.GONE:
+        return f"ve/{outcome.target.name} {ask.word()}"
+    return f"ve/{outcome.target.name} {ask.word()}: {describe(outcome.ve)}"
+
+
+def _say(endings: Sequence[str | VerackError]) -> None:
+    code = 0
+    for ending in endings:
+        if isinstance(ending, str):
+            click.echo(ending)
+        else:
+            code = code or ending.exit_code
+            complain(ending.message, ending.hint)
+    if code:
+        raise Ended(code)
+
+
+def _stands(asks: Sequence[Ask]) -> str:
+    first = asks[0].name if asks else ""
+    more = f" and {len(asks) - 1} more" if len(asks) > 1 else ""
+    return f"The request for {first}{more} stands: `vectl list` shows how it goes on."

@@ -1,0 +1,171 @@
+"""Long calls: exec, logs, events, upload."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+import grpc.aio
+
+from veapi.errors import RemoteFailed, by_kind
+from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
+from vectl.context import Context
+from vectl.wire import failure
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that the command wrote."""
+
+    data: bytes
+    to_stderr: bool
+
+
+class ExecStream:
+    """A running command. What is sent to it gives False once it has ended; why comes from `outputs`."""
+
+    def __init__(self, stub: "api_pb2_grpc.VEServiceAsyncStub", context: Context) -> None:
+        self._context = context
+        self._call = stub.Exec()
+
+    @classmethod
+    async def begin(
+        cls,
+        stub: "api_pb2_grpc.VEServiceAsyncStub",
+        start: api_pb2.ExecStart,
+        context: Context,
+    ) -> Self:
+        stream = cls(stub, context)
+        await stream._send(api_pb2.ExecRequest(start=start))
+        return stream
+
+    async def write(self, data: bytes) -> bool:
+        return await self._send(api_pb2.ExecRequest(stdin=data))
+
+    async def close_stdin(self) -> bool:
+        return await self._send(api_pb2.ExecRequest(stdin_closed=True))
+
+    async def resize(self, columns: int, rows: int) -> bool:
+        size = api_pb2.WindowSize(columns=columns, rows=rows)
+        return await self._send(api_pb2.ExecRequest(resize=size))
+
+    async def signal(self, number: int) -> bool:
+        return await self._send(api_pb2.ExecRequest(signal=number))
+
+    async def _send(self, frame: api_pb2.ExecRequest) -> bool:
+        try:
+            await self._call.write(frame)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return False
+        return True
+
+    async def outputs(self) -> AsyncIterator[Output | int]:
+        """What it writes, and its exit code at last (128 + N when signal N ended it). Raises the failure when nothing was run."""
+        try:
+            async for frame in self._call:
+                yield self._read(frame)
+        except grpc.aio.AioRpcError as error:
+            raise failure(error, self._context) from None
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    @staticmethod
+    def _read(frame: api_pb2.ExecResponse) -> Output | int:
+        match frame.WhichOneof("frame"):
+            case "stdout":
+                return Output(frame.stdout, to_stderr=False)
+            case "stderr":
+                return Output(frame.stderr, to_stderr=True)
+            case "exit_code":
+                return frame.exit_code
+            case "failure":
+                said = frame.failure
+                raise by_kind(said.kind, said.message, said.hint)
+            case _:
+                return Output(b"", to_stderr=False)
+
+
+async def log_chunks(
+    stub: "api_pb2_grpc.VEServiceAsyncStub", request: api_pb2.LogsRequest, context: Context
+) -> AsyncIterator[bytes]:
+    call = stub.Logs(request)
+    try:
+        async for response in call:
+            yield response.data
+    except grpc.aio.AioRpcError as error:
+        raise failure(error, context) from None
+    finally:
+        call.cancel()
+
+
+async def watched_events(
+    stub: "api_pb2_grpc.VEServiceAsyncStub", request: api_pb2.ListEventsRequest, context: Context
+) -> AsyncIterator[types_pb2.Event]:
+    call = stub.WatchEvents(request)
+    try:
+        async for event in call:
+            yield event
+    except grpc.aio.AioRpcError as error:
+        raise failure(error, context) from None
+    finally:
+        call.cancel()
+
+
+_Import: TypeAlias = (
+    "grpc.aio.StreamStreamCall[api_pb2.ImportImageRequest, api_pb2.ImportImageResponse]"
+)
+
+
+async def upload(
+    call: _Import,
+    start: api_pb2.ImportImageStart,
+    chunks: AsyncIterator[bytes],
+    on_progress: Callable[[api_pb2.ImportProgress], None],
+    context: Context,
+) -> types_pb2.Image:
+    """Sends while it reads answers. A failed source cancels the call: half an image is never taken for a whole."""
+    sending = asyncio.create_task(_send(call, start, chunks))
+    try:
+        async for response in call:
+            if response.WhichOneof("frame") == "image":
+                return response.image
+            on_progress(response.progress)
+    except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+        await _raise_source(sending)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        raise failure(error, context) from None
+    finally:
+        sending.cancel()
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    raise RemoteFailed("the controller ended the import without an image", hint="import it again")
+
+
+async def _raise_source(sending: "asyncio.Task[None]") -> None:
+    """Raises what the source of the upload raised, if that is why the call was cancelled."""
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        await asyncio.wait([sending], timeout=1.0)
+    if sending.done() and not sending.cancelled():
+        error = sending.exception()
+        if error is not None:
+            raise error
+
+
+async def _send(
+    call: _Import,
+    start: api_pb2.ImportImageStart,
+    chunks: AsyncIterator[bytes],
+) -> None:
+    try:
+        await call.write(api_pb2.ImportImageRequest(start=start))
+        async for chunk in chunks:
+            await call.write(api_pb2.ImportImageRequest(chunk=chunk))
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return  # the reader of the answers is told why
+    except BaseException:
+        call.cancel()
+        raise
