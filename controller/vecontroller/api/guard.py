@@ -102,10 +102,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self,
         continuation: Callable[
             [grpc.HandlerCallDetails],
-            Awaitable[grpc.RpcMethodHandler[Request, Response] | None],
+            Awaitable["grpc.RpcMethodHandler[Request, Response] | None"],
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Request, Response] | None:
+    ) -> "grpc.RpcMethodHandler[Request, Response] | None":
         handler = await continuation(handler_call_details)
         if handler is None:  # an unknown method: gRPC says so itself
             return None
@@ -114,8 +114,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _behind(
-    door: _Door, handler: grpc.RpcMethodHandler[Request, Response]
-) -> grpc.RpcMethodHandler[Request, Response]:
+    door: _Door, handler: "grpc.RpcMethodHandler[Request, Response]"
+) -> "grpc.RpcMethodHandler[Request, Response]":
     """The same handler, guarded."""
     codecs = (handler.request_deserializer, handler.response_serializer)
     if handler.unary_unary is not None:
