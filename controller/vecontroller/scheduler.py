@@ -64,6 +64,14 @@ class Hosts(Protocol):
         ...
 
 
+class Passes(Protocol):
+    """Counts what passes came to."""
+
+    def passed(self, seconds: float, *, placed: int = 0, refused: int = 0, lost: int = 0) -> None:
+        """A pass with VEs to place has ended."""
+        ...
+
+
 class _Decided(Value, frozen=True, kw_only=True):
     """A host chosen for a VE, not yet seen in the view."""
 
@@ -84,7 +92,9 @@ class Scheduler:
         clock: Clock,
         *,
         new_op_id: Callable[[], str],
+        passes: Passes | None = None,
     ) -> None:
+        self._passes = passes
         self._mirror = mirror
         self._writer = writer
         self._hosts = hosts
@@ -96,8 +106,7 @@ class Scheduler:
         self._refused_with: list[HostRow] = []
         self._undecided: dict[Uid, _Decided] = {}
         self._batch = BATCH_VES
-        self.placed_total = 0
-        self.races_lost_total = 0
+        self._placed_total = 0
 
     @property
     def refusals(self) -> Mapping[Uid, Refusal]:
@@ -113,10 +122,20 @@ class Scheduler:
 
     async def decide_once(self) -> bool:
         """One decision about everything, and its commits. False: something is to be tried again soon."""
+        began, placed_before = self._clock.boot(), self._placed_total
         view = self._mirror.view
         wanting = _wanting(view)
         self._settle(wanting)
-        committed = await self._commit_all(self._decide(view, wanting))
+        decided, refused = self._decide(view, wanting)
+        committed = await self._commit_all(decided)
+        placed = self._placed_total - placed_before
+        if self._passes is not None and (decided or refused):
+            self._passes.passed(
+                self._clock.boot() - began,
+                placed=placed,
+                refused=refused,
+                lost=len(decided) - placed,
+            )
         return await self._sweep() and committed
 
     def _settle(self, wanting: Mapping[Uid, Held[VE]]) -> None:
@@ -126,8 +145,11 @@ class Scheduler:
             if held is None or held.mod_revision != decided.spec_revision:
                 del self._undecided[uid]
 
-    def _decide(self, view: View, wanting: Mapping[Uid, Held[VE]]) -> list[_Decided]:
-        """Hosts for those who want one: first again what is undecided, then what is new or may fit by now."""
+    def _decide(self, view: View, wanting: Mapping[Uid, Held[VE]]) -> tuple[list[_Decided], int]:
+        """Hosts for those who want one: first again what is undecided, then what is new or may fit by now.
+
+        The number is of those that were looked at and refused.
+        """
         again = list(self._undecided.values())
         fresh = {uid: held for uid, held in wanting.items() if uid not in self._undecided}
         refused, fresh = _without_unreadable(view, fresh)
@@ -140,7 +162,8 @@ class Scheduler:
         self._refused_at_spec = {
             uid: fresh[uid].mod_revision for uid in self._refusals if uid in fresh
         }
-        return again + [_decided(each, due[each.uid]) for each in made.assignments]
+        chosen = [_decided(each, due[each.uid]) for each in made.assignments]
+        return again + chosen, len(made.refusals)
 
     def _rows(self, view: View) -> list[HostRow]:
         coming: dict[HostName, list[Resources]] = defaultdict(list)
@@ -211,11 +234,10 @@ class Scheduler:
     def _lost_race(self, batch: Sequence[_Decided]) -> None:
         """Somebody was faster with one of them; smaller batches find out with which."""
         log.info("placement lost a race", ves=len(batch))
-        self.races_lost_total += 1
         self._batch = max(1, self._batch // 2)
 
     def _placed(self, batch: Sequence[_Decided]) -> None:
-        self.placed_total += len(batch)
+        self._placed_total += len(batch)
         for each in batch:
             self._undecided.pop(each.assignment.uid, None)
             log.info("placed", ve=each.assignment.uid, host=each.assignment.host)

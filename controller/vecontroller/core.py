@@ -1,0 +1,199 @@
+"""The parts of a controller, put together around a store: mirror, writer, scheduler, sessions; and what it does as leader."""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from veapi.clock import Clock
+from veapi.daemon import forever
+from veapi.errors import Unavailable
+from veapi.model import Cluster, Project, Timing
+from vecontroller.hostsession import Roster
+from vecontroller.imagesource import ImageSources
+from vecontroller.leader import Leadership, acquire, keep
+from vecontroller.liveness import Liveness
+from vecontroller.mirror import Mirror
+from vecontroller.relay import Relays
+from vecontroller.reports import Reports
+from vecontroller.scheduler import Passes, Scheduler
+from vecontroller.sessions import SessionDeps, Sessions
+from vecontroller.standing import Standing
+from vecontroller.store import keys, values
+from vecontroller.store.port import Guard, Put, Store
+from vecontroller.store.values import Unreadable
+from vecontroller.topic import Topic
+from vecontroller.writer import LostRace, Writer
+
+log = structlog.get_logger()
+DEFAULT_PROJECT = "default"
+TICKET_BYTES = 16
+LOOK_FOR_LEADER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """One controller without its servers. `address` is host:port that others dial."""
+
+    name: str
+    address: str
+    cluster: Cluster
+    store: Store
+    clock: Clock
+    topic: Topic
+    standing: Standing
+    mirror: Mirror
+    writer: Writer
+    liveness: Liveness
+    reports: Reports
+    relays: Relays
+    sessions: Sessions
+    scheduler: Scheduler
+
+
+def new_op_id() -> str:
+    return str(uuid.uuid4())
+
+
+def new_ticket() -> bytes:
+    return secrets.token_bytes(TICKET_BYTES)
+
+
+def compose(
+    *,
+    name: str,
+    address: str,
+    cluster: Cluster,
+    store: Store,
+    clock: Clock,
+    passes: Passes | None = None,
+) -> Core:
+    """Wires the parts; nothing runs yet."""
+    topic, standing, roster = Topic(), Standing(), Roster()
+    mirror = Mirror(store, topic, clock)
+    writer = Writer(store, mirror, lambda: standing.leadership)
+    liveness = Liveness(
+        topic, clock, timing=lambda: _timing(mirror, cluster), revision=lambda: mirror.view.revision
+    )
+    reports = Reports(mirror, writer, clock)
+    relays = Relays(roster.tell, clock, new_ticket=new_ticket)
+    sources = ImageSources(lambda: mirror.view, liveness, roster.tell, clock, new_ticket=new_ticket)
+    sessions = Sessions(
+        SessionDeps(
+            controller=name,
+            cluster=cluster,
+            view=lambda: mirror.view,
+            topic=topic,
+            clock=clock,
+            term=standing.term,
+            leader=lambda: standing.leader_address,
+            roster=roster,
+            liveness=liveness,
+            reports=reports,
+            relays=relays,
+            sources=sources,
+        )
+    )
+    scheduler = Scheduler(
+        mirror, writer, liveness, topic, clock, new_op_id=new_op_id, passes=passes
+    )
+    return Core(
+        name=name,
+        address=address,
+        cluster=cluster,
+        store=store,
+        clock=clock,
+        topic=topic,
+        standing=standing,
+        mirror=mirror,
+        writer=writer,
+        liveness=liveness,
+        reports=reports,
+        relays=relays,
+        sessions=sessions,
+        scheduler=scheduler,
+    )
+
+
+def _timing(mirror: Mirror, cluster: Cluster) -> Timing:
+    held = mirror.view.cluster
+    return (held.value if held is not None else cluster).timing
+
+
+async def lead(
+    core: Core, beside: Callable[[], Coroutine[object, object, object]], *, patience_s: float
+) -> None:
+    """Waits until this controller leads, then does what a leader does, and `beside`, for ever.
+
+    Raises an exception group with EndedEarly("leadership") or NotLeader when it is deposed.
+    """
+    looking = asyncio.create_task(_look_for_leader(core))
+    try:
+        leadership = await acquire(
+            core.store,
+            name=core.name,
+            address=core.address,
+            run_id=new_op_id(),
+            clock=core.clock,
+            patience_s=patience_s,
+        )
+    finally:
+        looking.cancel()
+    core.standing.leadership = leadership
+    core.standing.leader_address = core.address
+    try:
+        await _serve(core, leadership, beside)
+    finally:
+        core.standing.ready = False
+        core.standing.leader_address = ""
+        await leadership.resign()
+
+
+async def _serve(
+    core: Core, leadership: Leadership, beside: Callable[[], Coroutine[object, object, object]]
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(forever("leadership", keep(leadership)))
+        await core.mirror.start()
+        group.create_task(forever("mirror", core.mirror.run()))
+        # Its own leader key in the view: so is all that the leader before it wrote.
+        await core.mirror.reached(leadership.epoch)
+        await _make_default_project(core)
+        group.create_task(forever("reports", core.reports.run()))
+        group.create_task(forever("liveness", core.liveness.run()))
+        group.create_task(forever("sessions", core.sessions.run()))
+        group.create_task(forever("scheduler", core.scheduler.run()))
+        group.create_task(forever("beside", beside()))
+        core.standing.ready = True
+        log.info("leading", epoch=leadership.epoch, ves=len(core.mirror.view.ves))
+
+
+async def _make_default_project(core: Core) -> None:
+    if core.mirror.view.projects:
+        return
+    key, op_id = keys.project(DEFAULT_PROJECT), new_op_id()
+    project = Project(name=DEFAULT_PROJECT, created_at=core.clock.wall(), op_id=op_id)
+    try:
+        await core.writer.commit(
+            [Guard(key=key, mod_revision=0)],
+            [Put(key=key, value=values.encode_project(project))],
+            confirm=(key, op_id),
+        )
+    except LostRace:
+        log.info("default project is there already")
+
+
+async def _look_for_leader(core: Core) -> None:
+    """Keeps the leader's address, for those who ask us while we wait."""
+    while True:
+        try:
+            item = await core.store.get(keys.LEADER)
+            core.standing.leader_address = (
+                values.decode_leader(item.value).address if item is not None else ""
+            )
+        except (Unavailable, Unreadable) as error:
+            log.info("leader unknown", why=error.message)
+        await core.clock.sleep(LOOK_FOR_LEADER_S)

@@ -1,0 +1,140 @@
+import msgspec
+
+from kit.world import held, make_facts, make_placement, make_ve, make_view
+from veapi.model import Event, EventType, HostName, Uid, VEReport, VEState, VEStatus
+from vecontroller.observed import TEXT_LIMIT, Change, of_facts, of_report, packed
+from vecontroller.store import keys, values
+from vecontroller.store.port import Delete, Guard, Put
+
+H1 = HostName("h1")
+U1 = Uid("u1")
+RUNNING = VEStatus(state=VEState.RUNNING, host="h1", placement_generation=1)
+
+
+def report(status=RUNNING, **options):
+    return VEReport(uid=U1, name="n-u1", project="default", status=status, **options)
+
+
+def placed(ve=None, **options):
+    return make_view(ves=[ve or make_ve()], placements={"u1": make_placement()}, **options)
+
+
+def deleting(**options):
+    view = placed(make_ve(delete_requested_at=5.0), **options)
+    view.names[("default", "n-u1")] = held(U1)
+    view.addresses[("default", "10.66.0.9")] = held(U1)
+    return view
+
+
+def written(change):
+    (put,) = change.writes
+    return values.decode_status(put.value)
+
+
+def test_a_new_status_is_written_guarded_by_placement_and_status():
+    change = of_report(placed(), H1, report())
+    assert written(change) == RUNNING
+    assert set(change.guards) == {
+        Guard(key=keys.ve_placement(U1), mod_revision=5),
+        Guard(key=keys.ve_status(U1), mod_revision=0),
+    }
+
+
+def test_what_the_store_shows_already_is_not_written_again():
+    assert of_report(placed(statuses={"u1": RUNNING}), H1, report()) is None
+
+
+def test_a_status_of_another_placement_is_not_written():
+    older = msgspec.structs.replace(RUNNING, placement_generation=0)
+    assert of_report(placed(), H1, report(older)) is None
+
+
+def test_a_ve_that_is_not_placed_on_the_reporting_host_is_not_written():
+    assert of_report(placed(), HostName("h2"), report()) is None
+    assert of_report(make_view(ves=[make_ve()]), H1, report()) is None
+    assert of_report(make_view(), H1, report(gone=True)) is None
+
+
+def test_a_host_speaks_only_of_itself_and_not_at_any_length():
+    long = VEStatus(
+        state=VEState.FAILED,
+        host="h9",
+        message="x" * 10_000,
+        placement_generation=1,
+        events=tuple(
+            Event(at=float(index), type=EventType.NORMAL, reason="R", message="y" * 10_000)
+            for index in range(40)
+        ),
+    )
+    status = written(of_report(placed(), H1, report(long)))
+    assert (status.host, len(status.message)) == ("h1", TEXT_LIMIT)
+    assert [event.at for event in status.events] == [float(index) for index in range(20, 40)]
+    assert len(status.events[0].message) == TEXT_LIMIT
+
+
+def test_the_last_of_a_deleted_ve_takes_all_its_keys_along():
+    change = of_report(deleting(), H1, report(gone=True))
+    assert {write.key for write in change.writes} == {
+        keys.ve_spec(U1),
+        keys.ve_placement(U1),
+        keys.ve_status(U1),
+        keys.ve_name("default", "n-u1"),
+        keys.address("default", "10.66.0.9"),
+    }
+    assert all(isinstance(write, Delete) for write in change.writes)
+    assert {guard.key for guard in change.guards} == {keys.ve_spec(U1), keys.ve_placement(U1)}
+
+
+def test_a_name_or_address_that_another_ve_holds_by_now_stays():
+    view = deleting()
+    view.names[("default", "n-u1")] = held(Uid("u2"))
+    view.addresses[("default", "10.66.0.9")] = held(Uid("u2"))
+    change = of_report(view, H1, report(gone=True))
+    assert {write.key for write in change.writes} == {
+        keys.ve_spec(U1),
+        keys.ve_placement(U1),
+        keys.ve_status(U1),
+    }
+
+
+def test_a_ve_that_nobody_deletes_does_not_go_because_a_host_lost_it():
+    assert of_report(placed(), H1, report(gone=True)) is None
+
+
+def test_what_a_newer_version_wrote_is_left_alone():
+    view = placed()
+    view.quarantined[keys.ve_status(U1)] = 4
+    assert of_report(view, H1, report()) is None
+
+
+def test_facts_are_written_when_they_differ():
+    facts = make_facts()
+    fresh = of_facts(make_view(), H1, facts)
+    assert fresh.guards == (Guard(key=keys.host_status(H1), mod_revision=0),)
+    known = make_view(hosts={"h1": facts})
+    assert of_facts(known, H1, facts) is None
+    newer = of_facts(known, H1, make_facts(boot_id="other"))
+    assert newer.guards == (Guard(key=keys.host_status(H1), mod_revision=5),)
+
+
+def change_of(index, guards=2, writes=1):
+    return Change(
+        tuple(Guard(key=f"g{index}-{n}", mod_revision=1) for n in range(guards)),
+        tuple(Put(key=f"w{index}-{n}", value=b"") for n in range(writes)),
+    )
+
+
+def test_transactions_stay_within_what_etcd_takes():
+    changes = [change_of(index) for index in range(100)] + [
+        change_of(100 + index, writes=5) for index in range(40)
+    ]
+    groups = list(packed(changes, at_most=40))
+    assert [change for group in groups for change in group] == changes
+    for group in groups:
+        assert len(group) <= 40
+        assert sum(len(change.guards) for change in group) <= 80
+        assert sum(len(change.writes) for change in group) <= 80
+
+
+def test_one_by_one_on_request():
+    assert [len(group) for group in packed([change_of(1), change_of(2)], at_most=1)] == [1, 1]

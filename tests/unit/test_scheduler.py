@@ -1,0 +1,293 @@
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kit.eventually import eventually
+from kit.manualclock import ManualClock
+from kit.modelstore import Fail, ModelStore
+from kit.world import GIB, make_facts, make_placement, make_ve
+from veapi.model import Cluster, HostName, HostState, Resources, Uid
+from vecontroller.leader import NotLeader, acquire, init_cluster
+from vecontroller.mirror import Mirror
+from vecontroller.scheduler import BATCH_VES, RETRY_S, SAFETY_PASS_S, Scheduler
+from vecontroller.store import keys, values
+from vecontroller.store.port import Delete, Put
+from vecontroller.topic import Topic
+from vecontroller.view import Changed
+from vecontroller.writer import Writer
+
+
+class Hosts:
+    """Hosts are ready and connected unless a test says otherwise."""
+
+    def __init__(self):
+        self.silent, self.away = set(), set()
+
+    def host_state(self, host):
+        return HostState.SILENT if host in self.silent else HostState.READY
+
+    def connected(self, host):
+        return host not in self.away
+
+
+class Passes:
+    def __init__(self):
+        self.placed = self.refused = self.lost = 0
+
+    def passed(self, seconds, *, placed=0, refused=0, lost=0):
+        self.placed += placed
+        self.refused += refused
+        self.lost += lost
+
+
+class Rig:
+    def __init__(self):
+        self.store, self.topic, self.clock = ModelStore(), Topic(), ManualClock()
+        self.hosts, self.passes = Hosts(), Passes()
+        self.mirror = Mirror(self.store, self.topic, ManualClock())
+        numbers = itertools.count()
+        self.writer = Writer(self.store, self.mirror, lambda: self.leadership)
+        self.scheduler = Scheduler(
+            self.mirror,
+            self.writer,
+            self.hosts,
+            self.topic,
+            self.clock,
+            new_op_id=lambda: f"op-{next(numbers)}",
+            passes=self.passes,
+        )
+
+    async def begin(self):
+        await init_cluster(self.store, Cluster(name="rack"))
+        self.leadership = await acquire(
+            self.store, name="c1", address="a:1", run_id="r", clock=ManualClock()
+        )
+        await self.mirror.start()
+
+    async def put(self, *pairs):
+        """Somebody else's write, seen by the mirror."""
+        done = self.store.etcd.transact([], [Put(key=key, value=value) for key, value in pairs])
+        await self.mirror.reached(done.revision)
+
+    async def put_ves(self, *ves):
+        for ve in ves:
+            await self.put((keys.ve_spec(ve.uid), values.encode_ve(ve)))
+
+    async def put_host(self, name, **options):
+        facts = make_facts(**options)
+        await self.put((keys.host_status(HostName(name)), values.encode_host_status(facts)))
+
+    async def delete(self, *names):
+        done = self.store.etcd.transact([], [Delete(key=key) for key in names])
+        await self.mirror.reached(done.revision)
+
+    def places(self):
+        return {uid: held.value.host for uid, held in self.mirror.view.placements.items()}
+
+    def stored(self, uid):
+        item = self.store.etcd.items.get(keys.ve_placement(Uid(uid)))
+        return None if item is None else values.decode_placement(item.value).host
+
+    @asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.scheduler.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    await rig.begin()
+    following = asyncio.create_task(rig.mirror.run())
+    yield rig
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+def small(memory_gib=1):
+    return Resources(
+        cpu_millis=64_000, memory_bytes=memory_gib * GIB, disk_bytes=99 * GIB, pids=9999
+    )
+
+
+async def test_a_new_ve_gets_a_host_as_soon_as_the_view_shows_it(rig):
+    await rig.put_host("h1")
+    async with rig.running():
+        await rig.put_ves(make_ve("u1"))
+        await eventually(lambda: rig.places() == {"u1": "h1"})
+    placement = rig.mirror.view.placements[Uid("u1")].value
+    assert placement.generation == 1
+    assert placement.message
+
+
+async def test_a_hundred_ves_are_placed_in_batches_and_spread(rig):
+    for name in ("h1", "h2", "h3"):
+        await rig.put_host(name, rack=name)
+    before = rig.store.etcd.revision
+    await rig.put_ves(*(make_ve(f"u{index:03}") for index in range(100)))
+    created = rig.store.etcd.revision - before
+    assert await rig.scheduler.decide_once()
+    assert len(rig.places()) == 100
+    assert rig.store.etcd.revision - before - created == 3
+    counts = [list(rig.places().values()).count(name) for name in ("h1", "h2", "h3")]
+    assert max(counts) - min(counts) <= 1
+    assert rig.passes.placed == 100
+
+
+async def test_two_ves_that_fit_only_alone_do_not_overfill_the_host(rig):
+    await rig.put_host("h1", capacity=small())
+    await rig.put_ves(make_ve("u1"), make_ve("u2"))
+    await rig.scheduler.decide_once()
+    await rig.scheduler.decide_once()
+    assert rig.places() == {"u1": "h1"}
+    assert "too little memory" in rig.scheduler.refusals[Uid("u2")].message
+
+
+async def test_a_refusal_is_told_once_and_taken_back_when_room_comes(rig):
+    await rig.put_ves(make_ve("u1"))
+    with rig.topic.subscribe() as changes:
+        await rig.scheduler.decide_once()
+        assert (await changes.next()).ves == {"u1"}
+        first = rig.scheduler.refusals[Uid("u1")]
+        assert first.at == rig.clock.wall()
+        rig.clock.jump(60)
+        await rig.scheduler.decide_once()
+        assert rig.scheduler.refusals[Uid("u1")] == first
+        waiting = asyncio.create_task(changes.next())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()
+    await rig.put_host("h1")
+    await rig.scheduler.decide_once()
+    assert rig.scheduler.refusals == {}
+    assert rig.places() == {"u1": "h1"}
+
+
+async def test_what_was_refused_is_not_planned_again_while_nothing_changed(rig):
+    await rig.put_ves(make_ve("u1", memory_bytes=900 * GIB))
+    await rig.put_host("h1")
+    for _ in range(3):
+        await rig.scheduler.decide_once()
+    assert rig.passes.refused == 1
+    await rig.put_ves(make_ve("u1", memory_bytes=800 * GIB))
+    await rig.scheduler.decide_once()
+    assert rig.passes.refused == 2
+
+
+async def test_only_ready_hosts_with_a_session_get_ves(rig):
+    for name in ("h1", "h2", "h3"):
+        await rig.put_host(name)
+    rig.hosts.silent, rig.hosts.away = {"h1"}, {"h2"}
+    await rig.put_ves(make_ve("u1"), make_ve("u2"))
+    await rig.scheduler.decide_once()
+    assert rig.places() == {"u1": "h3", "u2": "h3"}
+
+
+async def test_news_of_a_host_wake_it(rig):
+    await rig.put_host("h1")
+    rig.hosts.away = {"h1"}
+    await rig.put_ves(make_ve("u1"))
+    async with rig.running():
+        await eventually(lambda: rig.scheduler.refusals)
+        rig.hosts.away = set()
+        rig.topic.publish(Changed(revision=1, hosts=frozenset({HostName("h1")})))
+        await eventually(lambda: rig.places() == {"u1": "h1"})
+
+
+async def test_a_deleting_ve_keeps_its_place_until_it_is_gone(rig):
+    await rig.put_host("h1", capacity=small())
+    old = make_ve("u1", delete_requested_at=5.0)
+    await rig.put_ves(old)
+    await rig.put((keys.ve_placement(old.uid), values.encode_placement(make_placement("h1"))))
+    await rig.put_ves(make_ve("u2"))
+    await rig.scheduler.decide_once()
+    assert rig.stored("u2") is None
+    await rig.delete(keys.ve_spec(old.uid), keys.ve_placement(old.uid))
+    await rig.scheduler.decide_once()
+    assert rig.stored("u2") == "h1"
+
+
+async def test_a_ve_that_is_to_be_deleted_gets_no_host_and_goes(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1", delete_requested_at=5.0))
+    await rig.scheduler.decide_once()
+    assert rig.places() == {}
+    assert keys.ve_spec(Uid("u1")) not in rig.store.etcd.items
+
+
+async def test_a_lost_race_spares_the_others(rig):
+    """A placement that the view does not show yet fails its batch; smaller batches get the others through."""
+    await rig.put_host("h1")
+    await rig.put_ves(*(make_ve(f"u{index}") for index in range(8)))
+    rig.store.cut_watches()
+    placement = values.encode_placement(make_placement("h9"))
+    rig.store.etcd.transact([], [Put(key=keys.ve_placement(Uid("u3")), value=placement)])
+    assert not await rig.scheduler.decide_once()
+    rig.store.heal_watches()
+    await eventually(lambda: rig.places() == {"u3": "h9"})
+    await rig.scheduler.decide_once()
+    assert len(rig.places()) == 8
+    assert rig.stored("u3") == "h9"
+
+
+@pytest.mark.parametrize("fail", [Fail.APPLIED, Fail.LOST])
+async def test_a_lost_answer_never_places_twice_nor_overfills(rig, fail):
+    await rig.put_host("h1", capacity=small())
+    await rig.put_ves(make_ve("u1"), make_ve("u2"))
+    rig.store.fail_writes(fail)
+    for _ in range(4):
+        await rig.scheduler.decide_once()
+    assert rig.places() == {"u1": "h1"}
+
+
+async def test_what_is_not_known_to_be_written_stays_reserved(rig):
+    await rig.put_host("h1", capacity=small())
+    await rig.put_ves(make_ve("u1"))
+    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    assert not await rig.scheduler.decide_once()
+    await rig.put_ves(make_ve("u2"))
+    rig.store.away = True
+    await rig.scheduler.decide_once()
+    assert "too little memory" in rig.scheduler.refusals[Uid("u2")].message
+    rig.store.away = False
+    rig.store.land_late_writes()
+    await eventually(lambda: rig.places() == {"u1": "h1"})
+    await rig.scheduler.decide_once()
+    assert rig.places() == {"u1": "h1"}
+
+
+async def test_while_the_store_is_away_it_tries_again(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1"))
+    rig.store.fail_writes(Fail.REFUSED)
+    async with rig.running():
+        await eventually(lambda: rig.places() == {"u1": "h1"}, timeout_s=RETRY_S * 10)
+
+
+async def test_a_placement_that_can_not_be_read_is_not_rewritten(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1"), make_ve("u2"))
+    await rig.put((keys.ve_placement(Uid("u1")), b"\xff"))
+    assert await rig.scheduler.decide_once()
+    assert rig.places() == {"u2": "h1"}
+    assert rig.scheduler.refusals[Uid("u1")].reason == "PlacementUnreadable"
+
+
+async def test_a_deposed_leader_places_nothing(rig):
+    await rig.put_host("h1")
+    rig.leadership.depose()
+    await rig.put_ves(make_ve("u1"))
+    with pytest.raises(NotLeader):
+        await rig.scheduler.decide_once()
+    assert rig.stored("u1") is None
+
+
+def test_a_batch_fits_a_transaction():
+    assert 2 * BATCH_VES <= 100
+    assert RETRY_S < SAFETY_PASS_S
