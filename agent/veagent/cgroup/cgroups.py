@@ -1,0 +1,255 @@
+"""The cgroups of one agent's VEs, whatever the version of the tree."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from veagent.cgroup import v1, v2
+from veagent.cgroup.files import Files
+from veagent.cgroup.layout import Layout
+from veagent.cgroup.usage import Usage
+from veagent.pidfd import Held
+from veapi.errors import InvalidInput, NotFound, RemoteFailed
+from veapi.model import Resources, Uid
+
+log = structlog.get_logger()
+FS = "/sys/fs/cgroup"
+_SWEEP_PAUSE_S = 0.01
+
+
+class Cgroups:
+    """All below `root` (as "verack/h1") is this agent's. Errors are VerackError; calls are quick and don't block."""
+
+    def __init__(self, root: str, *, fs: str = FS, files: Files | None = None) -> None:
+        if not root or root != root.strip("/") or ".." in root.split("/"):
+            raise InvalidInput(
+                f"cgroup root {root!r} is not usable",
+                hint='give a relative path such as "verack/h1"',
+            )
+        self.root = root
+        self._files = files or Files()
+        self._fs = fs
+        self._layout = _layout(fs, self._files)
+        self._oom = _OomCounter()
+
+    @property
+    def version(self) -> int:
+        return self._layout.version
+
+    def setup(self) -> None:
+        """Makes the parents of all VEs; RemoteFailed when the kernel refuses."""
+        for name in ("ve", "mon"):
+            group = f"{self.root}/{name}"
+            with _refused(f"make cgroup {group}"):
+                self._layout.prepare(group)
+
+    def container(self, uid: Uid) -> str:
+        """LXC's own folder of a VE, as it wants it: without the mount point."""
+        return f"{self._ve(uid)}/ct"
+
+    def monitor(self, uid: Uid) -> str:
+        return f"{self.root}/mon/{uid}"
+
+    def pivot(self) -> str:
+        """Where monitors go to be able to remove their own folders."""
+        return f"{self.root}/pivot"
+
+    def create(self, uid: Uid, limits: Resources) -> None:
+        """Makes the VE's folders and sets its limits. A failure leaves folders: `remove` them."""
+        with _refused(f"make cgroup {self._ve(uid)}"):
+            self._layout.create(self._ve(uid), limits)
+
+    def limit(self, uid: Uid, limits: Resources) -> None:
+        """Live. Conflict when memory in use does not fit; what was set before then stays."""
+        if not self.exists(uid):
+            raise NotFound(f"VE {uid} has no cgroup", hint="it does not run")
+        with _refused(f"limit cgroup {self._ve(uid)}"):
+            self._layout.limit(self._ve(uid), limits)
+
+    def usage(self, uid: Uid) -> Usage:
+        """About ten small reads. NotFound when the VE does not run."""
+        self.note_oom(uid)
+        try:
+            return self._layout.usage(self._ve(uid), self._oom.total(uid))
+        except FileNotFoundError:
+            raise NotFound(f"VE {uid} has no cgroup", hint="it does not run") from None
+
+    def note_oom(self, uid: Uid) -> None:
+        """Reads the kills while the folders that counted them are still there."""
+        with suppress(FileNotFoundError):
+            found = self._layout.oom_kills(self._ve(uid))
+            if found is not None:
+                self._oom.saw(uid, found)
+
+    def forget(self, uid: Uid) -> None:
+        """Drops the count of kills, the only thing kept over restarts."""
+        self._oom.forget(uid)
+        self._layout.forget(self._ve(uid))
+
+    def monitor_pid(self, uid: Uid) -> int | None:
+        pids = self._pids(self._layout.processes(self.monitor(uid)))
+        return pids[0] if pids else None
+
+    def processes(self, uid: Uid) -> set[int]:
+        """Everything inside the VE, in its systemd's groups too."""
+        return {pid for path in self._members(self._ve(uid)) for pid in self._pids(path)}
+
+    def frozen(self, uid: Uid) -> bool:
+        return self._layout.frozen(self.container(uid))
+
+    def thaw(self, uid: Uid) -> None:
+        for group in (self._ve(uid), self.container(uid)):
+            with suppress(OSError):
+                self._layout.thaw(group)
+
+    def present(self) -> set[Uid]:
+        """VEs that have folders, whether they run or not."""
+        return {
+            Uid(os.path.basename(path))  # noqa: PTH119 - strings all along
+            for top in self._layout.tops()
+            for name in ("ve", "mon")
+            for path in self._files.folders(f"{top}/{self.root}/{name}")
+        }
+
+    def exists(self, uid: Uid) -> bool:
+        return any(
+            self._files.exists(f"{top}/{group}")
+            for top in self._layout.tops()
+            for group in (self._ve(uid), self.monitor(uid))
+        )
+
+    def remove(self, uid: Uid) -> bool:
+        """Removes the VE's and its monitor's folders; False when something still runs in them."""
+        self._oom.settle(uid)
+        gone = [
+            self._remove(f"{top}/{group}")
+            for top in self._layout.tops()
+            for group in (self.container(uid), self._ve(uid), self.monitor(uid))
+        ]
+        return all(gone)
+
+    async def sweep(self, uid: Uid, *, timeout_s: float = 10.0) -> None:
+        """Kills what is left of a VE, its monitor too, and removes the folders. RemoteFailed when it does not die."""
+        for _ in range(int(timeout_s / _SWEEP_PAUSE_S)):
+            if self.remove(uid):
+                return
+            self.thaw(uid)
+            self._kill(uid)
+            await asyncio.sleep(_SWEEP_PAUSE_S)
+        raise RemoteFailed(
+            f"what is left of VE {uid} does not go away within {timeout_s:g} s",
+            hint=f"processes in its cgroup: {sorted(self.processes(uid))}; look for stuck disks (state D)",
+        )
+
+    def remove_root(self) -> None:
+        """Removes the parents too, as far as they are empty: for an agent that leaves the machine."""
+        for top in self._layout.tops():
+            for name in ("ve", "mon", "pivot"):
+                self._remove(f"{top}/{self.root}/{name}")
+            parts = self.root.split("/")
+            for count in range(len(parts), 0, -1):
+                with suppress(OSError):
+                    self._files.rmdir("/".join((top, *parts[:count])))
+
+    def _ve(self, uid: Uid) -> str:
+        return f"{self.root}/ve/{uid}"
+
+    def _remove(self, path: str) -> bool:
+        try:
+            self._files.rmdir(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            below = [self._remove(child) for child in self._files.folders(path)]
+            if not below:
+                return False
+            with suppress(OSError):
+                self._files.rmdir(path)
+            return not self._files.exists(path)
+        return True
+
+    def _kill(self, uid: Uid) -> None:
+        for top in self._layout.tops():
+            for group in (self.monitor(uid), self._ve(uid)):
+                for path in self._members(group, top):
+                    for pid in self._pids(path):
+                        self._kill_member(pid, path)
+
+    def _kill_member(self, pid: int, path: str) -> None:
+        """Kills it only when it is still a member once held: its number may be somebody else's by now."""
+        with suppress(ProcessLookupError), Held(pid) as held:
+            if pid != os.getpid() and pid in self._pids(path):
+                log.info("killing leftover process", pid=pid, cgroup=path)
+                held.send(signal.SIGKILL)
+
+    def _members(self, group: str, top: str | None = None) -> list[str]:
+        """Paths of cgroup.procs of the group and of all below."""
+        if top is None:
+            top = self._layout.processes(group).removesuffix(f"/{group}/cgroup.procs")
+        paths = [f"{top}/{group}"]
+        for path in paths:
+            paths += self._files.folders(path)
+        return [f"{path}/cgroup.procs" for path in paths]
+
+    def _pids(self, path: str) -> list[int]:
+        try:
+            return [int(word) for word in self._files.read(path).split()]
+        except OSError:
+            return []
+
+
+class _OomCounter:
+    """Sums up kills by folder; a folder that went keeps what it had counted."""
+
+    def __init__(self) -> None:
+        self._settled: dict[Uid, int] = {}
+        self._counted: dict[Uid, dict[str, int]] = {}
+
+    def saw(self, uid: Uid, found: dict[str, int]) -> None:
+        before = self._counted.get(uid, {})
+        went = sum(count for path, count in before.items() if count > found.get(path, 0))
+        self._settled[uid] = self._settled.get(uid, 0) + went
+        self._counted[uid] = found
+
+    def settle(self, uid: Uid) -> None:
+        counted = self._counted.pop(uid, None)
+        if counted:
+            self._settled[uid] = self._settled.get(uid, 0) + sum(counted.values())
+
+    def total(self, uid: Uid) -> int:
+        return self._settled.get(uid, 0) + sum(self._counted.get(uid, {}).values())
+
+    def forget(self, uid: Uid) -> None:
+        self._settled.pop(uid, None)
+        self._counted.pop(uid, None)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RemoteFailed(
+            f"can't {what}: {error.strerror} ({error.filename or 'when writing'})",
+            hint="the agent must be root, and its part of /sys/fs/cgroup its own",
+        ) from None
+
+
+def _layout(fs: str, files: Files) -> Layout:
+    if files.exists(f"{fs}/cgroup.controllers"):
+        found = set(files.read(f"{fs}/cgroup.controllers").split())
+        missing = [name for name in v2.NEEDED if name not in found]
+        layout: Layout = v2.V2(fs, files)
+    else:
+        missing = [name for name in v1.NEEDED if not files.exists(f"{fs}/{name}")]
+        layout = v1.V1(fs, files)
+    if missing:
+        raise RemoteFailed(
+            f"cgroup controllers are missing below {fs}: {', '.join(missing)}",
+            hint="mount cgroup2 there, or enable the controllers on the kernel's command line",
+        )
+    return layout

@@ -1,0 +1,176 @@
+"""cgroup v1 hierarchies, also in the hybrid arrangement with an empty v2 tree beside them."""
+
+import errno
+import os
+
+from veagent.cgroup.files import Files
+from veagent.cgroup.layout import DEVICES, PERIOD_US, does_not_fit, quota_us
+from veagent.cgroup.usage import Usage, blkio, limit, table
+from veapi.model import Resources
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+NEEDED = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset")
+_MEMORY = "memory.limit_in_bytes"
+_MEMSW = "memory.memsw.limit_in_bytes"
+
+
+class V1:
+    """One folder per hierarchy for each group."""
+
+    version = 1
+
+    def __init__(self, fs: str, files: Files) -> None:
+        self._fs = fs
+        self._files = files
+        self._tops = tuple(_hierarchies(fs, files))
+        self._memsw = files.exists(f"{fs}/memory/{_MEMSW}")
+        self._blkio = files.exists(f"{fs}/blkio")
+        self._failures: dict[str, tuple[str, int]] = {}
+
+    def tops(self) -> tuple[str, ...]:
+        return self._tops
+
+    def prepare(self, group: str) -> None:
+        """Makes the folders. A fresh v1 cpuset has neither CPUs nor memory: ours inherit them from above."""
+        for top in self._tops:
+            for path in _steps(top, group):
+                self._files.mkdir(path)
+        for path in _steps(f"{self._fs}/cpuset", group):
+            self._inherit_cpuset(path)
+
+    def create(self, group: str, limits: Resources) -> None:
+        for top in self._tops:
+            self._files.mkdir(f"{top}/{group}")
+        self._set("devices", group, "devices.deny", "a")
+        for device in DEVICES:
+            self._set("devices", group, "devices.allow", device)
+        self.limit(group, limits)
+
+    def limit(self, group: str, limits: Resources) -> None:
+        self._limit_memory(group, limits)
+        self._set(
+            "cpu", group, "cpu.shares", str(max(2, (limits.cpu_millis or 1000) * 1024 // 1000))
+        )
+        self._set("cpu", group, "cpu.cfs_period_us", str(PERIOD_US))
+        self._set("cpu", group, "cpu.cfs_quota_us", str(quota_us(limits)))
+        self._set("pids", group, "pids.max", str(limits.pids or "max"))
+
+    def usage(self, group: str, oom_kills: int) -> Usage:
+        ticks = table(self._get("cpuacct", group, "cpuacct.stat"))
+        cpu = table(self._get("cpu", group, "cpu.stat"))
+        memory = table(self._get("memory", group, "memory.stat"))
+        current = int(self._get("memory", group, "memory.usage_in_bytes"))
+        moved, operations = self._io(group)
+        return Usage(
+            cpu_seconds=int(self._get("cpuacct", group, "cpuacct.usage")) / 1e9,
+            cpu_user_seconds=ticks["user"] / _TICKS,
+            cpu_system_seconds=ticks["system"] / _TICKS,
+            cpu_periods=cpu["nr_periods"],
+            cpu_throttled_periods=cpu["nr_throttled"],
+            cpu_throttled_seconds=cpu["throttled_time"] / 1e9,
+            memory_current_bytes=current,
+            memory_limit_bytes=limit(str(memory["hierarchical_memory_limit"])),
+            memory_swap_bytes=memory.get("total_swap", 0),
+            memory_working_set_bytes=max(0, current - memory["total_inactive_file"]),
+            memory_anon_bytes=memory["total_rss"],
+            memory_file_bytes=memory["total_cache"],
+            oom_kills=oom_kills,
+            pids_current=int(self._get("pids", group, "pids.current")),
+            pids_limit=limit(self._get("pids", group, "pids.max")),
+            pids_refused=table(self._get("pids", group, "pids.events")).get("max", 0),
+            io_read_bytes=moved[0],
+            io_write_bytes=moved[1],
+            io_reads=operations[0],
+            io_writes=operations[1],
+        )
+
+    def oom_kills(self, group: str) -> dict[str, int] | None:
+        """v1 counts a kill only in the victim's own folder, so all below are read; but only when the limit was hit.
+
+        The limit is hit a little before the kill is counted: so one look more follows the last change.
+        """
+        names = ("memory.failcnt", "memory.memsw.failcnt")[: 1 + self._memsw]
+        failures = "".join(self._get("memory", group, name) for name in names)
+        before, looks = self._failures.get(group, ("", 0))
+        looks = looks + 1 if failures == before else 0
+        self._failures[group] = (failures, looks)
+        if looks > 1:
+            return None
+        found: dict[str, int] = {}
+        todo = [f"{self._fs}/memory/{group}"]
+        while todo:
+            path = todo.pop()
+            try:
+                found[path] = table(self._files.read(f"{path}/memory.oom_control")).get(
+                    "oom_kill", 0
+                )
+            except OSError:
+                continue
+            todo += self._files.folders(path)
+        return found
+
+    def forget(self, group: str) -> None:
+        self._failures.pop(group, None)
+
+    def processes(self, group: str) -> str:
+        return f"{self._fs}/pids/{group}/cgroup.procs"
+
+    def frozen(self, group: str) -> bool:
+        try:
+            return self._get("freezer", group, "freezer.state").strip() != "THAWED"
+        except FileNotFoundError:
+            return False
+
+    def thaw(self, group: str) -> None:
+        self._set("freezer", group, "freezer.state", "THAWED")
+
+    def _limit_memory(self, group: str, limits: Resources) -> None:
+        """The sum with swap may never be below memory: the one that grows away from the other comes first."""
+        new = limits.memory_bytes or -1
+        files = [_MEMORY, _MEMSW] if self._memsw else [_MEMORY]
+        old = {name: self._get("memory", group, name).strip() for name in files}
+        if self._memsw and (new == -1 or new > int(old[_MEMSW])):
+            files.reverse()
+        done: list[str] = []
+        for name in files:
+            try:
+                self._set("memory", group, name, str(new))
+            except OSError as error:
+                for undo in done:
+                    self._set("memory", group, undo, old[undo])
+                if error.errno == errno.EBUSY:
+                    current = int(self._get("memory", group, "memory.usage_in_bytes"))
+                    raise does_not_fit(limits, current) from None
+                raise
+            done.append(name)
+
+    def _io(self, group: str) -> tuple[tuple[int, int], tuple[int, int]]:
+        if not self._blkio:
+            return (0, 0), (0, 0)
+        return (
+            blkio(self._get("blkio", group, "blkio.throttle.io_service_bytes_recursive")),
+            blkio(self._get("blkio", group, "blkio.throttle.io_serviced_recursive")),
+        )
+
+    def _inherit_cpuset(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not self._files.read(f"{path}/{name}").strip():
+                self._files.write(f"{path}/{name}", self._files.read(f"{parent}/{name}").strip())
+        self._files.write(f"{path}/cgroup.clone_children", "1")
+
+    def _get(self, controller: str, group: str, name: str) -> str:
+        return self._files.read(f"{self._fs}/{controller}/{group}/{name}")
+
+    def _set(self, controller: str, group: str, name: str, value: str) -> None:
+        self._files.write(f"{self._fs}/{controller}/{group}/{name}", value)
+
+
+def _hierarchies(fs: str, files: Files) -> list[str]:
+    """Every mounted hierarchy once, named ones and the v2 tree too: LXC makes its folders in all of them."""
+    return sorted(path for path in files.folders(fs) if files.exists(f"{path}/cgroup.procs"))
+
+
+def _steps(top: str, group: str) -> list[str]:
+    names = group.split("/")
+    return ["/".join((top, *names[: count + 1])) for count in range(len(names))]

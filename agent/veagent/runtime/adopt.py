@@ -1,0 +1,75 @@
+"""Finds what runs, whoever started it: the kernel's process table is the truth, our memory is not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from veagent.pidfd import Held
+from veagent.runtime import procs
+from veagent.runtime.instance import LxcInstance
+from veapi.model import Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Pids by VE: of monitors, and of lxc-start programs that have not become monitors yet."""
+
+    monitors: dict[Uid, int]
+    starting: dict[Uid, int]
+
+
+def scan(lxc_path: Path) -> Scan:
+    """All processes of ours: about 10 ms for 300 VEs."""
+    found = Scan({}, {})
+    for pid in procs.all_pids():
+        line = procs.cmdline(pid)
+        if uid := procs.monitored(line, lxc_path):
+            found.monitors[Uid(uid)] = pid
+        elif uid := procs.starting(line, lxc_path):
+            found.starting[Uid(uid)] = pid
+    return found
+
+
+def hold(uid: Uid, monitor_pid: int, lxc_path: Path) -> LxcInstance | None:
+    """The VE of this monitor; None when it has no init (yet, or any more)."""
+    monitor = _held(monitor_pid)
+    if monitor is None:
+        return None
+    init_pid = procs.init_below(monitor_pid)
+    init = _held(init_pid) if init_pid is not None else None
+    if init is not None and _right(uid, monitor, init, lxc_path):
+        return LxcInstance(uid, monitor, init, procs.started_at(init.pid))
+    monitor.close()
+    if init is not None:
+        init.close()
+    return None
+
+
+def hold_monitor(uid: Uid, lxc_path: Path) -> Held | None:
+    """Whatever still works for a VE: its monitor, or the lxc-start that will become it."""
+    found = scan(lxc_path)
+    pid = found.monitors.get(uid) or found.starting.get(uid)
+    held = _held(pid) if pid is not None else None
+    if held is None:
+        return None
+    line = procs.cmdline(held.pid)
+    if uid in {procs.monitored(line, lxc_path), procs.starting(line, lxc_path)}:
+        return held
+    held.close()
+    return None
+
+
+def _held(pid: int) -> Held | None:
+    try:
+        return Held(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _right(uid: Uid, monitor: Held, init: Held, lxc_path: Path) -> bool:
+    """Checked after both are held: these numbers can't be given to others any more without our seeing an end."""
+    return (
+        procs.monitored(procs.cmdline(monitor.pid), lxc_path) == uid
+        and procs.parent(init.pid) == monitor.pid
+        and monitor.alive()
+        and init.alive()
+    )

@@ -1,0 +1,274 @@
+"""Commands inside a VE, by lxc-attach.
+
+What was learnt the hard way: without `--clear-env` the agent's whole environment goes in. With a pty lxc-attach needs a
+controlling terminal (`setsid -c`), else it hangs. The command is lxc-attach's child and survives its death: to end the
+command, the child is killed. What the command left in the background is known by its session.
+"""
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from veagent.pidfd import Held
+from veagent.ports import ExecCommand, Stream
+from veagent.runtime import procs
+from veagent.runtime.launch import ENVIRONMENT
+from veagent.runtime.lxcconfig import VARIABLE
+from veagent.runtime.pump import Input, Output
+from veapi.errors import InvalidInput
+from veapi.model import Uid
+
+log = structlog.get_logger()
+ATTACH_WITHIN_S = 10.0
+CLOSE_WITHIN_S = 5.0
+_DEFAULT_VARIABLES = {"HOME": "/root", "USER": "root"}
+_END_OF_INPUT = b"\x04"
+_RETRY_S = 0.01
+_RETRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Where a command goes: a VE of an LXC path. `members` gives all pids inside, as the host numbers them."""
+
+    uid: Uid
+    lxc_path: Path
+    program: str
+    setsid: str
+    members: Callable[[], Iterable[int]]
+
+
+def arguments(place: Attach, command: ExecCommand) -> list[str]:
+    """The whole argument list; InvalidInput when the command can't be one."""
+    if not command.argv or not command.argv[0]:
+        raise InvalidInput("the command is empty", hint="say what to run, e.g. -- /bin/sh")
+    variables = {**_DEFAULT_VARIABLES, **({"TERM": "xterm"} if command.tty else {}), **command.env}
+    argv = [place.program, "-q", "-P", str(place.lxc_path), "-n", place.uid, "--clear-env"]
+    for key, value in variables.items():
+        if not VARIABLE.fullmatch(key):
+            raise InvalidInput(
+                f"environment variable {key!r} is not usable",
+                hint="letters, digits and underscores only",
+            )
+        argv += ["-v", f"{key}={value}"]
+    argv += ["--", *command.argv]
+    if any("\0" in word for word in argv):
+        raise InvalidInput("the command has a zero byte in it", hint="leave it out")
+    return [place.setsid, "-c", *argv] if command.tty else argv
+
+
+async def attach(place: Attach, command: ExecCommand) -> "LxcExec":
+    """Starts the command. InvalidInput when it can't be run as it is; it may still end with 126 or 127."""
+    argv = arguments(place, command)
+    ends = _Ends.of_pty(command) if command.tty else _Ends.of_pipes(stdin=command.stdin)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=ends.child[0],
+            stdout=ends.child[1],
+            stderr=ends.child[2],
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=not command.tty,
+        )
+    except OSError as error:
+        ends.close()
+        raise InvalidInput(
+            f"the command can't be run: {error.strerror}", hint="it may be too long"
+        ) from None
+    finally:
+        ends.close_child()
+    return LxcExec(place, command, process, ends)
+
+
+class LxcExec:
+    """Implements `ports.ExecProcess`."""
+
+    def __init__(
+        self,
+        place: Attach,
+        command: ExecCommand,
+        process: asyncio.subprocess.Process,
+        ends: "_Ends",
+    ) -> None:
+        self._place = place
+        self._command = command
+        self._process = process
+        self._held = _hold(process.pid)
+        self._terminal = ends.terminal
+        self._output = Output(ends.sources)
+        self._input = Input(ends.stdin) if ends.stdin >= 0 else None
+        self._sessions = set() if command.tty else {process.pid}
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run())
+
+    async def write(self, data: bytes) -> None:
+        if self._input is not None:
+            await self._input.write(data)
+
+    async def close_stdin(self) -> None:
+        if self._input is None:
+            return
+        if self._command.tty:
+            await self._input.write(_END_OF_INPUT)
+        else:
+            self._input.close()
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._terminal >= 0 and not self._code.done():
+            _set_size(self._terminal, columns, rows)
+
+    def signal(self, number: int) -> None:
+        self._signal(number, _RETRIES)
+
+    async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
+        async for piece in self._output.pieces():
+            yield piece
+
+    async def exit_code(self) -> int:
+        return await asyncio.shield(self._code)
+
+    async def close(self) -> None:
+        for _ in range(int(CLOSE_WITHIN_S / _RETRY_S)):
+            if self._code.done():
+                break
+            self._kill_attached()
+            await asyncio.wait([self._code], timeout=_RETRY_S)
+        else:
+            log.warning("command does not die", ve=self._place.uid, attach=self._process.pid)
+        self._kill_survivors()
+        if self._input is not None:
+            self._input.close()
+        if not self._code.done():
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        """Until lxc-attach ends: with the command, or because it was killed."""
+        watchdog = asyncio.get_running_loop().call_later(ATTACH_WITHIN_S, self._give_up)
+        code = -signal.SIGKILL
+        try:
+            code = await self._process.wait()
+        finally:
+            watchdog.cancel()
+            self._explain(code)
+            self._output.finish()
+            if self._input is not None:
+                self._input.close()
+            if self._held is not None:
+                self._held.close()
+            self._code.set_result(128 - code if code < 0 else code)
+
+    def _explain(self, code: int) -> None:
+        """lxc-attach is kept quiet: its words name lines of its source."""
+        reasons = {126: "can't be executed", 127: "not found"}
+        if code in reasons and self._output.seen_bytes == 0:
+            stream = Stream.STDOUT if self._command.tty else Stream.STDERR
+            said = f"{self._command.argv[0]}: {reasons[code]}\n"
+            self._output.say(stream, said.encode(errors="replace"))
+
+    def _give_up(self) -> None:
+        """lxc-attach hangs on a VE that was frozen meanwhile."""
+        if not self._attached():
+            log.warning("attach hangs", ve=self._place.uid, attach=self._process.pid)
+            self._kill_attached()
+
+    def _attached(self) -> list[int]:
+        """The command, as lxc-attach's child; nothing before it was started and after it ended."""
+        pids = [pid for pid in procs.children(self._process.pid) if procs.lives(pid)]
+        if self._command.tty:
+            self._sessions.update(pid for pid in pids if procs.session(pid) == pid)
+        return pids
+
+    def _signal(self, number: int, tries: int) -> None:
+        if self._code.done():
+            return
+        sent = [pid for pid in self._attached() if self._send(pid, number)]
+        if not sent and tries > 0:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_RETRY_S, self._signal, number, tries - 1)
+
+    def _send(self, pid: int, number: int) -> bool:
+        """Only to a process that, once held, is still lxc-attach's child."""
+        with suppress(ProcessLookupError), Held(pid) as held:
+            return procs.parent(pid) == self._process.pid and held.send(number)
+        return False
+
+    def _kill_attached(self) -> None:
+        """Stopped first, so that it can't start the command between our look and its end."""
+        if self._held is not None and self._held.send(signal.SIGSTOP):
+            for pid in self._attached():
+                self._send(pid, signal.SIGKILL)
+            self._held.send(signal.SIGKILL)
+
+    def _kill_survivors(self) -> None:
+        """Kills what the command left in its session. While such a process lives, the session's number is not reused."""
+        sessions = {number for number in self._sessions if not procs.stat_fields(number)}
+        if not sessions:
+            return
+        for pid in self._place.members():
+            if procs.session(pid) in sessions:
+                with suppress(ProcessLookupError), Held(pid) as held:
+                    if procs.session(pid) in sessions:
+                        held.send(signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class _Ends:
+    """Descriptors of a command: the child's three, and ours. `terminal` is a pty's master, or -1."""
+
+    child: tuple[int, int, int]
+    sources: dict[int, Stream]
+    stdin: int
+    terminal: int = -1
+
+    @classmethod
+    def of_pty(cls, command: ExecCommand) -> "_Ends":
+        master, slave = pty.openpty()
+        _set_size(slave, command.columns, command.rows)
+        return cls((slave, slave, slave), {master: Stream.STDOUT}, os.dup(master), master)
+
+    @classmethod
+    def of_pipes(cls, *, stdin: bool) -> "_Ends":
+        ours, theirs = -1, -1
+        if stdin:
+            theirs, ours = os.pipe()
+        else:
+            theirs = os.open(os.devnull, os.O_RDONLY)
+        out, out_child = os.pipe()
+        err, err_child = os.pipe()
+        sources = {out: Stream.STDOUT, err: Stream.STDERR}
+        return cls((theirs, out_child, err_child), sources, ours)
+
+    def close_child(self) -> None:
+        for fd in set(self.child):
+            os.close(fd)
+
+    def close(self) -> None:
+        """Ours, when nobody took them over."""
+        for fd in (*self.sources, self.stdin):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _hold(pid: int) -> Held | None:
+    """None when it has ended. (`Process.kill` of asyncio may take the exit status from who waits for it.)"""
+    try:
+        return Held(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _set_size(fd: int, columns: int, rows: int) -> None:
+    limited = [max(1, min(value, 65_535)) for value in (rows, columns)]
+    with suppress(OSError):
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("=HHHH", *limited, 0, 0))

@@ -1,0 +1,371 @@
+"""VEs by LXC: the runtime of real hosts.
+
+What LXC says is not what is. `lxc-start` may fail and the VE run, or succeed and the VE be gone; a killed monitor leaves
+folders that make the next start fail. So every start ends with a look at the processes, and is followed, when it did
+not work out, by a sweep. A VE's end is the end of its monitor (which cleans up after init), seen through a pidfd.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import structlog
+
+from veagent import lxcfs
+from veagent.cgroup import Cgroups
+from veagent.pidfd import Held, until_ended
+from veagent.ports import ExecCommand, ExecProcess, Instance, StartPlan
+from veagent.runtime import launch, rundir
+from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
+from veagent.runtime.exec import Attach, attach
+from veagent.runtime.instance import LxcInstance
+from veagent.runtime.lxcconfig import SAFE_PATH, UID, HostPart, check, check_uid, render
+from veagent.runtime.notes import EndNotes, end_of
+from veapi.clock import Clock
+from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TimedOut
+from veapi.model import Resources, Uid
+from veapi.process import run
+
+log = structlog.get_logger()
+_PACKAGES = {"lxc-start": "lxc", "lxc-attach": "lxc", "setsid": "util-linux", "sh": "dash"}
+_LEAST_VERSION = (5, 0)
+_KILL_TIMEOUT_S = 15.0
+_SETTLE_TIMEOUT_S = 2.0
+_SETTLE_TRIES = 5
+_ADOPT_TIMEOUT_S = 0.8
+_ADOPT_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LxcSettings:
+    """`state` is the agent's folder; ours is `state/lxc`. `cgroup_root` as "verack/h1". `lxcfs`: its mount point."""
+
+    state: Path
+    cgroup_root: str
+    lxcfs: Path | None = None
+    start_timeout_s: float = 30.0
+
+
+class LxcRuntime:
+    """Implements `ports.Runtime`. One object per agent; call `setup` first, `adopt` second."""
+
+    def __init__(
+        self, settings: LxcSettings, clock: Clock, *, cgroups: Cgroups | None = None
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._path = settings.state.absolute() / "lxc"
+        self._seccomp = self._path / "ve.seccomp"
+        self.cgroups = cgroups or Cgroups(settings.cgroup_root)
+        self._notes = EndNotes(rundir.fifo(self._path))
+        self._lxcfs = lxcfs.Liveness(settings.lxcfs) if settings.lxcfs else None
+        self._lxcfs_files: tuple[float, tuple[str, ...]] = (-1e9, ())
+        self._instances: dict[Uid, LxcInstance] = {}
+        self._starting: set[Uid] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._programs: dict[str, str] = {}
+
+    async def setup(self) -> None:
+        self._programs = {name: _program(name) for name in _PACKAGES}
+        if os.geteuid() != 0:
+            raise RemoteFailed("the LXC runtime needs root", hint="run veagent as root")
+        await self._check_version()
+        self._make_folder()
+        self._seccomp.write_bytes(files("veagent.runtime").joinpath("ve.seccomp").read_bytes())
+        self.cgroups.setup()
+        try:
+            self._notes.open()
+        except OSError as error:
+            log.warning("ends of VEs can't be told apart exactly", error=str(error))
+
+    async def adopt(self) -> Sequence[Instance]:
+        found = scan(self._path)
+        for _ in range(int(_ADOPT_TIMEOUT_S / _ADOPT_PAUSE_S)):
+            self._take(found)
+            if not found.starting and found.monitors.keys() <= self._instances.keys():
+                break
+            await asyncio.sleep(_ADOPT_PAUSE_S)
+            found = scan(self._path)
+        await self._sweep_all(found.monitors.keys() | found.starting.keys() | self._starting)
+        return list(self._instances.values())
+
+    async def start(self, plan: StartPlan) -> Instance:
+        check(plan)
+        uid = plan.uid
+        if uid in self._instances or uid in self._starting:
+            raise Conflict(f"VE {uid} runs already", hint="stop it first")
+        self._starting.add(uid)
+        try:
+            await self._clear(uid)
+            return await self._start(plan)
+        finally:
+            self._starting.discard(uid)
+
+    async def stop(self, instance: Instance, *, timeout_s: float) -> None:
+        ours = self._instances.get(instance.uid)
+        if ours is None or ours is not instance:
+            await instance.ended()
+            return
+        if self.cgroups.frozen(ours.uid):
+            self.cgroups.thaw(ours.uid)
+        if timeout_s > 0:
+            ours.ask_to_halt()
+            if await _ended_within(ours, timeout_s):
+                return
+        ours.kill()
+        if await _ended_within(ours, _KILL_TIMEOUT_S):
+            return
+        log.warning("monitor does not end after init", ve=ours.uid)
+        ours.kill_monitor()
+        if not await _ended_within(ours, _KILL_TIMEOUT_S):
+            raise TimedOut(
+                f"VE {ours.uid} does not die", hint="a process of it may wait for a disk (state D)"
+            )
+
+    async def limit(self, uid: Uid, limits: Resources) -> None:
+        self.cgroups.limit(uid, limits)
+
+    async def execute(self, instance: Instance, command: ExecCommand) -> ExecProcess:
+        uid = instance.uid
+        if uid not in self._instances:
+            raise Conflict(f"VE {uid} does not run", hint="start it first")
+        if self.cgroups.frozen(uid):
+            raise Conflict(f"VE {uid} is frozen", hint="thaw it first; nothing can run in it now")
+        place = Attach(
+            uid=uid,
+            lxc_path=self._path,
+            program=self._programs["lxc-attach"],
+            setsid=self._programs["setsid"],
+            members=lambda: self.cgroups.processes(uid),
+        )
+        return await attach(place, command)
+
+    async def forget(self, uid: Uid) -> None:
+        check_uid(uid)
+        if uid in self._instances or uid in self._starting:
+            raise Conflict(f"VE {uid} runs", hint="stop it first")
+        await self._clear(uid)
+        self.cgroups.forget(uid)
+        self._notes.take(uid)
+        self._remove_folder(uid)
+
+    def console(self, uid: Uid) -> Path:
+        return self._path / uid / "console"
+
+    def init_pids(self) -> Iterable[int]:
+        """Of all that run: for `LxcfsWatch`."""
+        return [instance.init_pid for instance in self._instances.values()]
+
+    async def aclose(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for instance in self._instances.values():
+            instance.close()
+        self._instances.clear()
+        self._notes.close()
+        rundir.remove_empty(self._path)
+
+    # Starting
+
+    async def _start(self, plan: StartPlan) -> LxcInstance:
+        folder = self._path / plan.uid
+        fresh = not folder.exists()
+        try:
+            self.cgroups.create(plan.uid, plan.limits)
+            _write_config(folder, render(plan, await self._host_part(plan.uid)))
+            code = await launch.lxc_start(
+                self._programs["lxc-start"],
+                self._path,
+                plan.uid,
+                timeout_s=self._settings.start_timeout_s,
+            )
+            if code != 0:
+                raise launch.failure(folder, "the VE could not be started")  # noqa: TRY301 - undone below
+            return self._take_up(plan.uid, folder)
+        except BaseException as error:
+            log.warning("start failed", ve=plan.uid, error=str(error) or type(error).__name__)
+            await self._undo(plan.uid)
+            if fresh:
+                self._remove_folder(plan.uid)
+            raise
+
+    def _take_up(self, uid: Uid, folder: Path) -> LxcInstance:
+        monitor = self.cgroups.monitor_pid(uid)
+        instance = hold(uid, monitor, self._path) if monitor is not None else None
+        if instance is None:
+            raise launch.failure(folder, "the VE ended right after its start")
+        self._enter(instance)
+        return instance
+
+    async def _clear(self, uid: Uid) -> None:
+        """Makes sure that nothing of the VE runs, and removes what is left of its last run."""
+        if not self.cgroups.exists(uid):
+            return
+        monitor = hold_monitor(uid, self._path)
+        if monitor is not None:
+            monitor.close()
+            raise Conflict(f"VE {uid} runs already", hint="the agent adopts it at its next start")
+        log.info("leftovers removed", ve=uid)
+        await self.cgroups.sweep(uid)
+
+    async def _undo(self, uid: Uid) -> None:
+        """Ends whatever a start has brought to life. The monitor of a failed one is still cleaning up: let it."""
+        for _ in range(_SETTLE_TRIES):
+            monitor = hold_monitor(uid, self._path)
+            if monitor is None:
+                break
+            with monitor:
+                await self._end_monitor(uid, monitor)
+        try:
+            await self.cgroups.sweep(uid)
+        except RemoteFailed as error:
+            log.warning("leftovers stay", ve=uid, error=error.message)
+        self._notes.take(uid)
+
+    async def _end_monitor(self, uid: Uid, monitor: Held) -> None:
+        instance = hold(uid, monitor.pid, self._path)
+        if instance is not None:
+            instance.kill()
+            instance.close()
+        if not await until_ended(monitor, timeout_s=_SETTLE_TIMEOUT_S):
+            monitor.send(signal.SIGKILL)
+            await until_ended(monitor, timeout_s=_SETTLE_TIMEOUT_S)
+
+    async def _host_part(self, uid: Uid) -> HostPart:
+        return HostPart(
+            folder=self._path / uid,
+            seccomp=self._seccomp,
+            cgroup_version=self.cgroups.version,
+            cgroup_container=self.cgroups.container(uid),
+            cgroup_monitor=self.cgroups.monitor(uid),
+            cgroup_pivot=self.cgroups.pivot(),
+            lxcfs=self._settings.lxcfs,
+            lxcfs_files=await self._offered(),
+        )
+
+    async def _offered(self) -> tuple[str, ...]:
+        """What lxcfs has, as of at most a second ago. Mounts of a dead one would break the VE's /proc."""
+        if self._lxcfs is None:
+            return ()
+        at, offered = self._lxcfs_files
+        if self._clock.boot() - at > lxcfs.ANSWER_WITHIN_S:
+            offered = await self._lxcfs.offered()
+            self._lxcfs_files = (self._clock.boot(), offered)
+            if not offered:
+                log.warning("lxcfs does not answer", path=str(self._settings.lxcfs))
+        return offered
+
+    # Ending
+
+    def _enter(self, instance: LxcInstance) -> None:
+        self._instances[instance.uid] = instance
+        instance.watch(
+            init_gone=lambda: self.cgroups.note_oom(instance.uid),
+            all_gone=lambda: self._spawn_end(instance),
+        )
+
+    def _spawn_end(self, instance: LxcInstance) -> None:
+        task = asyncio.get_running_loop().create_task(self._end(instance))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, instance: LxcInstance) -> None:
+        """Removes what the monitor left (nothing, unless it was killed), then tells who waits."""
+        uid = instance.uid
+        ended = end_of(self._notes.take(uid), self._note(uid), instance.exit_status())
+        try:
+            await self.cgroups.sweep(uid)
+        except RemoteFailed as error:
+            log.warning("leftovers stay", ve=uid, error=error.message)
+        if self._instances.get(uid) is instance:
+            del self._instances[uid]
+        instance.settle(ended)
+
+    def _note(self, uid: Uid) -> str:
+        with suppress(OSError):
+            return (self._path / uid / "ended").read_text().strip()
+        return ""
+
+    def _remove_folder(self, uid: Uid) -> None:
+        rundir.remove_lock(self._path, uid)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._path / uid)
+
+    # Adopting
+
+    def _take(self, found: Scan) -> None:
+        for uid, pid in found.monitors.items():
+            if uid in self._instances or uid in self._starting or not UID.fullmatch(uid):
+                continue
+            instance = hold(uid, pid, self._path)
+            if instance is not None:
+                log.info("adopted", ve=uid, init=instance.init_pid)
+                self._enter(instance)
+
+    async def _sweep_all(self, busy: set[Uid]) -> None:
+        for uid in self.cgroups.present() - busy - self._instances.keys():
+            log.info("leftovers removed", ve=uid)
+            try:
+                await self.cgroups.sweep(uid)
+            except RemoteFailed as error:
+                log.warning("leftovers stay", ve=uid, error=error.message)
+
+    # Setting up
+
+    async def _check_version(self) -> None:
+        said = (await run([self._programs["lxc-start"], "--version"])).stdout.decode().strip()
+        numbers = tuple(int(word) for word in re.findall(r"\d+", said)[:2])
+        if numbers < _LEAST_VERSION:
+            raise RemoteFailed(
+                f"LXC {said} is too old", hint="verack needs LXC 5.0 or later (Debian 12 or later)"
+            )
+
+    def _make_folder(self) -> None:
+        """LXC lets VEs through only when every folder above may be passed by anybody."""
+        for path in (self._path, self._settings.lxcfs):
+            if path is not None and not SAFE_PATH.fullmatch(str(path)):
+                raise InvalidInput(
+                    f"path {str(path)!r} is not usable", hint="letters, digits and ._/@%+=- only"
+                )
+        self._path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._path.chmod(0o711)
+        for folder in self._path.parents:
+            if not folder.stat().st_mode & 0o001:
+                raise RemoteFailed(
+                    f"{folder} can't be passed by the users of VEs", hint=f"chmod o+x {folder}"
+                )
+
+
+async def _ended_within(instance: LxcInstance, timeout_s: float) -> bool:
+    try:
+        await asyncio.wait_for(instance.ended(), timeout_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise NotFound(
+            f"program {name} is missing on this host", hint=f"apt-get install {_PACKAGES[name]}"
+        )
+    return path
+
+
+def _write_config(folder: Path, text: str) -> None:
+    """The log starts anew, the console goes on."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name in ("ended", "log"):
+        (folder / name).unlink(missing_ok=True)
+    config = folder / "config"
+    config.touch(mode=0o600)
+    config.write_text(text)

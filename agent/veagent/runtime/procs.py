@@ -1,0 +1,98 @@
+"""What /proc says of monitors, inits and their children. Everything here may be of the past when it returns."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_TITLE = "[lxc monitor] "
+
+
+def cmdline(pid: int) -> str:
+    """Arguments joined by spaces, "" when there is no such process (or it is a kernel thread, or a zombie)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def monitored(line: str, lxc_path: Path) -> str | None:
+    """The VE whose monitor has this command line, when it is one of ours."""
+    prefix = f"{_TITLE}{lxc_path} "
+    return line.removeprefix(prefix).strip() if line.startswith(prefix) else None
+
+
+def starting(line: str, lxc_path: Path) -> str | None:
+    """The VE that the lxc-start with this command line starts, when it is one of ours."""
+    words = line.split(" ")
+    if len(words) < 5 or not words[0].endswith("lxc-start") or words[1:3] != ["-P", str(lxc_path)]:
+        return None
+    return words[4] if words[3] == "-n" else None
+
+
+def all_pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of the process' main thread, zombies too."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def init_below(monitor: int) -> int | None:
+    """The monitor's child that is process 1 of a PID namespace."""
+    return next((pid for pid in children(monitor) if _is_init(pid)), None)
+
+
+def _is_init(pid: int) -> bool:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third (state) on; empty when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def session(pid: int) -> int:
+    """Its session's id as seen from here; 0 when there is no such process."""
+    fields = stat_fields(pid)
+    return int(fields[3]) if fields else 0
+
+
+def parent(pid: int) -> int:
+    fields = stat_fields(pid)
+    return int(fields[1]) if fields else 0
+
+
+def lives(pid: int) -> bool:
+    """False for zombies."""
+    fields = stat_fields(pid)
+    return bool(fields) and fields[0] not in {"Z", "X"}
+
+
+def started_at(pid: int) -> float:
+    """Unix seconds, from the kernel's start time, which does not change."""
+    ticks = int(stat_fields(pid)[19])
+    with Path("/proc/stat").open() as file:
+        boot = next(int(line.split()[1]) for line in file if line.startswith("btime "))
+    return boot + ticks / _TICKS_PER_S
+
+
+def program(pid: int) -> str:
+    """Name of the file that it executes, "" when unknown. The VE chooses it: compare it, never open it."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # noqa: PTH115, PTH119
+    except OSError:
+        return ""

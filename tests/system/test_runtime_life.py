@@ -1,0 +1,270 @@
+"""Real VEs: how they start, end, and are found again."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kit.eventually import eventually
+from kit.realves import MIB, Lab, lab
+from veagent.ports import EndKind, Instance, StartPlan
+from veagent.runtime import procs
+from veapi.errors import Conflict, InvalidInput, RemoteFailed
+from veapi.model import Resources
+
+pytestmark = pytest.mark.skipif(shutil.which("lxc-start") is None, reason="lxc is not installed")
+
+
+@pytest.fixture
+async def ves() -> AsyncIterator[Lab]:
+    async with lab() as made:
+        yield made
+    assert made.groups() == []
+    assert made.processes() == []
+
+
+def host_uid(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+def environment(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def freeze(ves: Lab, instance: Instance) -> None:
+    freezer = Path("/sys/fs/cgroup/freezer", ves.runtime.cgroups.container(instance.uid))
+    if not freezer.exists():
+        pytest.skip("no v1 freezer")
+    (freezer / "freezer.state").write_text("FROZEN")
+
+
+def replace_init(plan: StartPlan, script: str) -> None:
+    init = plan.root / "sbin/init"
+    init.unlink()
+    init.write_text(f"#!/bin/sh\n{script}\n")
+    init.chmod(0o755)
+
+
+async def test_a_started_ve_has_its_own_init_ids_and_hostname(ves: Lab) -> None:
+    plan = ves.plan(hostname="alpha", environment={"COLOUR": "blue and green"})
+    instance = await ves.runtime.start(plan)
+    assert procs.program(instance.init_pid) == "busybox"
+    assert host_uid(instance.init_pid) == plan.id_base
+    assert (await ves.run(instance, "hostname")).out == "alpha\n"
+    assert (await ves.run(instance, "id", "-u")).out == "0\n"
+    assert b"COLOUR=blue and green" in environment(instance.init_pid)
+    await eventually(lambda: "alpha: up" in ves.runtime.console(plan.uid).read_text())
+
+
+async def test_files_that_the_ve_makes_are_not_shifted_on_disk(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    assert (await ves.run(instance, "touch", "/root/mine")).code == 0
+    assert (plan.root / "root/mine").stat().st_uid == 0
+
+
+async def test_a_killed_init_is_a_crash_with_its_signal(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    os.kill(instance.init_pid, signal.SIGKILL)
+    ended = await instance.ended()
+    assert ended.kind is EndKind.CRASH
+    assert ended.wait_status == signal.SIGKILL
+    assert ves.groups() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"), [("poweroff", EndKind.HALT), ("reboot", EndKind.REBOOT)]
+)
+async def test_an_end_from_inside_is_told_apart(ves: Lab, command: str, kind: EndKind) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    await ves.run(instance, command)
+    assert (await instance.ended()).kind is kind
+    assert ves.groups() == []
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0, EndKind.HALT), (7, EndKind.CRASH)])
+async def test_an_init_that_exits_is_judged_by_its_code(ves: Lab, code: int, kind: EndKind) -> None:
+    plan = ves.plan()
+    replace_init(plan, f"sleep 0.5; exit {code}")
+    instance = await ves.runtime.start(plan)
+    ended = await instance.ended()
+    assert (ended.kind, ended.wait_status) == (kind, code << 8)
+
+
+async def test_a_ve_starts_again_after_a_reboot_with_a_writable_root(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    await ves.run(instance, "reboot")
+    await instance.ended()
+    again = await ves.runtime.start(plan)
+    assert (await ves.run(again, "touch", "/root/mine")).code == 0
+
+
+async def test_stop_asks_init_first(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    await ves.runtime.stop(instance, timeout_s=30)
+    assert (await instance.ended()).kind is EndKind.HALT
+
+
+async def test_stop_kills_an_init_that_does_not_listen(ves: Lab) -> None:
+    plan = ves.plan()
+    replace_init(plan, "while :; do sleep 1; done")
+    instance = await ves.runtime.start(plan)
+    await ves.runtime.stop(instance, timeout_s=0.2)
+    assert (await instance.ended()).kind is EndKind.CRASH
+
+
+async def test_stop_ends_a_frozen_ve(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    freeze(ves, instance)
+    with pytest.raises(Conflict, match="frozen"):
+        await ves.run(instance, "true")
+    await ves.runtime.stop(instance, timeout_s=0)
+    assert ves.groups() == []
+
+
+async def test_a_second_start_of_a_running_ve_is_refused(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    with pytest.raises(Conflict):
+        await ves.runtime.start(plan)
+    other = ves.another_runtime()
+    await other.setup()
+    with pytest.raises(Conflict):
+        await other.start(plan)
+    assert procs.lives(instance.init_pid)
+
+
+async def test_a_restarted_agent_adopts_what_runs(ves: Lab) -> None:
+    instances = [await ves.runtime.start(ves.plan()) for _ in range(3)]
+    await ves.runtime.aclose()
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    adopted = {instance.uid: instance for instance in await ves.runtime.adopt()}
+    assert adopted.keys() == {instance.uid for instance in instances}
+    for before in instances:
+        after = adopted[before.uid]
+        assert after.init_pid == before.init_pid
+        assert after.started_at == before.started_at
+    assert (await ves.run(adopted[instances[0].uid], "true")).code == 0
+    await ves.run(adopted[instances[1].uid], "poweroff")
+    assert (await adopted[instances[1].uid].ended()).kind is EndKind.HALT
+
+
+async def test_adoption_twice_gives_the_same_ves(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    assert list(await ves.runtime.adopt()) == [instance]
+
+
+async def test_a_killed_monitor_leaves_nothing_and_the_ve_starts_again(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    os.kill(procs.parent(instance.init_pid), signal.SIGKILL)
+    assert (await instance.ended()).kind is EndKind.CRASH
+    assert ves.groups() == []
+    again = await ves.runtime.start(plan)
+    assert procs.lives(again.init_pid)
+
+
+async def test_leftovers_of_a_monitor_that_died_while_the_agent_was_away_are_removed(
+    ves: Lab,
+) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    await ves.runtime.aclose()
+    monitor = procs.parent(instance.init_pid)
+    os.kill(monitor, signal.SIGKILL)
+    await eventually(lambda: not procs.lives(monitor) and not procs.lives(instance.init_pid))
+    assert ves.groups()
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    assert await ves.runtime.adopt() == []
+    assert ves.groups() == []
+
+
+async def test_a_start_removes_leftovers_of_its_ve(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    await ves.runtime.aclose()
+    monitor = procs.parent(instance.init_pid)
+    os.kill(monitor, signal.SIGKILL)
+    await eventually(lambda: not procs.lives(monitor) and not procs.lives(instance.init_pid))
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    assert procs.lives((await ves.runtime.start(plan)).init_pid)
+
+
+async def test_a_failed_start_says_why_and_leaves_nothing(ves: Lab) -> None:
+    plan = ves.plan()
+    (plan.root / "sbin/init").unlink()
+    with pytest.raises(RemoteFailed, match="/sbin/init") as caught:
+        await ves.runtime.start(plan)
+    assert "no /sbin/init" in caught.value.hint
+    assert ves.groups() == []
+    assert not (ves.folder / "lxc" / plan.uid).exists()
+    assert [line for line in ves.processes() if plan.uid in line] == []
+
+
+async def test_a_cut_start_leaves_nothing(ves: Lab) -> None:
+    for delay_s in (0.001, 0.005, 0.01, 0.02, 0.03):
+        plan = ves.plan()
+        task = asyncio.create_task(ves.runtime.start(plan))
+        await asyncio.sleep(delay_s)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            assert [line for line in ves.processes() if plan.uid in line] == []
+            assert ves.groups() == []
+        else:
+            await ves.runtime.stop(task.result(), timeout_s=0)
+
+
+async def test_limits_that_the_kernel_refuses_make_the_start_fail(ves: Lab) -> None:
+    plan = ves.plan(limits=Resources(cpu_millis=10**15, memory_bytes=64 * MIB, pids=64))
+    with pytest.raises(RemoteFailed, match="cgroup"):
+        await ves.runtime.start(plan)
+    assert ves.groups() == []
+
+
+async def test_forget_removes_the_folder_but_not_of_a_running_ve(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    with pytest.raises(Conflict):
+        await ves.runtime.forget(plan.uid)
+    await ves.runtime.stop(instance, timeout_s=0)
+    assert ves.runtime.console(plan.uid).exists()
+    await ves.runtime.forget(plan.uid)
+    await ves.runtime.forget(plan.uid)
+    assert not (ves.folder / "lxc" / plan.uid).exists()
+
+
+async def test_a_uid_that_is_no_uid_touches_nothing(ves: Lab) -> None:
+    plan = ves.plan()
+    for uid in ("../etc", "-n", "a b", "", "a\nlxc.hook.pre-start = x"):
+        with pytest.raises(InvalidInput):
+            await ves.runtime.start(replace(plan, uid=uid))  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput):
+            await ves.runtime.forget(uid)  # type: ignore[arg-type]
+
+
+async def test_twenty_starts_at_once(ves: Lab) -> None:
+    plans = [ves.plan() for _ in range(20)]
+    instances = await asyncio.gather(*(ves.runtime.start(plan) for plan in plans))
+    assert len({instance.init_pid for instance in instances}) == 20
+    await asyncio.gather(*(ves.runtime.stop(instance, timeout_s=0) for instance in instances))
+    assert ves.groups() == []
+
+
+async def test_a_full_console_keeps_its_end_within_its_cap(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    flood = "dd if=/dev/zero bs=1024 count=3000 2>/dev/null | tr '\\0' x >/dev/console; echo; echo the end >/dev/console"
+    assert (await ves.run(instance, "sh", "-c", flood)).code == 0
+    log = ves.runtime.console(instance.uid)
+    await eventually(lambda: "the end" in log.read_text())
+    assert sum(path.stat().st_size for path in log.parent.glob("console*")) <= 2 * MIB
