@@ -204,7 +204,8 @@ async def test_device_nodes_below_dev_are_skipped_and_mount_points_are_made(stor
         (tar_of((*BASE, Member("big", b"x" * 5000)))[:4200], "Unexpected EOF"),
         (bytes(10240), "no /sbin/init"),
         (tar_of((folder("etc"), Member("etc/passwd", b"x"))), "no /sbin/init"),
-        (tar_of((folder("sbin"), Member("sbin/init", b"x", mode=0o644))), "no /sbin/init"),
+        (tar_of((folder("sbin"), Member("sbin/init", b"x", mode=0o644))), "no executable"),
+        (tar_of((Member("init", b"x", mode=0o755),)), "only /init"),
         (tar_of((Member("manifest.json", b"[]"), Member("oci-layout", b"{}"))), "docker save"),
         (tar_of((*BASE, Member("big-owner", uid=65_536))), "ownership"),
     ],
@@ -421,6 +422,18 @@ async def test_a_cancelled_add_leaves_nothing(storage):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert_nothing_is_left(storage)
+
+
+async def test_an_add_that_is_cancelled_while_it_unpacks_leaves_nothing(storage):
+    task = asyncio.create_task(
+        storage.images.add(stream(bomb(256 * MIB, "zstd", "-c", "-q"), 1 << 20))
+    )
+    await eventually(lambda: list(storage.pool.tmp.glob("*/root/zeros")))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert_nothing_is_left(storage)
+    await eventually(lambda: running_as(ID_BASE) == [])
 
 
 @pytest.mark.parametrize("step", ["unpack", "check", "set_read_only", "sync", "rename"])

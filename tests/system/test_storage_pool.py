@@ -1,20 +1,25 @@
 """A pool on a loop file: made once, found again, never doubled."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from kit.storage import (
+    MIB,
     POOL_BYTES,
+    UID,
     dies,
     loop_devices,
     make_storage,
     release,
     settings,
     storage_folder,
+    stream,
+    tar_of,
 )
-from veagent.storage import btrfs
+from veagent.storage import btrfs, devices
 from veagent.storage.pool import BtrfsPool, PoolSettings
 from veapi.errors import Conflict, InvalidInput, Unavailable
 
@@ -203,3 +208,34 @@ async def test_what_an_import_left_is_swept(place):
     btrfs.create_subvolume(work, "root")
     await make_storage(place).pool.setup()
     assert list(storage.pool.tmp.iterdir()) == []
+
+
+async def test_full_qgroups_of_an_existing_btrfs_are_taken_as_they_are(place):
+    pool = BtrfsPool(settings(place))
+    await pool.setup()
+    call("btrfs", "quota", "disable", place / "pool")
+    call("btrfs", "quota", "enable", place / "pool")
+    storage = make_storage(place)
+    await storage.roots.setup()
+    assert storage.pool.mode is btrfs.QuotaMode.FULL
+    image = await storage.images.add(stream(tar_of()))
+    root = await storage.roots.create(UID, image.digest, 16 * MIB, "web")
+    with pytest.raises(OSError, match="quota"):
+        (root / "big").write_bytes(os.urandom(32 * MIB))
+        btrfs.sync(storage.pool.base)
+        (root / "more").write_bytes(os.urandom(MIB))
+    btrfs.sync(storage.pool.base)
+    assert storage.roots.usage()[UID].limit_bytes == 16 * MIB
+    await storage.roots.delete(UID)
+
+
+async def test_two_set_ups_at_once_do_not_attach_twice(place):
+    with devices.only_one(settings(place).record_path), pytest.raises(Conflict, match="another"):
+        await BtrfsPool(settings(place)).setup()
+
+
+async def test_a_missing_program_is_named_with_its_package(place, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(Unavailable, match=r"mkfs\.btrfs") as missing:
+        await BtrfsPool(settings(place)).setup()
+    assert "btrfs-progs" in missing.value.hint

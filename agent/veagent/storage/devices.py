@@ -1,9 +1,11 @@
 """Block devices and mounts of a pool. A backing file never gets a second loop device: two would corrupt it."""
 
+import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,20 @@ def need_programs() -> None:
             raise Unavailable(
                 f"the program {program} is missing on this host", hint=f"apt install {package}"
             )
+
+
+@contextmanager
+def only_one(record: Path) -> Iterator[None]:
+    """Keeps two programs from attaching the same file at once; Conflict while another one does."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.with_name(f"{record.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                "another program is setting up this pool", hint="does a second veagent run here?"
+            ) from None
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import structlog
 from veagent.storage import btrfs, devices, rootfs, unpack
 from veagent.storage.failure import doing
 from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
+from veagent.storage.threads import to_end
 from veapi.errors import InvalidInput, NotFound, TimedOut
 from veapi.model import Digest, HeldImage
 
@@ -63,7 +64,7 @@ class BtrfsImages:
     async def setup(self) -> None:
         """Brings the pool up and reads what it holds; again: reads again."""
         await self._pool.setup()
-        self._held = await asyncio.to_thread(read_held, self._pool.images)
+        self._held = await to_end(read_held, self._pool.images)
 
     def held(self) -> Sequence[HeldImage]:
         """From memory; read from the pool at the first call. Unavailable while the pool is not up."""
@@ -71,7 +72,7 @@ class BtrfsImages:
 
     def _known(self) -> dict[Digest, HeldImage]:
         if self._held is None:
-            assert self._pool.mode
+            self._pool.check_up()
             self._held = read_held(self._pool.images)
         return self._held
 
@@ -94,7 +95,7 @@ class BtrfsImages:
                 yield work
         finally:
             with doing("cleaning up after an import"):
-                await asyncio.shield(asyncio.to_thread(remove_workspace, work))
+                await to_end(remove_workspace, work)
 
     async def _add(
         self, blob: AsyncIterator[bytes], expect: Digest | None, work: Path
@@ -113,7 +114,7 @@ class BtrfsImages:
             blob_bytes=received.size_bytes,
         )
         async with self._changing:
-            return await asyncio.to_thread(self._keep, image, work)
+            return await to_end(self._keep, image, work)
 
     def _by_blob(self, blob_digest: str) -> HeldImage | None:
         return next((i for i in self._known().values() if i.blob_digest == blob_digest), None)
@@ -127,10 +128,10 @@ class BtrfsImages:
             while True:
                 piece = await self._next_piece(pieces)
                 if piece is None:
-                    return await asyncio.to_thread(sink.finish)
-                await asyncio.to_thread(sink.take, piece)
+                    return await to_end(sink.finish)
+                await to_end(sink.take, piece)
         finally:
-            sink.close()
+            await to_end(sink.close)
 
     async def _next_piece(self, pieces: AsyncIterator[bytes]) -> bytes | None:
         try:
@@ -145,7 +146,7 @@ class BtrfsImages:
     async def _unpack(self, work: Path) -> unpack.Unpacked:
         room = min(self._limits.unpacked_bytes, self._pool.free_bytes())
         root = work / "root"
-        await asyncio.to_thread(self._stage, work, room)
+        await to_end(self._stage, work, room)
         unpacked = await unpack.unpack(
             work / "blob",
             root,
@@ -153,7 +154,7 @@ class BtrfsImages:
             most_bytes=room,
             timeout_s=self._limits.unpack_s,
         )
-        await asyncio.to_thread(rootfs.check, root)
+        await to_end(rootfs.check, root)
         return unpacked
 
     def _stage(self, work: Path, room: int) -> None:
@@ -185,9 +186,9 @@ class BtrfsImages:
         if digest not in self._known():
             raise _not_held(digest)
         with doing(f"reading image {digest}"):
-            file = await asyncio.to_thread(path.open, "rb", buffering=0)
+            file = await to_end(path.open, "rb", buffering=0)
             with file:
-                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                while piece := await to_end(file.read, _PIECE_BYTES):
                     yield piece
 
     async def delete(self, digest: Digest) -> None:
@@ -196,7 +197,7 @@ class BtrfsImages:
         async with self._changing:
             self._known().pop(digest, None)
             with doing(f"deleting image {digest}"):
-                await asyncio.to_thread(self._delete, folder)
+                await to_end(self._delete, folder)
 
     def _delete(self, folder: Path) -> None:
         grave = self._pool.tmp / f"deleted-{folder.name}-{secrets.token_hex(4)}"

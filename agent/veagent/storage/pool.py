@@ -22,6 +22,7 @@ import structlog
 
 from veagent.storage import btrfs, devices
 from veagent.storage.failure import doing
+from veagent.storage.threads import to_end
 from veapi.errors import Conflict, InvalidInput, Unavailable
 from veapi.process import run
 
@@ -97,6 +98,10 @@ class BtrfsPool:
             )
         return self._mode
 
+    def check_up(self) -> None:
+        """Unavailable before setup."""
+        _ = self.mode
+
     @property
     def device(self) -> str:
         """The block device (for I/O limits), e.g. /dev/loop3; it changes with each mount. Empty: unknown."""
@@ -110,9 +115,10 @@ class BtrfsPool:
         async with self._lock:
             if self._mode is not None:
                 return
-            await self._bring_up()
+            with devices.only_one(self.settings.record_path):
+                await self._bring_up()
             with doing(f"setting up the pool at {self.base}"):
-                self._mode = await asyncio.to_thread(self._prepare)
+                self._mode = await to_end(self._prepare)
             log.info("pool is up", base=str(self.base), quotas=self._mode.value)
 
     async def _bring_up(self) -> None:

@@ -28,7 +28,7 @@ _LINKS_ALLOWED = (
     "root",
     "tmp",
 )
-_INITS = ("sbin/init", "init")
+_INIT = "sbin/init"
 _ARCHIVES = {
     "manifest.json": "`docker save` archive",
     "oci-layout": "OCI layout",
@@ -85,11 +85,19 @@ def escapes(target: str) -> bool:
 
 
 def _check_init(fd: int) -> None:
-    for path in _INITS:
-        found = beneath.look(fd, path)
-        if found is not None and stat.S_ISREG(found.st_mode) and found.st_mode & 0o111:
-            return
+    found = beneath.look(fd, _INIT)
+    if found is not None and stat.S_ISREG(found.st_mode) and found.st_mode & 0o111:
+        return
     names = os.listdir(fd)
+    if found is not None:
+        raise InvalidInput(
+            "the image's /sbin/init is no executable file", hint="chmod 755 it and pack again"
+        )
+    if "init" in names:
+        raise InvalidInput(
+            "the image has no /sbin/init, only /init",
+            hint="make /sbin/init a symlink to /init in the image's tree and pack it again",
+        )
     for name, kind in _ARCHIVES.items():
         if name in names:
             raise InvalidInput(

@@ -1,6 +1,5 @@
 """The root file systems of VEs: writable snapshots of images, with a limit."""
 
-import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from veagent.storage import beneath, btrfs
 from veagent.storage.failure import doing
 from veagent.storage.images import image_folder
 from veagent.storage.pool import BtrfsPool
+from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
 from veapi.errors import InvalidInput, NotFound
 from veapi.model import Digest, Uid
@@ -49,16 +49,14 @@ class BtrfsRoots:
     async def setup(self) -> None:
         await self._pool.setup()
         with doing("reading the roots of the pool"):
-            self._groups = await asyncio.to_thread(self._read_groups)
+            self._groups = await to_end(self._read_groups)
 
     async def create(self, uid: Uid, image: Digest, disk_bytes: int, hostname: str) -> Path:
         """See the port. A root that is there already keeps its content; its limit is set again."""
         check_uid(uid)
         source = image_folder(self._pool.images, image) / "root"
         with doing(f"creating the root of VE {uid}"):
-            self._groups[uid] = await asyncio.to_thread(
-                self._create, uid, source, disk_bytes, hostname
-            )
+            self._groups[uid] = await to_end(self._create, uid, source, disk_bytes, hostname)
         self._usage_until = 0.0
         return self.path(uid)
 
@@ -80,14 +78,14 @@ class BtrfsRoots:
         if root is None:
             raise NotFound(f"VE {uid} has no root here", hint="it is created with its first start")
         with doing(f"limiting the disk of VE {uid}"):
-            self._groups[uid] = await asyncio.to_thread(self._limit, root, disk_bytes)
+            self._groups[uid] = await to_end(self._limit, root, disk_bytes)
         self._usage_until = 0.0
 
     async def delete(self, uid: Uid) -> None:
         """See the port. Subvolumes that users made inside go too. The space returns within 30 s."""
         check_uid(uid)
         with doing(f"deleting the root of VE {uid}"):
-            await asyncio.to_thread(self._delete, uid)
+            await to_end(self._delete, uid)
         self._groups.pop(uid, None)
         self._usage.pop(uid, None)
 

@@ -316,7 +316,7 @@ def _forward(job: Job, pipes: _Pipes, blob: int, gate: int) -> Outcome:
     if stream.too_large:
         os.kill(gate, signal.SIGKILL)
     os.close(pipes.plain[0])
-    codes = json.loads(os.read(pipes.codes[0], BLOCK_BYTES) or b"[1, 1]")
+    codes = _read_codes(pipes, stream)
     os.waitpid(gate, 0)
     return Outcome(
         sha256=stream.hash.hexdigest(),
@@ -327,6 +327,14 @@ def _forward(job: Job, pipes: _Pipes, blob: int, gate: int) -> Outcome:
         tar_code=codes[1],
         words=words.last(),
     )
+
+
+def _read_codes(pipes: _Pipes, stream: "_Stream") -> list[int]:
+    """Codes of unpacker and tar; without any it is the sandbox that failed, and so does the helper."""
+    raw = os.read(pipes.codes[0], BLOCK_BYTES)
+    if not raw and not stream.too_large:
+        sys.exit("sandbox: it ended before its programs did")
+    return list(json.loads(raw or b"[0, 0]"))
 
 
 class _Stream:
