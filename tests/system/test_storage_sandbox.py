@@ -95,8 +95,8 @@ def test_it_sees_no_process_and_no_network_of_the_host(inside):
     assert inside(f"kill -0 {os.getpid()} && exit 0; exit 3")["tar_code"] == 3
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        connect = "exit(IO::Socket::INET->new(shift) ? 0 : 3)"
-        outcome = inside(f"perl -MIO::Socket::INET -e '{connect}' {address}")
+        script = "use IO::Socket::INET; exit(IO::Socket::INET->new(shift) ? 0 : 3);"
+        outcome = inside(f"echo '{script}' >p; perl p {address}")
     assert outcome["tar_code"] == 3, outcome["words"]
 
 
