@@ -54,18 +54,17 @@ def _command(start: api_pb2.ExecStart) -> ExecCommand:
 
 async def _until_end(pipe: Pipe, process: ExecProcess) -> int:
     """The command's exit code. ReaderGone when the other side ends first."""
-    inward = asyncio.create_task(_feed(pipe, process))
     outward = asyncio.create_task(_drain(pipe, process))
+    others = [asyncio.create_task(_feed(pipe, process)), asyncio.create_task(pipe.gone.wait())]
     try:
-        await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((outward, *others), return_when=asyncio.FIRST_COMPLETED)
         if not outward.done():
-            inward.exception()
             raise ReaderGone
         return await outward
     finally:
-        for task in (inward, outward):
+        for task in (outward, *others):
             task.cancel()
-        await asyncio.gather(inward, outward, return_exceptions=True)
+        await asyncio.gather(outward, *others, return_exceptions=True)
 
 
 async def _drain(pipe: Pipe, process: ExecProcess) -> int:

@@ -13,16 +13,16 @@ _IDS_END = 2**32 - 1
 
 
 class IdRanges:
-    """Ranges within `base`..`base + count` of host ids (both user and group ids)."""
+    """`count` ranges from the host id `base` on (of users and groups alike)."""
 
     def __init__(self, *, base: int, count: int) -> None:
-        if base < RANGE_SIZE or count < RANGE_SIZE or base + count > _IDS_END:
+        if base < RANGE_SIZE or count < 1 or base + count * RANGE_SIZE > _IDS_END:
             raise InvalidInput(
-                f"ids: base {base} and count {count} hold no range of {RANGE_SIZE} below {_IDS_END}",
-                hint="base = 1000000 and count = 1000000000 fit most hosts",
+                f"ids: {count} ranges of {RANGE_SIZE} from {base} on are not within {RANGE_SIZE} and {_IDS_END}",
+                hint="base = 1000000 and count = 4000 fit most hosts",
             )
         self._base = base
-        self._limit = count // RANGE_SIZE
+        self._limit = count
         self._next = 0
         self._free: list[int] = []
         self._taken: set[int] = set()

@@ -7,13 +7,12 @@ controller's newest set, or for 15 s without any: then the ledger's set counts a
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
-from veagent.facts import HostFactsSource
 from veagent.outbox import Outbox
 from veagent.ports import VENetwork
 from veagent.worker import Ground, Worker
@@ -51,7 +50,7 @@ class _Wires:
 class Manager:
     """Owns the workers, the ledger and the host's network. Everything of it runs on one event loop."""
 
-    def __init__(self, ground: Ground, facts: HostFactsSource, outbox: Outbox) -> None:
+    def __init__(self, ground: Ground, facts: Callable[[], HostFacts], outbox: Outbox) -> None:
         self.outbox = outbox
         self._ground = ground
         self._facts = facts
@@ -235,7 +234,7 @@ class Manager:
         return msgspec.structs.replace(report, orphan=worker.uid not in self._named)
 
     def facts(self) -> HostFacts:
-        return self._facts.read()
+        return self._facts()
 
     def images_changed(self, _digest: Digest | None = None) -> None:
         """An image came, or could not be got: who waits for it looks again."""

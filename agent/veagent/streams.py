@@ -77,20 +77,21 @@ class Relays:
 
     async def _serve(self, channel: grpc.aio.Channel, ticket: bytes) -> None:
         call: Call = session_pb2_grpc.AgentServiceStub(channel).Relay()
-        pipe = Pipe(call)
         try:
-            await pipe.send(session_pb2.RelayUp(ticket=ticket))
-            async with asyncio.timeout(FIRST_FRAME_LIMIT_S):
-                first = await pipe.receive()
-            if first is not None:
-                await self._answer(pipe, first)
-            await pipe.finish()
+            async with Pipe(call) as pipe:
+                await self._converse(pipe, ticket)
         except (grpc.aio.AioRpcError, TimeoutError, VerackError) as error:
             log.info("stream ended early", error=str(error) or type(error).__name__)
         except Exception:
             log.exception("stream failed unexpectedly")
-        finally:
-            call.cancel()
+
+    async def _converse(self, pipe: Pipe, ticket: bytes) -> None:
+        await pipe.send(session_pb2.RelayUp(ticket=ticket))
+        async with asyncio.timeout(FIRST_FRAME_LIMIT_S):
+            first = await pipe.receive()
+        if first is not None:
+            await self._answer(pipe, first)
+            await pipe.finish()
 
     async def _answer(self, pipe: Pipe, first: session_pb2.RelayDown) -> None:
         try:

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
+
+from kit.eventually import eventually
+from kit.manualclock import ManualClock
 from veagent.facts import HostFactsSource
 from veagent.fake.network import FakeNetwork
 from veagent.fake.runtime import FakeRuntime
@@ -31,9 +34,6 @@ from veapi.model import (
     VEStatus,
     WantedImage,
 )
-
-from kit.eventually import eventually
-from kit.manualclock import ManualClock
 
 BLOB = b"an image"
 DIGEST = Digest("sha256:" + hashlib.sha256(BLOB).hexdigest())
@@ -110,9 +110,7 @@ class AgentHost:
     async def boot(self) -> Manager:
         """A new agent process: loads the ledger and adopts."""
         outbox = Outbox()
-        self.keeper = ImageKeeper(
-            self.images, self.peers, self.clock, lambda d: self.manager.images_changed(d)
-        )
+        self.keeper = ImageKeeper(self.images, self.peers, self.clock, self._images_changed)
         self.ledger = Ledger(self.folder, sleep=self.clock.sleep)
         ground = Ground(
             host="h1",
@@ -122,13 +120,13 @@ class AgentHost:
             network=self.network,
             images=self.keeper,
             ledger=self.ledger,
-            ids=IdRanges(base=1_000_000, count=65_536 * 8),
+            ids=IdRanges(base=1_000_000, count=8),
             slots=Slots(self.starts),
             clock=self.clock,
             changed=outbox.mark,
             id_base_of=lambda _: None,
         )
-        self.manager = Manager(ground, self._facts(), outbox)
+        self.manager = Manager(ground, self._facts().read, outbox)
         await self.manager.recover()
         return self.manager
 
@@ -157,6 +155,9 @@ class AgentHost:
 
     async def until(self, predicate: Callable[[], object]) -> None:
         await eventually(predicate, timeout_s=5.0)
+
+    def _images_changed(self, digest: Digest) -> None:
+        self.manager.images_changed(digest)
 
     def _facts(self) -> HostFactsSource:
         return HostFactsSource(

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from kit.agenthost import U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veapi.errors import RemoteFailed
@@ -121,11 +122,11 @@ class Killed(RemoteFailed):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("action", STEPS)
 async def test_death_at_any_step_of_a_life_converges(
-    tmp_path: Path, action: str, after: bool
+    tmp_path: Path, action: str, *, after: bool
 ) -> None:
     """A life: create, start, restart, stop, purge. The agent dies once, at `action`, before or after its effect."""
     host = await booted(tmp_path)
-    death = _die_at(host, action, after)
+    death = _die_at(host, action, after=after)
     for revision, wish in enumerate(
         [entry(), entry(restart_seq=1), entry(action=Action.STOP), entry(action=Action.PURGE)],
         start=1,
@@ -164,7 +165,7 @@ class _Death:
     happened = False
 
 
-def _die_at(host: AgentHost, action: str, after: bool) -> _Death:
+def _die_at(host: AgentHost, action: str, *, after: bool) -> _Death:
     death = _Death()
     for fake in (host.runtime, host.roots, host.network):
         for name in (action,) if action != "kill" else ("stop",):

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veapi.errors import Conflict

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kit.agenthost import U1, entry
 from veagent import reconcile as r
 from veagent.record import VERecord, confirmed, first_record, started, with_disk

@@ -1,0 +1,129 @@
+"""What is on disk after writes that were torn, refused or overtaken."""
+
+import asyncio
+import errno
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kit.agenthost import U1, U2, entry, host_set
+from kit.eventually import eventually
+from kit.manualclock import ManualClock
+from veagent import ledger as module
+from veagent.ledger import Ledger
+from veagent.record import VERecord, first_record
+from veapi.errors import InvalidInput, RemoteFailed
+
+ONE = first_record(entry(U1), 1_000_000)
+TWO = first_record(entry(U2), 1_065_536)
+
+
+def open_ledger(folder: Path, clock: ManualClock | None = None) -> Ledger:
+    ledger = Ledger(folder, sleep=(clock or ManualClock()).sleep)
+    ledger.load()
+    return ledger
+
+
+def loaded(folder: Path) -> dict[str, VERecord]:
+    return dict(open_ledger(folder).load()[1])
+
+
+async def test_what_was_synced_is_found_again(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    ledger.put(TWO)
+    await ledger.sync()
+    await ledger.save_set(host_set(3, entry()))
+    assert loaded(tmp_path) == {U1: ONE, U2: TWO}
+    assert open_ledger(tmp_path).load()[0] == host_set(3, entry())
+    ledger.drop(U1)
+    await ledger.sync()
+    assert loaded(tmp_path) == {U2: TWO}
+
+
+async def test_the_newest_of_many_puts_counts(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    for restarts in range(50):
+        ledger.put(msgspec.structs.replace(ONE, restarts=restarts))
+        await asyncio.sleep(0)
+    await ledger.sync()
+    assert loaded(tmp_path)[U1].restarts == 49
+
+
+@pytest.mark.parametrize("name", ["set", f"record/{U1}"])
+@pytest.mark.parametrize("kept", [0, 3, 20, 60, -1])
+async def test_a_torn_file_is_set_aside(tmp_path: Path, name: str, kept: int) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    ledger.put(TWO)
+    await ledger.sync()
+    await ledger.save_set(host_set(1, entry()))
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:kept])
+    host, records = open_ledger(tmp_path).load()
+    if name == "set":
+        assert host is None
+        assert len(records) == 2
+    else:
+        assert host is not None
+        assert set(records) == {U2}
+    assert path.with_name(path.name + ".bad").exists()
+    assert not path.exists()
+
+
+async def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    await ledger.sync()
+    path = tmp_path / "record" / U1
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    assert loaded(tmp_path) == {}
+
+
+async def test_a_write_that_was_cut_leaves_the_older_file(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    await ledger.sync()
+    (tmp_path / "record" / f"{U1}.tmp").write_bytes(b"verack-rec")
+    assert loaded(tmp_path) == {U1: ONE}
+
+
+async def test_a_newer_schema_is_left_alone_and_refused(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    await ledger.sync()
+    path = tmp_path / "record" / U1
+    newer = path.read_bytes().replace(b"verack-record 1 ", b"verack-record 2 ", 1)
+    path.write_bytes(newer)
+    with pytest.raises(InvalidInput, match="schema 2"):
+        loaded(tmp_path)
+    assert path.read_bytes() == newer
+
+
+async def test_a_disk_that_refuses_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    ledger = open_ledger(tmp_path, clock)
+    real = module.os.fsync
+    full = True
+
+    def fsync(fd: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    ledger.put(ONE)
+    with pytest.raises(RemoteFailed, match="No space left"):
+        await ledger.sync()
+    with pytest.raises(RemoteFailed, match="No space left"):
+        await ledger.save_set(host_set(1))
+    ledger.put(TWO)
+    full = False
+    await clock.advance(1.0)
+    await eventually(lambda: loaded(tmp_path) == {U1: ONE, U2: TWO})
+    await ledger.sync()
