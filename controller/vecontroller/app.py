@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Runs until `stop` is set, then ends cleanly. Raises a group with NotLeader or EndedEarly when it is deposed."""
+    config.tls.identity.read()  # before anything is started
     clock, registry = SystemClock(), program_registry()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(_open_store(config, clock))
@@ -46,7 +47,6 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         api = await stack.enter_async_context(_serving(config, core, registry))
         patience_s = 0.0 if config.etcd.embedded else TAKEOVER_AFTER_S
         await _lead_until(stop, core, api, patience_s)
-        log.info("stopping")
 
 
 @asynccontextmanager
@@ -127,6 +127,7 @@ async def _lead_until(stop: asyncio.Event, core: Core, api: Api, patience_s: flo
         await asyncio.wait((leading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if leading.done():
             await leading
+        log.info("stopping")
     finally:
         leading.cancel()
         stopping.cancel()
