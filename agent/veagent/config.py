@@ -10,6 +10,7 @@ from veapi.channel import Identity
 from veapi.errors import InvalidInput
 from veapi.units import parse_cpu, parse_size
 
+RuntimeName = Literal["lxc", "fake"]
 IDS_COUNT_DEFAULT = 4096
 _POOL_DEFAULT_SIZE = "10G"
 _STARTS_LIMIT = 64
@@ -103,7 +104,7 @@ class Config(Section, frozen=True, kw_only=True):
     address: str
     state: Path
     tls: TlsSection
-    runtime: Literal["lxc", "fake"] = "lxc"
+    runtime: RuntimeName = "lxc"
     max_starts: int = 0
     labels: dict[str, str] = {}
     pool: PoolSection | None = None
@@ -124,14 +125,12 @@ class Config(Section, frozen=True, kw_only=True):
         return self.peer.listen if self.peer else f"{self.address}:7444"
 
 
-def load(path: Path, *, runtime: str = "") -> Config:
-    """Reads and checks the file. `runtime` (lxc or fake) overrides the file's. InvalidInput names file and field."""
+def load(path: Path, *, runtime: RuntimeName | None = None) -> Config:
+    """Reads and checks the file. `runtime` overrides the file's. InvalidInput names file and field."""
     try:
         config = msgspec.toml.decode(path.read_bytes(), type=Config, dec_hook=_path)
         if runtime:
-            config = msgspec.convert(
-                {**_fields(config), "runtime": runtime}, Config, dec_hook=_path
-            )
+            config = msgspec.structs.replace(config, runtime=runtime)
     except OSError as error:
         raise InvalidInput(
             f"can't read {path}: {error.strerror}",
@@ -146,10 +145,6 @@ def load(path: Path, *, runtime: str = "") -> Config:
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error.message}", hint=error.hint) from None
     return config
-
-
-def _fields(config: Config) -> dict[str, object]:
-    return {name: getattr(config, name) for name in config.__struct_fields__}
 
 
 def _path(kind: type, value: object) -> Path:

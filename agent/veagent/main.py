@@ -10,7 +10,7 @@ import structlog
 from veapi.daemon import configure_logs, run_until_signal  # first: it sets grpc's environment
 
 from veagent import app  # isort: skip
-from veagent.config import Config, load
+from veagent.config import Config, RuntimeName, load
 from veagent.facts import own_version
 from veapi.errors import VerackError
 
@@ -30,10 +30,10 @@ from veapi.errors import VerackError
     help="Instead of the configuration's; fake needs no root and only seems to run VEs.",
 )
 @click.version_option(own_version(), prog_name="veagent")
-def main(path: Path, runtime: str | None) -> None:
+def main(path: Path, runtime: RuntimeName | None) -> None:
     """Runs the VEs of this host as a controller wants them. Ends on SIGTERM; the VEs run on."""
     try:
-        config = load(path, runtime=runtime or "")
+        config = load(path, runtime=runtime)
         configure_logs(level=config.log.level, as_json=config.log.json)
         asyncio.run(_until_signal(config))
     except (VerackError, BaseExceptionGroup) as error:

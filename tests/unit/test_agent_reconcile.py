@@ -149,7 +149,7 @@ worlds = st.builds(
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_eventually_every_wish_is_carried_out_from_any_state(
     wanted: SetEntry, observed: r.Observed
 ) -> None:
@@ -181,7 +181,7 @@ def test_never_does_absence_touch_anything(observed: r.Observed) -> None:
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_never_is_a_root_deleted_unless_purge_says_so_and_nothing_runs(
     wanted: SetEntry, observed: r.Observed
 ) -> None:
@@ -192,7 +192,7 @@ def test_never_is_a_root_deleted_unless_purge_says_so_and_nothing_runs(
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_never_is_a_running_ve_started(wanted: SetEntry, observed: r.Observed) -> None:
     if observed.running:
         step = r.next_action(wanted, observed)
