@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from veapi.errors import Conflict
 from veapi.model import VE, Uid
 from vecontroller.api.ports import ApiDeps
-from vecontroller.view import Held
+from vecontroller.view import Changed, Held
 
 KEPT = 10_000
 
@@ -39,13 +39,18 @@ class Departed:
         with self._deps.topic.subscribe() as changes:
             self.begin()
             while True:
-                changed = await changes.next()
-                self._note(self._known.keys() if changed.relisted else changed.ves)
+                self._heed(await changes.next())
 
     def begin(self) -> None:
         """Remembers from now on."""
         view = self._deps.mirror.view
         self._floor, self._known = view.revision, dict(view.ves)
+
+    def _heed(self, changed: Changed) -> None:
+        view = self._deps.mirror.view
+        if self._floor == 0:  # nothing was in the view when we began
+            self.begin()
+        self._note(self._known.keys() | view.ves.keys() if changed.relisted else changed.ves)
 
     def since(self, revision: int) -> list[Gone]:
         """What went after that revision. Conflict when that is too long ago to know."""

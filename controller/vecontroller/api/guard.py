@@ -38,6 +38,7 @@ class _Door:
     method: str
     cluster: str
     leader_address: Callable[[], str]
+    stall_s: float
 
     def unary(self, call: Call) -> Call:
         async def guarded(request: object, context: Context) -> object:
@@ -81,22 +82,29 @@ class _Door:
 
     async def _send(self, context: Context, messages: AsyncGenerator[object, None]) -> None:
         """TimedOut when the reader of a limited stream takes nothing."""
-        limit_s = STALL_S if self.method in _LIMITED else None
+        limit_s = self.stall_s if self.method in _LIMITED else None
         async with aclosing(messages):
             async for message in messages:
                 try:
                     async with asyncio.timeout(limit_s):
                         await context.write(message)
                 except TimeoutError:
-                    raise _stalled() from None
+                    raise _stalled(self.stall_s) from None
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
     """For all services of a controller. `leader_address` gives host:port, for clients of one that does not lead."""
 
-    def __init__(self, cluster: str, *, leader_address: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self,
+        cluster: str,
+        *,
+        leader_address: Callable[[], str] = lambda: "",
+        stall_s: float = STALL_S,
+    ) -> None:
         self._cluster = cluster
         self._leader_address = leader_address
+        self._stall_s = stall_s
 
     async def intercept_service(
         self,
@@ -109,7 +117,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # an unknown method: gRPC says so itself
             return None
-        door = _Door(handler_call_details.method, self._cluster, self._leader_address)
+        door = _Door(
+            handler_call_details.method, self._cluster, self._leader_address, self._stall_s
+        )
         return _behind(door, handler)
 
 
@@ -128,8 +138,8 @@ def _behind(
     return grpc.stream_stream_rpc_method_handler(door.streaming(handler.stream_stream), *codecs)
 
 
-def _stalled() -> TimedOut:
+def _stalled(stall_s: float) -> TimedOut:
     return TimedOut(
-        f"the reader took nothing for {STALL_S:g} s",
+        f"the reader took nothing for {stall_s:g} s",
         hint="list again and watch from there, and read faster",
     )

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from veapi.clock import Clock
-from veapi.errors import TimedOut, Unavailable
+from veapi.errors import TimedOut
 from veapi.model import Digest
+from vecontroller.store.port import Ambiguous
 
 UNKNOWN_HELD_S = 60.0
 """Longer than a write to the store can be under way."""
@@ -46,7 +47,7 @@ class InFlight:
         self._taken.append(taken)
         try:
             yield
-        except (Unavailable, TimedOut, asyncio.CancelledError):
+        except (Ambiguous, TimedOut, asyncio.CancelledError):
             taken.until = self._clock.boot() + UNKNOWN_HELD_S
             raise
         except BaseException:

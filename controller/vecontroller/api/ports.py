@@ -84,8 +84,11 @@ class Opens(Protocol):
 class Leads(Protocol):
     """The leadership of this controller."""
 
-    epoch: int
-    incarnation: int
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def incarnation(self) -> int: ...
 
 
 class Ids(Protocol):

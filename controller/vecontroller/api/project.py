@@ -1,4 +1,4 @@
-"""The service of projects, and the project that every cluster has."""
+"""The service of projects."""
 # ruff: noqa: N802, ARG002 - names of RPCs; their signatures are gRPC's
 
 from veapi import validate
@@ -6,7 +6,7 @@ from veapi.errors import Conflict
 from veapi.model import Project
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vecontroller.api.describe import Describe
-from vecontroller.api.ports import DEFAULT_PROJECT, ApiDeps
+from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
@@ -26,7 +26,7 @@ class ProjectService(api_pb2_grpc.ProjectServiceServicer):
         if name in self._deps.mirror.view.projects:
             raise _taken(name)
         try:
-            return self._describe.project(await create_project(self._deps, name))
+            return self._describe.project(await _create(self._deps, name))
         except LostRace:
             raise _taken(name) from None
 
@@ -39,7 +39,7 @@ class ProjectService(api_pb2_grpc.ProjectServiceServicer):
         )
 
 
-async def create_project(deps: ApiDeps, name: str) -> Held[Project]:
+async def _create(deps: ApiDeps, name: str) -> Held[Project]:
     """LostRace when there is one of that name."""
     project = Project(name=name, created_at=deps.clock.wall(), op_id=deps.ids.new())
     key = keys.project(name)
@@ -49,15 +49,6 @@ async def create_project(deps: ApiDeps, name: str) -> Held[Project]:
         confirm=(key, project.op_id),
     )
     return Held(value=project, mod_revision=revision, create_revision=revision)
-
-
-async def ensure_default_project(deps: ApiDeps) -> None:
-    """Makes the project `default` where it is missing; for a leader that begins."""
-    if DEFAULT_PROJECT not in deps.mirror.view.projects:
-        try:
-            await create_project(deps, DEFAULT_PROJECT)
-        except LostRace:
-            return  # somebody else made it
 
 
 def _taken(name: str) -> Conflict:
