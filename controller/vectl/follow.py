@@ -1,10 +1,12 @@
 """Waiting until what was asked of VEs is done, by a watch; and showing what happens meanwhile.
 
-`judge` decides from one look at a VE: pure. `follow` reads changes until every target is settled or time is up.
+`judge` decides from one look at a VE: pure. The board holds what is waited for and what was last seen: a change may come
+before the answer to the request that caused it, so both may be told in any order. `follow` reads while requests are
+sent, because a watch that is not read is ended by the controller.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +15,7 @@ from veapi.errors import Conflict, NoHostFits, RemoteFailed, TimedOut, VerackErr
 from vectl.changes import Change, ChangeKind
 
 if TYPE_CHECKING:
-    from veapi.v1.types_pb2 import VE
+    from veapi.v1.types_pb2 import VE, VEStatus
 
 # Reasons of Pending that say: not decided yet.
 _UNDECIDED = ("", "Scheduling")
@@ -97,7 +99,18 @@ def _reached(target: Target, ve: "VE") -> bool:
 
 def _stale(target: Target, ve: "VE") -> bool:
     """The failure is an old one, of before we asked."""
-    return target.before is not None and target.before.status == ve.status
+    return target.before is not None and _failure(target.before.status) == _failure(ve.status)
+
+
+def _failure(status: "VEStatus") -> tuple[str, str, str, int, int]:
+    """What tells two failures apart. Events don't: a watch leaves them out."""
+    return (
+        status.state,
+        status.reason,
+        status.message,
+        status.restarts,
+        status.observed_generation,
+    )
 
 
 def _refused(ve: "VE") -> NoHostFits:
@@ -117,56 +130,94 @@ def _failed(ve: "VE") -> RemoteFailed:
     )
 
 
-async def follow(
-    changes: AsyncIterator[Change],
-    targets: Sequence[Target],
-    progress: Progress,
-    *,
-    timeout_s: float,
-) -> list[Outcome]:
-    """The outcome of each target, in their order. Late ones end as TimedOut; Unavailable passes."""
-    waiting = _Waiting(targets, progress)
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not waiting.over:
-                waiting.see(await anext(changes))
-    except TimeoutError:
-        waiting.give_up(timeout_s)
-    finally:
-        progress.close()
-    return [waiting.settled[target.uid] for target in targets]
+class Board:
+    """What is waited for, how each one ended, and what was last seen of the others."""
 
-
-class _Waiting:
-    """Which targets are settled, and what was last seen of the others."""
-
-    def __init__(self, targets: Sequence[Target], progress: Progress) -> None:
+    def __init__(self, progress: Progress, total: int) -> None:
         self.settled: dict[str, Outcome] = {}
-        self._targets = {target.uid: target for target in targets}
-        self._seen: dict[str, VE] = {}
+        self.news = asyncio.Event()
+        self._targets: dict[str, Target] = {}
+        self._last: dict[str, Change] = {}
         self._progress = progress
-        for target in targets:
-            self.see(Change(ChangeKind.CHANGED, target.asked))
+        self._total = total
 
     @property
     def over(self) -> bool:
+        """All that was added so far is settled."""
         return len(self.settled) == len(self._targets)
 
+    def add(self, target: Target) -> None:
+        self._targets[target.uid] = target
+        self._look(self._last.get(target.uid) or Change(ChangeKind.CHANGED, target.asked))
+
     def see(self, change: Change) -> None:
+        self._last[change.ve.uid] = change
+        self._look(change)
+
+    async def read(self, changes: AsyncIterator[Change]) -> None:
+        async for change in changes:
+            self.see(change)
+
+    def give_up(self, timeout_s: float) -> None:
+        """Whatever is left was too slow."""
+        for uid, target in self._targets.items():
+            if uid not in self.settled:
+                ve = self._last[uid].ve if uid in self._last else target.asked
+                self.settled[uid] = Outcome(target, ve, _late(target, ve, timeout_s))
+
+    def _look(self, change: Change) -> None:
         target = self._targets.get(change.ve.uid)
         if target is None or target.uid in self.settled:
             return
-        self._seen[target.uid] = change.ve
         outcome = _settle(target, change)
         if outcome is not None:
             self.settled[target.uid] = outcome
-        self._progress.show(change.ve, settled=len(self.settled), total=len(self._targets))
+            self.news.set()
+        self._progress.show(change.ve, settled=len(self.settled), total=self._total)
 
-    def give_up(self, timeout_s: float) -> None:
-        for uid, target in self._targets.items():
-            if uid not in self.settled:
-                ve = self._seen[uid]
-                self.settled[uid] = Outcome(target, ve, _late(target, ve, timeout_s))
+
+async def follow(
+    changes: AsyncIterator[Change],
+    requests: Sequence[Awaitable[Target | VerackError]],
+    progress: Progress,
+    *,
+    timeout_s: float,
+) -> list[Outcome | VerackError]:
+    """Sends the requests together, and gives the outcome of each, in their order. Late ones end as TimedOut."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    board = Board(progress, len(requests))
+    reading = asyncio.ensure_future(board.read(changes))
+    reading.add_done_callback(lambda _: board.news.set())
+    try:
+        answers = await asyncio.gather(*(_asked(board, request) for request in requests))
+        async with asyncio.timeout_at(deadline):
+            await _all_settled(board, reading)
+    except TimeoutError:
+        board.give_up(timeout_s)
+    finally:
+        progress.close()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    return [
+        answer if isinstance(answer, VerackError) else board.settled[answer.uid]
+        for answer in answers
+    ]
+
+
+async def _asked(board: Board, request: Awaitable[Target | VerackError]) -> Target | VerackError:
+    answer = await request
+    if isinstance(answer, Target):
+        board.add(answer)
+    return answer
+
+
+async def _all_settled(board: Board, reading: "asyncio.Future[None]") -> None:
+    """Raises what the reading of the watch raised."""
+    while not board.over:
+        board.news.clear()
+        if reading.done():
+            reading.result()
+        await board.news.wait()
 
 
 def _settle(target: Target, change: Change) -> Outcome | None:

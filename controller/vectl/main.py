@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -48,8 +49,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the program."""
-    code = run(sys.argv[1:])
-    _leave(code)
+    _leave(run(sys.argv[1:]))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -113,14 +113,17 @@ def _internal(error: Exception) -> int:
     return VerackError.exit_code
 
 
-def _leave(code: int) -> None:
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        # Whoever read us has gone; the interpreter would complain at its own flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+def _leave(code: int) -> NoReturn:
+    """Ends at once: the interpreter would spend 20 ms on taking grpc apart."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            pass  # whoever read us has what it wanted
+        except OSError as error:
+            code = code or VerackError.exit_code
+            complain(f"can't write the output: {error.strerror}", "is the disk full?")
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Asking for changes of VEs, waiting until they are done, and saying how each one ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,15 +22,20 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: how it is sent, what is waited for, and the word for it when it is done."""
+    """One request: how it is sent, what is waited for (None: what its spec says), and the word for it when it is done."""
 
     name: str
     call: Callable[[], Awaitable["VE"]]
-    goal: Goal
+    goal: Goal | None
     done: str | Callable[[], str]
 
     def word(self) -> str:
         return self.done if isinstance(self.done, str) else self.done()
+
+    def goal_of(self, ve: "VE") -> Goal:
+        if self.goal is not None:
+            return self.goal
+        return Goal.STOPPED if ve.spec.run == "stopped" else Goal.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,51 +50,42 @@ class Waiting:
 
 async def carry_out(client: "Client", session: Session, asks: Sequence[Ask], how: Waiting) -> None:
     """Sends the requests together, waits for all. Prints each ending; Ended with the code of the first failure."""
+    turn = asyncio.Semaphore(_AT_ONCE)
     if how.detach:
         session.stands = _stands(asks)
-        answers = await _send(asks)
+        answers = await asyncio.gather(*(_send(ask, {}, turn) for ask in asks))
         _say([_detached(ask, answer) for ask, answer in zip(asks, answers, strict=True)])
         return
-    names = [ask.name for ask in asks]
-    async with client.watch(names=names, all_projects=how.all_projects) as watch:
+    async with client.watch(
+        names=[ask.name for ask in asks], all_projects=how.all_projects
+    ) as watch:
         before = {} if how.fresh else await watch.snapshot()
         session.stands = _stands(asks)
-        answers = await _send(asks)
-        targets = [
-            Target(answer, ask.goal, before.get(answer.uid))
-            for ask, answer in zip(asks, answers, strict=True)
-            if not isinstance(answer, VerackError)
-        ]
-        outcomes = await follow(aiter(watch), targets, progress(), timeout_s=how.timeout_s)
-    ended = {outcome.target.uid: outcome for outcome in outcomes}
-    _say(
-        [
-            answer if isinstance(answer, VerackError) else _ending(ask, ended[answer.uid])
-            for ask, answer in zip(asks, answers, strict=True)
-        ],
-    )
+        requests = [_send(ask, before, turn) for ask in asks]
+        outcomes = await follow(aiter(watch), requests, progress(), timeout_s=how.timeout_s)
+    _say([_ending(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)])
 
 
-async def _send(asks: Sequence[Ask]) -> list["VE | VerackError"]:
-    turn = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(ask: Ask) -> "VE | VerackError":
-        async with turn:
-            try:
-                return await ask.call()
-            except VerackError as error:
-                return error
-
-    return list(await asyncio.gather(*(one(ask) for ask in asks)))
+async def _send(
+    ask: Ask, before: "Mapping[str, VE]", turn: asyncio.Semaphore
+) -> Target | VerackError:
+    async with turn:
+        try:
+            answer = await ask.call()
+        except VerackError as error:
+            return error
+    return Target(answer, ask.goal_of(answer), before.get(answer.uid))
 
 
-def _detached(ask: Ask, answer: "VE | VerackError") -> str | VerackError:
+def _detached(ask: Ask, answer: Target | VerackError) -> str | VerackError:
     if isinstance(answer, VerackError):
         return answer
     return f"ve/{answer.name} will be {ask.word()}"
 
 
-def _ending(ask: Ask, outcome: Outcome) -> str | VerackError:
+def _ending(ask: Ask, outcome: Outcome | VerackError) -> str | VerackError:
+    if isinstance(outcome, VerackError):
+        return outcome
     if outcome.error is not None:
         return outcome.error
     if outcome.target.goal is Goal.GONE:

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+import grpc
 import grpc.aio
 
-from veapi.errors import RemoteFailed, by_kind
+from veapi.errors import RemoteFailed, TimedOut, Unavailable, VerackError, by_kind
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vectl.context import Context
 from vectl.wire import failure
@@ -66,6 +67,13 @@ class ExecStream:
                 yield self._read(frame)
         except grpc.aio.AioRpcError as error:
             raise failure(error, self._context) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RemoteFailed(
+                "left the command alone", hint="it may still run: look with `vectl exec`"
+            ) from None
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -135,12 +143,19 @@ async def upload(
         await _raise_source(sending)
         if isinstance(error, asyncio.CancelledError):
             raise
-        raise failure(error, context) from None
+        raise _late(start.name, failure(error, context), error) from None
     finally:
         sending.cancel()
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     raise RemoteFailed("the controller ended the import without an image", hint="import it again")
+
+
+def _late(name: str, meant: VerackError, error: grpc.aio.AioRpcError) -> VerackError:
+    """Our own deadline is a timeout here; elsewhere it says that the controller is silent."""
+    if isinstance(meant, Unavailable) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut(f"image {name}: not imported in time", hint="give a longer --timeout")
+    return meant
 
 
 async def _raise_source(sending: "asyncio.Task[None]") -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import signal
 import sys
 import termios
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
+STDIN = 0
 _CHUNK_BYTES = 32 << 10
 
 
@@ -26,13 +26,16 @@ def raw(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def size(descriptor: int) -> tuple[int, int]:
-    """Columns and rows; 80 and 24 when there is no terminal."""
-    try:
-        found = os.get_terminal_size(descriptor)
-    except OSError:
-        return 80, 24
-    return (found.columns or 80), (found.lines or 24)
+def size() -> tuple[int, int]:
+    """Columns and rows of the terminal at stdin, stdout or stderr; 80 and 24 when there is none."""
+    for descriptor in (STDIN, 1, 2):
+        try:
+            found = os.get_terminal_size(descriptor)
+        except OSError:
+            continue
+        if found.columns and found.lines:
+            return found.columns, found.lines
+    return 80, 24
 
 
 @contextmanager
@@ -44,8 +47,6 @@ def on_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(number)
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
 
 
 async def chunks(descriptor: int) -> AsyncIterator[bytes]:
@@ -70,7 +71,7 @@ async def _readable(descriptor: int) -> None:
     ready = loop.create_future()
     try:
         loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
-    except PermissionError:
+    except OSError:
         await asyncio.sleep(0)
         return
     try:

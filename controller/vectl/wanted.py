@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A VE to be. What is left empty or 0 is the controller's to fill in; an empty project is the context's."""
+    """A VE to be. What is left empty or 0 is a default of a new VE, and kept of one that is there; an empty project is the context's."""
 
     name: str
     image: str
@@ -16,7 +16,7 @@ class Wanted:
     memory_bytes: int = 0
     disk_bytes: int = 0
     pids: int = 0
-    run: str = "running"
+    run: str = ""
     ip: str = ""
     host: str = ""
     on_host_loss: str = ""

@@ -41,8 +41,13 @@ async def unary(
 
 def failure(error: grpc.aio.AioRpcError, context: Context) -> VerackError:
     """What the server meant, or what happened on the way there."""
-    said_by_server = any(key == "verack-kind" for key, _ in error.trailing_metadata() or ())
-    if said_by_server:
+    told = dict(error.trailing_metadata() or ())
+    if "verack-leader" in told:
+        return Unavailable(
+            f"the controller at {context.endpoint} does not lead",
+            hint=f"ask the one that does: --endpoint {told['verack-leader']!s}",
+        )
+    if "verack-kind" in told:
         return from_rpc(error)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:

@@ -1,3 +1,4 @@
+# ruff: noqa: N802  # methods are named as the RPCs are
 """The controller's API over a dict, for tests of its clients: real gRPC and mTLS on loopback, no store and no hosts.
 
 What a VE does is told by its image:
@@ -9,7 +10,6 @@ Commands that exec knows are in `_Command`.
 """
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+
+from kit.certs import issue, make_ca
 from veapi import selector
 from veapi.channel import SERVER_OPTIONS, Identity, caller, server_credentials
 from veapi.errors import Conflict, Denied, InvalidInput, NotFound, VerackError
 from veapi.rpc import abort
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
-
-from kit.certs import issue, make_ca
 
 CLUSTER = "rack"
 IMAGES = ("ok", "slow", "huge", "broken")
@@ -38,6 +38,13 @@ def stamp() -> Any:
     found = types_pb2.Event().time
     found.GetCurrentTime()
     return found
+
+
+def told(kind: Any, ve: types_pb2.VE, revision: int) -> api_pb2.VEChange:
+    """As a watch tells it: without events."""
+    change = api_pb2.VEChange(kind=kind, ve=ve, revision=revision)
+    del change.ve.status.events[:]
+    return change
 
 
 @dataclass
@@ -92,9 +99,7 @@ class FakeCluster:
     def tell(self, kind: Any, ve: types_pb2.VE) -> None:
         self.revision += 1
         for queue in self.watchers.values():
-            change = api_pb2.VEChange(kind=kind, revision=self.revision)
-            change.ve.CopyFrom(ve)
-            queue.put_nowait(change)
+            queue.put_nowait(told(kind, ve, self.revision))
 
     def state(self, ve: types_pb2.VE, state: str, **fields: Any) -> None:
         """Moves a VE to a state, with an event of it."""
@@ -213,13 +218,15 @@ class VEs(api_pb2_grpc.VEServiceServicer):
             await abort(context, error)
         return api_pb2.ListVEsResponse(ves=ves, revision=self.cluster.revision)
 
-    async def Watch(self, request: Any, context: Any) -> Any:
+    async def Watch(  # type: ignore[override]  # writes by its context
+        self, request: Any, context: Any
+    ) -> None:
         self.cluster.calls.append("Watch")
         queue: asyncio.Queue[api_pb2.VEChange] = asyncio.Queue()
         self.cluster.watchers[id(queue)] = queue
         try:
             for ve in self._chosen(request):
-                await context.write(api_pb2.VEChange(kind=ADDED, ve=ve))
+                await context.write(told(ADDED, ve, self.cluster.revision))
             await context.write(api_pb2.VEChange(kind=SYNCED, revision=self.cluster.revision))
             while True:
                 change = await queue.get()
@@ -292,7 +299,9 @@ class VEs(api_pb2_grpc.VEServiceServicer):
         if self.cluster.ves.pop(ve.uid, None) is not None:
             self.cluster.tell(DELETED, ve)
 
-    async def Exec(self, request_iterator: Any, context: Any) -> Any:
+    async def Exec(  # type: ignore[override]  # writes by its context
+        self, request_iterator: Any, context: Any
+    ) -> None:
         self.cluster.calls.append("Exec")
         first = await anext(aiter(request_iterator))
         ve = await self._found(first.start.ve, context)
@@ -404,6 +413,7 @@ class Hosts(api_pb2_grpc.HostServiceServicer):
             if host.name == request.name:
                 return host
         await abort(context, NotFound(f"there is no host {request.name}", hint="`vectl host list`"))
+        return None
 
     async def List(self, request: Any, context: Any) -> Any:
         self.cluster.calls.append("ListHosts")
@@ -455,9 +465,7 @@ class Images(api_pb2_grpc.ImageServiceServicer):
 
 
 def _progress(step: str, **fields: int) -> api_pb2.ImportImageResponse:
-    return api_pb2.ImportImageResponse(
-        progress=api_pb2.ImportProgress(step=step, **fields)  # type: ignore[arg-type]
-    )
+    return api_pb2.ImportImageResponse(progress=api_pb2.ImportProgress(step=step, **fields))
 
 
 class Projects(api_pb2_grpc.ProjectServiceServicer):
@@ -525,7 +533,3 @@ def add(server: Any, cluster: FakeCluster) -> None:
     api_pb2_grpc.add_ImageServiceServicer_to_server(Images(cluster), server)
     api_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(cluster), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
-
-
-def now() -> float:
-    return time.time()

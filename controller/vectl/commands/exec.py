@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -58,6 +59,7 @@ class _Exec:
         self._name = name
         self._command = command
         self._tasks: set[asyncio.Task[object]] = set()
+        self._interrupted = False
 
     async def run(self, *, interactive: bool, tty: bool) -> int:
         """Its exit code. Raises veapi.errors when it could not be run."""
@@ -71,18 +73,25 @@ class _Exec:
                 self._resize(stack, stream)
             if interactive:
                 if tty:
-                    stack.enter_context(terminal.raw(sys.stdin.fileno()))
+                    stack.enter_context(terminal.raw(terminal.STDIN))
                 self._start(_feed(stream))
             return await _drain(stream)
 
     def _forward(self, stack: ExitStack, stream: "ExecStream") -> None:
+        """Signals go to the command; a second Ctrl-C leaves it alone with what it does."""
         for number in _FORWARDED:
-            send = lambda number=number: self._start(stream.signal(number))  # noqa: E731
-            stack.enter_context(terminal.on_signal(number, send))
+            stack.enter_context(terminal.on_signal(number, partial(self._signal, stream, number)))
+
+    def _signal(self, stream: "ExecStream", number: int) -> None:
+        if number == signal.SIGINT and self._interrupted:
+            stream.cancel()
+            return
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        self._start(stream.signal(number))
 
     def _resize(self, stack: ExitStack, stream: "ExecStream") -> None:
         def send() -> None:
-            self._start(stream.resize(*terminal.size(sys.stdin.fileno())))
+            self._start(stream.resize(*terminal.size()))
 
         stack.enter_context(terminal.on_signal(signal.SIGWINCH, send))
 
@@ -99,14 +108,15 @@ class _Exec:
 
 def _window() -> tuple[str, int, int]:
     """TERM, columns, rows."""
-    columns, rows = terminal.size(sys.stdin.fileno())
+    columns, rows = terminal.size()
     return os.environ.get("TERM", "xterm"), columns, rows
 
 
 async def _feed(stream: "ExecStream") -> None:
-    async for data in terminal.chunks(sys.stdin.fileno()):
-        if not await stream.write(data):
-            return
+    if sys.stdin is not None:  # it may be closed
+        async for data in terminal.chunks(terminal.STDIN):
+            if not await stream.write(data):
+                return
     await stream.close_stdin()
 
 

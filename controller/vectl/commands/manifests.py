@@ -9,7 +9,6 @@ import click
 
 from veapi.errors import VerackError
 from vectl import manifest, options
-from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain, one_line
@@ -55,9 +54,8 @@ class _Apply:
         self._outcome = _UNCHANGED
 
     def ask(self) -> Ask:
-        goal = Goal.STOPPED if self._wanted.run == "stopped" else Goal.RUNNING
         return Ask(
-            self._wanted.name, self._call, goal, lambda: _WORDS.get(self._outcome, "applied")
+            self._wanted.name, self._call, None, lambda: _WORDS.get(self._outcome, "applied")
         )
 
     async def _call(self) -> "VE":
