@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,8 @@ class Rack:
 
     def http(self, url: str) -> str:
         """GET from inside the switch's namespace."""
-        return self.run_in("switch", "busybox", "wget", "-q", "-T", "5", "-O", "-", url)
+        get = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
+        return self.run_in("switch", sys.executable, "-c", get, url)
 
     def kill(self, daemon: str) -> None:
         daemons.end(self.plan, daemon, signal.SIGKILL)

@@ -36,7 +36,7 @@ class RackPlan:
     ids_per_host: int = 65_536 * 1_000
     cpu: float = 4
     memory: str = "6G"
-    pool_size: str = "8G"
+    pool_size: str = "40G"
     runtime: str = "lxc"
     bin: Path = field(default=REPOSITORY / ".venv/bin")
 
