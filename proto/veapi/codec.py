@@ -11,7 +11,7 @@ def to_timestamp(seconds: float | None) -> Timestamp | None:
     if seconds is None:
         return None
     stamp = Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1_000_000) * 1_000)
+    stamp.FromNanoseconds(round(seconds * 1_000_000) * 1_000)
     return stamp
 
 
