@@ -8,8 +8,6 @@ a beat that *began* after the given moment has succeeded.
 """
 
 import asyncio
-import heapq
-import itertools
 from dataclasses import dataclass
 
 import structlog
@@ -49,8 +47,7 @@ class Leadership:
         self._store = store
         self._clock = clock
         self._confirmed = float("-inf")
-        self._waiters: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiters: dict[asyncio.Future[None], float] = {}
 
     @property
     def guard(self) -> Guard:
@@ -71,8 +68,11 @@ class Leadership:
         if self._confirmed > boot_time:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (boot_time, next(self._numbers), future))
-        await future
+        self._waiters[future] = boot_time
+        try:
+            await future
+        finally:
+            self._waiters.pop(future, None)
 
     def depose(self) -> None:
         """Ends the term: another leads, as the store says."""
@@ -80,10 +80,9 @@ class Leadership:
             return
         log.warning("leadership lost", epoch=self.epoch, name=self.record.name)
         self.lost.set()
-        for _, _, future in self._waiters:
+        for future in self._waiters:
             if not future.done():
                 future.set_exception(_not_leader())
-        self._waiters.clear()
 
     async def beat(self) -> None:
         """Writes one beat. What it says about the term is noted here; errors of the store are not raised."""
@@ -119,9 +118,8 @@ class Leadership:
     def _confirm(self, began: float, revision: int) -> None:
         self._revision = revision
         self._confirmed = began
-        while self._waiters and self._waiters[0][0] < began:
-            _, _, future = heapq.heappop(self._waiters)
-            if not future.done():
+        for future, boot_time in self._waiters.items():
+            if boot_time < began and not future.done():
                 future.set_result(None)
 
     async def keep_beating(self) -> None:

@@ -6,8 +6,6 @@ list is compared with the view once a minute as well: a difference is an alarm, 
 """
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -17,8 +15,7 @@ from veapi.clock import Clock
 from veapi.errors import TimedOut, Unavailable
 from vecontroller import fold
 from vecontroller.store.keys import ROOT
-from vecontroller.store.port import Batch, Compacted, Snapshot, Store, StoreItem
-from vecontroller.store.watch import Regressed
+from vecontroller.store.port import Batch, Compacted, Regressed, Snapshot, Store, StoreItem
 from vecontroller.topic import Topic
 from vecontroller.view import Changed, View
 
@@ -44,8 +41,7 @@ class Mirror:
         """Every key that was seen, with its mod-revision."""
         self._touched: set[str] | None = None
         """Keys that changed since the running audit began."""
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiters: dict[asyncio.Future[None], int] = {}
 
     async def start(self) -> None:
         """Lists everything once. Unavailable when the store can't be reached."""
@@ -62,7 +58,7 @@ class Mirror:
         if self.view.revision >= revision:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (revision, next(self._numbers), future))
+        self._waiters[future] = revision
         try:
             async with asyncio.timeout(timeout_s):
                 await future
@@ -72,6 +68,8 @@ class Mirror:
                 f"{revision} did not come within {timeout_s:g} s",
                 hint="etcd is slow or the controller overloaded; look again in a moment",
             ) from None
+        finally:
+            self._waiters.pop(future, None)
 
     async def _follow(self) -> NoReturn:
         while True:
@@ -169,7 +167,6 @@ class Mirror:
         self._topic.publish(changed)
 
     def _wake(self) -> None:
-        while self._waiters and self._waiters[0][0] <= self.view.revision:
-            _, _, future = heapq.heappop(self._waiters)
-            if not future.done():
+        for future, revision in self._waiters.items():
+            if revision <= self.view.revision and not future.done():
                 future.set_result(None)

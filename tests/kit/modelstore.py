@@ -25,13 +25,13 @@ from vecontroller.store.port import (
     Compacted,
     Guard,
     Put,
+    Regressed,
     Snapshot,
     StoreEvent,
     StoreItem,
     Transacted,
     Write,
 )
-from vecontroller.store.watch import Regressed
 
 
 class Fail(Enum):

@@ -170,7 +170,19 @@ async def test_a_thousand_heartbeats_are_confirmed_by_one_beat(pair) -> None:
     await clock.advance(0.5)
     await asyncio.gather(*waiting)
     assert one.store.writes == before + 1
-    assert one.term._waiters == []
+    assert not one.term._waiters
+
+
+async def test_who_gives_up_waiting_is_forgotten_while_the_store_is_away(pair) -> None:
+    one, _, clock = pair
+    one.stand()
+    await clock.advance(0.2)
+    one.store.away = True
+    waiting = asyncio.create_task(one.term.confirmed_after(clock.boot()))
+    await clock.settle()
+    waiting.cancel()
+    await clock.settle()
+    assert not one.term._waiters
 
 
 @pytest.mark.parametrize("how", [Fail.APPLIED, Fail.LOST])

@@ -5,8 +5,7 @@ import pytest
 from kit.modelstore import Fail, ModelStore
 from kit.storecontract import PROMISES, ROOT, put
 from veapi.errors import Unavailable
-from vecontroller.store.port import Ambiguous, Guard, Put
-from vecontroller.store.watch import Regressed
+from vecontroller.store.port import Ambiguous, Guard, Put, Regressed
 
 WRITE = [Put(key=ROOT + "a", value=b"1")]
 

@@ -1,7 +1,7 @@
 """Keys and values of the store: they come back as they went, and what is not ours is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kit.world import DIGEST, make_facts, make_placement, make_ve
@@ -122,6 +122,7 @@ facts = st.builds(
 
 
 @given(ves)
+@example(make_ve(created_at=16.128849))
 def test_a_ve_comes_back_as_it_went(ve: VE) -> None:
     data = values.encode_ve(ve)
     assert values.decode_ve(data) == ve

@@ -21,6 +21,9 @@ from veapi.channel import CLIENT_OPTIONS, Identity, Options
 from veapi.errors import VerackError
 from veapi.etcd import rpc_pb2, rpc_pb2_grpc
 
+RpcError = grpc.aio.AioRpcError
+WatchCall = grpc.aio.StreamStreamCall[rpc_pb2.WatchRequest, rpc_pb2.WatchResponse]
+
 log = structlog.get_logger()
 RECEIVE_LIMIT_BYTES = 256 << 20
 """Of one message. etcd sends a revision whole: a transaction's events come in one."""
@@ -45,6 +48,8 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
     REFUSED = "refused"
     COMPACTED = "compacted"
+    TOO_LARGE = "too large"
+    """The answer was larger than we take; of a write nothing is known."""
 
 
 _NEVER_SENT = ("failed to connect", "connection refused", "no leader")
@@ -58,7 +63,7 @@ _REFUSALS = (
 )
 
 
-def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
+def outcome_of(error: RpcError) -> Outcome:
     """Sorts an error; whatever is not known to be harmless is UNKNOWN."""
     words = (error.details() or "").lower()
     match error.code():
@@ -68,13 +73,15 @@ def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
             return Outcome.NOT_APPLIED
         case grpc.StatusCode.RESOURCE_EXHAUSTED if any(phrase in words for phrase in _FULL):
             return Outcome.NOT_APPLIED
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Outcome.TOO_LARGE
         case code if code in _REFUSALS:
             return Outcome.REFUSED
         case _:
             return Outcome.UNKNOWN
 
 
-def words_of(error: grpc.aio.AioRpcError) -> str:
+def words_of(error: RpcError) -> str:
     return f"{error.code().name}: {error.details() or 'no details'}"
 
 

@@ -7,7 +7,6 @@ resumes from what it delivered. Watches are in `store.watch`.
 
 from collections.abc import AsyncIterator, Sequence
 
-import grpc.aio
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
@@ -20,7 +19,14 @@ from veapi.channel import Identity
 from veapi.errors import InvalidInput, RemoteFailed, Unavailable
 from veapi.etcd import kv_pb2, rpc_pb2
 from vecontroller.store import limits
-from vecontroller.store.endpoints import METADATA, Endpoints, Outcome, outcome_of, words_of
+from vecontroller.store.endpoints import (
+    METADATA,
+    Endpoints,
+    Outcome,
+    RpcError,
+    outcome_of,
+    words_of,
+)
 from vecontroller.store.port import (
     Ambiguous,
     Batch,
@@ -110,7 +116,7 @@ class EtcdStore:
         await self._endpoints.aclose()
 
     async def _list_once(self, prefix: str) -> Snapshot:
-        key, end = prefix.encode(), prefix_end(prefix)
+        key, end = prefix.encode() or b"\0", prefix_end(prefix)
         items: list[StoreItem] = []
         revision = 0
         while True:
@@ -138,7 +144,7 @@ class EtcdStore:
         endpoint = self._endpoints.current
         try:
             answer = await endpoint.kv.Range(request, timeout=TRY_TIMEOUT_S, metadata=METADATA)
-        except grpc.aio.AioRpcError as error:
+        except RpcError as error:
             match outcome_of(error):
                 case Outcome.COMPACTED:
                     raise Compacted(f"the store answers {words_of(error)}") from None
@@ -154,7 +160,7 @@ class EtcdStore:
         endpoint = self._endpoints.current
         try:
             answer = await endpoint.kv.Txn(request, timeout=TRY_TIMEOUT_S, metadata=METADATA)
-        except grpc.aio.AioRpcError as error:
+        except RpcError as error:
             match outcome_of(error):
                 case Outcome.REFUSED:
                     raise _refusal(error) from None
@@ -225,7 +231,7 @@ def _found(responses: Sequence[rpc_pb2.ResponseOp]) -> tuple[StoreItem, ...]:
     return tuple(item_of(kv) for response in responses for kv in response.response_range.kvs)
 
 
-def _unavailable(target: str, error: grpc.aio.AioRpcError) -> Unavailable:
+def _unavailable(target: str, error: RpcError) -> Unavailable:
     words = words_of(error)
     if "database space exceeded" in words:
         hint = "etcd's disk quota is used up: compact, defragment, disarm the alarm (etcdctl)"
@@ -234,7 +240,7 @@ def _unavailable(target: str, error: grpc.aio.AioRpcError) -> Unavailable:
     return Unavailable(f"etcd at {target} is not available: {words}", hint=hint)
 
 
-def _refusal(error: grpc.aio.AioRpcError) -> InvalidInput | RemoteFailed:
+def _refusal(error: RpcError) -> InvalidInput | RemoteFailed:
     words = words_of(error)
     if "too large" in words:
         return InvalidInput(f"etcd refused the request: {words}", hint="ask for less at once")

@@ -19,6 +19,14 @@ class Compacted(VerackError):
     kind = "compacted"
 
 
+class TooFarBehind(Compacted):
+    """So much was missed that a list is faster: list again and diff."""
+
+
+class Regressed(Compacted):
+    """The store is below what it had delivered (it was restored): list again, and trust no mod-revision."""
+
+
 class Ambiguous(Unavailable):
     """A write may or may not have been applied. Read back and decide by the op_id in the value; never retry blindly."""
 

@@ -13,26 +13,30 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-import grpc
-import grpc.aio
 import structlog
 
 from veapi.errors import Unavailable
 from veapi.etcd import kv_pb2, rpc_pb2
-from vecontroller.store.endpoints import METADATA, Endpoint, Endpoints, words_of
-from vecontroller.store.port import Batch, Compacted, StoreEvent, StoreItem
+from vecontroller.store.endpoints import (
+    METADATA,
+    Endpoint,
+    Endpoints,
+    Outcome,
+    RpcError,
+    WatchCall,
+    outcome_of,
+    words_of,
+)
+from vecontroller.store.port import (
+    Batch,
+    Compacted,
+    Regressed,
+    StoreEvent,
+    StoreItem,
+    TooFarBehind,
+)
 
 log = structlog.get_logger()
-
-Call = grpc.aio.StreamStreamCall[rpc_pb2.WatchRequest, rpc_pb2.WatchResponse]
-
-
-class TooFarBehind(Compacted):
-    """So much was missed that a list is faster: list again and diff."""
-
-
-class Regressed(Compacted):
-    """The store's revision is below what it had delivered (it was restored): list again, and trust no revision."""
 
 
 class _Cut(Exception):
@@ -86,7 +90,7 @@ class EtcdWatch:
 
     async def _stream(self, endpoint: Endpoint, wanted: int) -> AsyncIterator[Batch]:
         """The events of one connection, from the revision `wanted` on. Raises _Cut at its end."""
-        call: Call = endpoint.watch.Watch(metadata=METADATA)
+        call: WatchCall = endpoint.watch.Watch(metadata=METADATA)
         try:
             await self._create(call, wanted)
             while True:
@@ -96,14 +100,14 @@ class EtcdWatch:
                 if events:
                     wanted = events[-1].kv.mod_revision + 1
                     yield Batch(revision=wanted - 1, events=tuple(map(_event, events)))
-        except grpc.aio.AioRpcError as error:
+        except RpcError as error:
             raise _broken(error) from None
         except asyncio.InvalidStateError:  # a write to a call that ended meanwhile
             raise _Cut("the stream ended") from None
         finally:
             call.cancel()
 
-    async def _create(self, call: Call, wanted: int) -> None:
+    async def _create(self, call: WatchCall, wanted: int) -> None:
         request = rpc_pb2.WatchCreateRequest(
             key=self._prefix,
             range_end=self._prefix[:-1] + bytes([self._prefix[-1] + 1]),
@@ -112,14 +116,14 @@ class EtcdWatch:
         )
         await self._send(call, rpc_pb2.WatchRequest(create_request=request))
 
-    async def _send(self, call: Call, request: rpc_pb2.WatchRequest) -> None:
+    async def _send(self, call: WatchCall, request: rpc_pb2.WatchRequest) -> None:
         try:
             async with asyncio.timeout(self._timing.idle_s):
                 await call.write(request)
         except TimeoutError:
             raise _Cut("nothing can be sent") from None
 
-    async def _next(self, call: Call) -> rpc_pb2.WatchResponse:
+    async def _next(self, call: WatchCall) -> rpc_pb2.WatchResponse:
         """The next response; _Cut when there is none, not even to a request for progress."""
         reading = asyncio.ensure_future(call.read())
         try:
@@ -163,8 +167,8 @@ class EtcdWatch:
             raise _Cut(error.message) from None
 
 
-def _broken(error: grpc.aio.AioRpcError) -> Exception:
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+def _broken(error: RpcError) -> Exception:
+    if outcome_of(error) is Outcome.TOO_LARGE:
         return TooFarBehind(f"the events are too large: {words_of(error)}")
     return _Cut(words_of(error))
 
