@@ -212,7 +212,9 @@ async def fetch_image(
                 f"host {peer} sent nothing for {STALL_S:g} s", hint="it is tried again"
             ) from None
         except grpc.aio.AioRpcError as error:
-            raise rpc.from_rpc(error) from None
+            refusal = rpc.from_rpc(error)
+            refusal.hint = refusal.hint or f"it is tried again; see the agent's log on host {peer}"
+            raise refusal from None
         finally:
             call.cancel()
 
