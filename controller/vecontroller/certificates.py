@@ -40,7 +40,10 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def ca_certificate(key: ec.EllipticCurvePrivateKey, cluster: str) -> x509.Certificate:
+def ca_certificate(
+    key: ec.EllipticCurvePrivateKey, cluster: str, *, now_s: float
+) -> x509.Certificate:
+    """`now_s` in Unix seconds."""
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, _CA_ORGANIZATION),
@@ -49,7 +52,7 @@ def ca_certificate(key: ec.EllipticCurvePrivateKey, cluster: str) -> x509.Certif
     )
     usage = _key_usage(certificates=True)
     own_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(now_s, UTC)
     return (
         _builder(subject, subject, key.public_key(), now, now + timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -63,11 +66,12 @@ def ca_certificate(key: ec.EllipticCurvePrivateKey, cluster: str) -> x509.Certif
 
 
 def leaf_certificate(
-    authority: Authority, key: ec.EllipticCurvePrivateKey, leaf: Leaf
+    authority: Authority, key: ec.EllipticCurvePrivateKey, leaf: Leaf, *, now_s: float
 ) -> x509.Certificate:
+    """`now_s` in Unix seconds. It ends with its CA at the latest."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name)])
     issuer = authority.certificate
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(now_s, UTC)
     until = min(now + timedelta(days=leaf.days), issuer.not_valid_after_utc)
     issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (

@@ -9,13 +9,13 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
 from veapi import validate
 from veapi.channel import Identity, Role, controller_name, host_name, parse_name, user_name
+from veapi.clock import Clock, SystemClock
 from veapi.errors import Conflict, InvalidInput, NotFound
 from vecontroller import pem
 from vecontroller.certificates import (
@@ -31,7 +31,8 @@ from vecontroller.certificates import (
 
 LEAF_DAYS = 365
 MAX_LEAF_DAYS = CA_DAYS
-RENEW_BEFORE = timedelta(days=30)
+RENEW_BEFORE_S = 30 * 86_400
+_CLOCK = SystemClock()
 _ETCD_CLUSTER = "etcd"
 _DNS = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
 _USAGES: dict[Role, tuple[x509.ObjectIdentifier, ...]] = {
@@ -52,7 +53,7 @@ class EtcdIdentity:
     client_key: Path
 
 
-def create_ca(directory: Path, cluster: str) -> tuple[Path, Path]:
+def create_ca(directory: Path, cluster: str, *, clock: Clock = _CLOCK) -> tuple[Path, Path]:
     """Makes `ca.crt` and `ca.key` for a new cluster. Conflict when there is a CA already.
 
     A `ca.key` that an interrupted call left without its certificate is used.
@@ -65,7 +66,7 @@ def create_ca(directory: Path, cluster: str) -> tuple[Path, Path]:
             raise pem.exists_already(cert_path)
         if not key_path.exists():
             pem.write_new(key_path, pem.key_pem(new_key()), pem.PRIVATE)
-    certificate = ca_certificate(pem.load_key(key_path), cluster)
+    certificate = ca_certificate(pem.load_key(key_path), cluster, now_s=clock.wall())
     pem.write_new(cert_path, pem.cert_pem(certificate), pem.PUBLIC)
     return cert_path, key_path
 
@@ -78,6 +79,7 @@ def issue(
     *,
     addresses: Iterable[str] = (),
     days: int = LEAF_DAYS,
+    clock: Clock = _CLOCK,
 ) -> Identity:
     """Writes `ca.crt`, `tls.crt` and `tls.key` for the role to `out`, replacing those of an earlier call.
 
@@ -96,11 +98,11 @@ def issue(
         pem.make_directory(out)
         _refuse_other_ca(identity.ca, authority)
     pem.write(identity.ca, pem.cert_pem(authority.certificate), pem.PUBLIC)
-    _write_pair(authority, leaf, identity.cert, identity.key)
+    _write_pair(authority, leaf, identity.cert, identity.key, now_s=clock.wall())
     return identity
 
 
-def make_etcd_identity(directory: Path) -> EtcdIdentity:
+def make_etcd_identity(directory: Path, *, clock: Clock = _CLOCK) -> EtcdIdentity:
     """The embedded etcd's CA, server and client pair; what exists is kept until 30 days before its end."""
     identity = EtcdIdentity(
         ca=directory / "ca.crt",
@@ -110,15 +112,19 @@ def make_etcd_identity(directory: Path) -> EtcdIdentity:
         client_key=directory / "client.key",
     )
     if not identity.ca.exists():
-        create_ca(directory, _ETCD_CLUSTER)
+        create_ca(directory, _ETCD_CLUSTER, clock=clock)
     authority = _load_authority(directory)
     loopback = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
     names = (x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback))
     # etcd's own gateway dials etcd with the server's certificate.
     server = Leaf("etcd", names, (SERVER, CLIENT), CA_DAYS)
     client = Leaf("controller", (x509.DNSName("controller"),), (CLIENT,), CA_DAYS)
-    _keep_pair(authority, server, identity.server_cert, identity.server_key)
-    _keep_pair(authority, client, identity.client_cert, identity.client_key)
+    for leaf, cert, key in (
+        (server, identity.server_cert, identity.server_key),
+        (client, identity.client_cert, identity.client_key),
+    ):
+        if not _serves(authority, cert, key, now_s=clock.wall()):
+            _write_pair(authority, leaf, cert, key, now_s=clock.wall())
     return identity
 
 
@@ -175,24 +181,21 @@ def _refuse_other_ca(path: Path, authority: Authority) -> None:
         )
 
 
-def _keep_pair(authority: Authority, leaf: Leaf, cert_path: Path, key_path: Path) -> None:
-    if not _serves(authority, cert_path, key_path):
-        _write_pair(authority, leaf, cert_path, key_path)
-
-
-def _serves(authority: Authority, cert_path: Path, key_path: Path) -> bool:
+def _serves(authority: Authority, cert_path: Path, key_path: Path, *, now_s: float) -> bool:
     """Whether both are there, belong together and to the CA, and are not about to end."""
     try:
         certificate, key = pem.load_cert(cert_path), pem.load_key(key_path)
         certificate.verify_directly_issued_by(authority.certificate)
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made anew
         return False
-    ends_late = certificate.not_valid_after_utc - datetime.now(UTC) > RENEW_BEFORE
-    return ends_late and certificate.public_key() == key.public_key()
+    left_s = certificate.not_valid_after_utc.timestamp() - now_s
+    return left_s > RENEW_BEFORE_S and certificate.public_key() == key.public_key()
 
 
-def _write_pair(authority: Authority, leaf: Leaf, cert_path: Path, key_path: Path) -> None:
+def _write_pair(
+    authority: Authority, leaf: Leaf, cert_path: Path, key_path: Path, *, now_s: float
+) -> None:
     key = new_key()
-    certificate = leaf_certificate(authority, key, leaf)
+    certificate = leaf_certificate(authority, key, leaf, now_s=now_s)
     pem.write(key_path, pem.key_pem(key), pem.PRIVATE)
     pem.write(cert_path, pem.cert_pem(certificate), pem.PUBLIC)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
+from kit.manualclock import ManualClock
 from veapi.channel import Role
 from veapi.errors import Conflict, InvalidInput, NotFound
 from vecontroller import pem
@@ -203,6 +204,19 @@ def test_the_identity_of_etcd_is_kept(tmp_path: Path) -> None:
     assert make_etcd_identity(tmp_path / "etcd") == first
     assert {path: path.read_bytes() for path in (tmp_path / "etcd").iterdir()} == contents
     assert dns_names(first.server_cert) == ["localhost"]
+
+
+def test_the_identity_of_etcd_is_renewed_before_it_ends(tmp_path: Path) -> None:
+    clock = ManualClock()
+    first = make_etcd_identity(tmp_path, clock=clock)
+    ends = pem.load_cert(first.server_cert).not_valid_after_utc.timestamp()
+    before = first.server_cert.read_bytes()
+    clock.jump(ends - clock.wall() - 31 * 86_400)
+    make_etcd_identity(tmp_path, clock=clock)
+    assert first.server_cert.read_bytes() == before
+    clock.jump(2 * 86_400)
+    make_etcd_identity(tmp_path, clock=clock)
+    assert first.server_cert.read_bytes() != before
 
 
 def test_a_broken_pair_of_etcd_is_made_anew_under_the_same_ca(tmp_path: Path) -> None:
