@@ -108,11 +108,26 @@ def test_each_host_answers_for_the_gateway_itself(two: Overlay) -> None:
 
 def test_the_gateway_is_not_seen_across_the_overlay(two: Overlay) -> None:
     first, second = two.hosts
-    one, other = two.guest(first, "10.66.0.5"), two.guest(second, "10.66.0.6")
+    one, here = two.guest(first, "10.66.0.5"), two.guest(first, "10.66.0.7")
+    other = two.guest(second, "10.66.0.6")
     ask = arp(from_mac=one.mac, says_mac=one.mac, says_ip=one.ip, asks=GATEWAY)
-    assert arriving(one, other, [ask]) == []
-    here = two.guest(first, "10.66.0.7")
     assert arriving(one, here, [ask]) == [ask]
+    end = udp(one, other, b"the-end", from_mac=one.mac, from_ip=one.ip)
+    with listening(second.namespace, "vevx0", b"the-end") as seen:
+        one.send(ask, end)
+    assert not any(frame.startswith(ask) for frame in seen)
+
+
+def test_a_gateway_that_a_broken_peer_lets_through_is_dropped_on_arrival(two: Overlay) -> None:
+    first, second = two.hosts
+    one, other = two.guest(first, "10.66.0.5"), two.guest(second, "10.66.0.6")
+    netns.run(first.namespace, "nft", "delete", "table", "bridge", "verack")
+    fakes = [
+        arp(from_mac=one.mac, says_mac=one.mac, says_ip=GATEWAY, asks=other.ip, to=other.mac),
+        arp(from_mac=one.mac, says_mac=one.mac, says_ip=one.ip, asks=GATEWAY),
+        udp(one, other, b"gateway", from_mac=GATEWAY_MAC, from_ip=one.ip),
+    ]
+    assert arriving(one, other, fakes) == []
 
 
 def test_spoofed_frames_are_dropped_at_the_device(two: Overlay) -> None:
@@ -273,6 +288,7 @@ def test_changed_peers_change_the_flood_entries_alone() -> None:
         first, second, third = made.hosts
         one, other = made.guest(first, "10.66.0.5"), made.guest(second, "10.66.0.6")
         assert flooded(first) == {second.address, third.address}
+        assert one.pings(other.ip)  # so that its host has learned entries too
         index = netns.run(first.namespace, "cat", "/proc/net/dev_mcast").stdout
         first.driver.setup({"h3": third.address})
         assert flooded(first) == {third.address}
@@ -295,6 +311,28 @@ def test_another_network_is_refused_while_ves_run_on_it(two: Overlay) -> None:
     moved, far = two.guest(host, "10.77.0.5"), two.guest(two.hosts[1], "10.77.0.6")
     assert moved.pings("10.77.0.1")
     assert moved.pings(far.ip)
+
+
+def test_a_link_of_somebody_else_by_our_name_is_left_alone() -> None:
+    with overlay(hosts=1) as made:
+        host = made.hosts[0]
+        netns.ip("-n", host.namespace, "link", "add", "vebr0", "type", "veth")
+        with pytest.raises(Refused, match="link vebr0 is no bridge but veth"):
+            made.setup_all()
+        assert "verack" not in rules(host)
+
+
+def test_a_setup_that_was_cut_half_way_is_completed() -> None:
+    with overlay(hosts=2) as made:
+        for host in made.hosts:
+            netns.ip("-n", host.namespace, "link", "add", "vebr0", "type", "bridge")
+            tunnel = ["id", "77", "dstport", "4789", "local", host.address]
+            netns.ip("-n", host.namespace, "link", "add", "vevx0", "type", "vxlan", *tunnel)
+            netns.run(host.namespace, "nft", "add", "table", "bridge", "verack")
+        made.setup_all()
+        one, other = made.guest(made.hosts[0], "10.66.0.5"), made.guest(made.hosts[1], "10.66.0.6")
+        assert one.pings(other.ip)
+        assert one.pings(GATEWAY)
 
 
 def test_counters_are_the_ves_own_view(two: Overlay) -> None:

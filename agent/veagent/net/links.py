@@ -4,7 +4,7 @@ Sockets are opened in the network namespace of this process; there is no other o
 """
 
 from collections.abc import AsyncIterator, Iterable
-from errno import ENODEV
+from errno import ENODEV, ENOENT
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -145,7 +145,11 @@ async def _address(netlink: Any, command: str, link: str, address: str) -> None:
 async def _forget(netlink: Any, index: int, host: str) -> None:
     entries = [entry async for entry in _entries(netlink, index) if entry[1] == host]
     for mac, _ in entries:
-        await netlink.fdb("del", ifindex=index, lladdr=mac, dst=host)
+        try:
+            await netlink.fdb("del", ifindex=index, lladdr=mac, dst=host)
+        except NetlinkError as error:
+            if error.code != ENOENT:  # a learned one may have aged meanwhile
+                raise
 
 
 async def _index(netlink: Any, link: str) -> int:
