@@ -82,6 +82,7 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
     """Welcomes every host, answers heartbeats (unless `deaf`), acknowledges reports."""
 
     def __init__(self, folder: Path) -> None:
+        self.socket = folder / "controller.sock"
         self.ca = certs.make_ca(folder / "ca", CLUSTER)
         self.identity = certs.issue(self.ca, controller_name(CLUSTER))
         self.cluster = CLUSTER
@@ -109,6 +110,7 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
         self.port = server.add_secure_port(
             f"127.0.0.1:{self.port}", server_credentials(self.identity)
         )
+        server.add_secure_port(f"unix:{self.socket}", server_credentials(self.identity))
         await server.start()
         self._server = server
 
