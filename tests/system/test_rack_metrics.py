@@ -15,6 +15,9 @@ def families(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 def test_both_kinds_of_metrics_tell_of_a_running_ve(clean: Rack) -> None:
     clean.vectl("create", "measured", "--image", "busybox", "--host", "h2", "--memory", "64M")
+    clean.vectl(
+        "exec", "measured", "--", "sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    )
     agent = families(clean.http(f"http://{clean.plan.address(clean.host('h2'))}:7481/metrics"))
     controller = families(clean.http(f"http://{clean.plan.controller_address}:7480/metrics"))
 

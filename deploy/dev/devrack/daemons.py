@@ -11,6 +11,7 @@ from pathlib import Path
 from devrack import cgroups
 from devrack.network import NETNS
 from devrack.plan import HostPlan, RackPlan
+from devrack.shell import run
 
 # A host needs a /sys of its own namespace (LXC looks there for its bridge), with the machine's cgroups in it.
 _HOLDER = """
@@ -86,7 +87,8 @@ def _reap(pid: int) -> None:
 
 
 def start_lxcfs(plan: RackPlan) -> None:
-    """One for all hosts; never an agent's child, so that it outlives them."""
+    """One for all hosts; never an agent's child, so that it outlives them. A dead one's mount is taken away first."""
+    run(["umount", "--lazy", str(plan.lxcfs)], check=False)
     plan.lxcfs.mkdir(parents=True, exist_ok=True)
     pidfile = plan.run / "lxcfs.lock"
     spawn(plan, "lxcfs", ["lxcfs", "-f", "-p", str(pidfile), "-l", "-u", str(plan.lxcfs)])
