@@ -17,9 +17,10 @@ from vecontroller.imagesource import ImageSources
 from vecontroller.leader import Leadership, acquire, keep
 from vecontroller.liveness import Liveness
 from vecontroller.mirror import Mirror
+from vecontroller.ports import Passes
 from vecontroller.relay import Relays
 from vecontroller.reports import Reports
-from vecontroller.scheduler import Passes, Scheduler
+from vecontroller.scheduler import Scheduler
 from vecontroller.sessions import SessionDeps, Sessions
 from vecontroller.standing import Standing
 from vecontroller.store import keys, values

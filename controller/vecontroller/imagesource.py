@@ -10,8 +10,8 @@ from veapi.clock import Clock
 from veapi.errors import NotFound, Unavailable, VerackError
 from veapi.model import Digest, HeldImage, HostFacts, HostName, HostState
 from veapi.v1 import api_pb2, session_pb2
+from vecontroller.ports import Hosts
 from vecontroller.relay import TICKET_LIFE_S, Tell
-from vecontroller.scheduler import Hosts
 from vecontroller.view import View
 
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
@@ -18,7 +17,7 @@ from veapi.errors import Conflict, TimedOut, Unavailable, VerackError
 from veapi.model import HostFacts, HostName, Uid, VEReport
 from vecontroller.leader import NotLeader
 from vecontroller.observed import Change, of_facts, of_report, packed, placed_here
-from vecontroller.store.port import Guard, Write
+from vecontroller.ports import Commits, Mirrored
 from vecontroller.view import View
 from vecontroller.writer import LostRace
 
@@ -30,27 +29,6 @@ CHANGES_A_TRANSACTION = 40
 ATTEMPTS = 8
 PAUSE_S = 0.05
 ORPHANS_PER_HOST = 10_000
-
-
-class Mirrored(Protocol):
-    """The mirror, as far as reports need it."""
-
-    @property
-    def view(self) -> View: ...
-
-    async def reached(self, revision: int, *, timeout_s: float = 5.0) -> None: ...
-
-
-class Commits(Protocol):
-    """The writer. After a success the view shows what was written."""
-
-    async def commit(
-        self,
-        guards: Sequence[Guard],
-        writes: Sequence[Write],
-        *,
-        confirm: tuple[str, str] | None,
-    ) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

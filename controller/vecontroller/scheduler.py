@@ -10,74 +10,27 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
-import msgspec
 import structlog
 
 from veapi.clock import Clock
-from veapi.errors import TimedOut, Unavailable
-from veapi.model import VE, HostName, HostState, Placement, Resources, Uid, Value
+from veapi.errors import Conflict, Unavailable
+from veapi.model import VE, HostName, Resources, Uid
+from vecontroller import decisions
+from vecontroller.decisions import Decided
 from vecontroller.leader import NotLeader
-from vecontroller.placement import Assignment, HostRow, Refusal, Request, host_rows, plan
+from vecontroller.placement import HostRow, Refusal, host_rows, plan
+from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
-from vecontroller.store import keys, values
-from vecontroller.store.port import Ambiguous, Guard, Put, Write
+from vecontroller.store.port import Ambiguous
 from vecontroller.topic import Subscription, Topic
 from vecontroller.view import Changed, Held, View
-from vecontroller.writer import LostRace
 
 log = structlog.get_logger()
 BATCH_VES = 45
 """Two guards each, below the limit of a transaction."""
 SAFETY_PASS_S = 10.0
 RETRY_S = 0.5
-_UNREADABLE = "PlacementUnreadable"
-
-
-class HasView(Protocol):
-    """The mirror, as far as decisions need it."""
-
-    @property
-    def view(self) -> View: ...
-
-
-class Commits(Protocol):
-    """The writer, as far as the scheduler needs it. After a success the view shows what was written."""
-
-    async def commit(
-        self,
-        guards: Sequence[Guard],
-        writes: Sequence[Write],
-        *,
-        confirm: tuple[str, str] | None,
-    ) -> int: ...
-
-
-class Hosts(Protocol):
-    """What the sessions know of hosts."""
-
-    def host_state(self, host: HostName) -> HostState: ...
-
-    def connected(self, host: HostName) -> bool:
-        """Whether a session of it is live."""
-        ...
-
-
-class Passes(Protocol):
-    """Counts what passes came to."""
-
-    def passed(self, seconds: float, *, placed: int = 0, refused: int = 0, lost: int = 0) -> None:
-        """A pass with VEs to place has ended."""
-        ...
-
-
-class _Decided(Value, frozen=True, kw_only=True):
-    """A host chosen for a VE, not yet seen in the view."""
-
-    assignment: Assignment
-    spec_revision: int
-    resources: Resources
 
 
 class Scheduler:
@@ -85,7 +38,7 @@ class Scheduler:
 
     def __init__(
         self,
-        mirror: HasView,
+        mirror: Mirrored,
         writer: Commits,
         hosts: Hosts,
         topic: Topic,
@@ -104,7 +57,7 @@ class Scheduler:
         self._refusals: dict[Uid, Refusal] = {}
         self._refused_at_spec: dict[Uid, int] = {}
         self._refused_with: list[HostRow] = []
-        self._undecided: dict[Uid, _Decided] = {}
+        self._undecided: dict[Uid, Decided] = {}
         self._batch = BATCH_VES
         self._placed_total = 0
 
@@ -124,7 +77,7 @@ class Scheduler:
         """One decision about everything, and its commits. False: something is to be tried again soon."""
         began, placed_before = self._clock.boot(), self._placed_total
         view = self._mirror.view
-        wanting = _wanting(view)
+        wanting = decisions.wanting(view)
         self._settle(wanting)
         decided, refused = self._decide(view, wanting)
         committed = await self._commit_all(decided)
@@ -145,24 +98,24 @@ class Scheduler:
             if held is None or held.mod_revision != decided.spec_revision:
                 del self._undecided[uid]
 
-    def _decide(self, view: View, wanting: Mapping[Uid, Held[VE]]) -> tuple[list[_Decided], int]:
+    def _decide(self, view: View, wanting: Mapping[Uid, Held[VE]]) -> tuple[list[Decided], int]:
         """Hosts for those who want one: first again what is undecided, then what is new or may fit by now.
 
         The number is of those that were looked at and refused.
         """
         again = list(self._undecided.values())
         fresh = {uid: held for uid, held in wanting.items() if uid not in self._undecided}
-        refused, fresh = _without_unreadable(view, fresh)
+        refused, fresh = decisions.without_unreadable(view, fresh)
         rows = self._rows(view) if fresh else self._refused_with
         due = self._due(fresh, rows)
-        made = plan(rows, [_request(held) for held in due.values()])
+        made = plan(rows, [decisions.request(held) for held in due.values()])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
         self._refuse([*refused, *made.refusals, *kept])
         self._refused_with = rows
         self._refused_at_spec = {
             uid: fresh[uid].mod_revision for uid in self._refusals if uid in fresh
         }
-        chosen = [_decided(each, due[each.uid]) for each in made.assignments]
+        chosen = [decisions.decided(each, due[each.uid]) for each in made.assignments]
         return again + chosen, len(made.refusals)
 
     def _rows(self, view: View) -> list[HostRow]:
@@ -189,7 +142,7 @@ class Scheduler:
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         """Makes these the refusals, and tells whoever follows those VEs what changed."""
         before, now = self._refusals, self._clock.wall()
-        after = {each.uid: _dated(each, before.get(each.uid), now) for each in refusals}
+        after = {each.uid: decisions.dated(each, before.get(each.uid), now) for each in refusals}
         changed = {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
         self._refusals = after
         for uid in changed & after.keys():
@@ -199,7 +152,7 @@ class Scheduler:
                 Changed(revision=self._mirror.view.revision, ves=frozenset(changed))
             )
 
-    async def _commit_all(self, decided: Sequence[_Decided]) -> bool:
+    async def _commit_all(self, decided: Sequence[Decided]) -> bool:
         """In batches, oldest first; stops at the first that is not done."""
         start = 0
         while start < len(decided):
@@ -210,18 +163,20 @@ class Scheduler:
         self._batch = BATCH_VES
         return True
 
-    async def _commit(self, batch: Sequence[_Decided]) -> bool:
+    async def _commit(self, batch: Sequence[Decided]) -> bool:
         """False: not done, or not known to be; what is not known stays reserved."""
         op_id = self._new_op_id()
-        guards = [guard for each in batch for guard in _guards(each)]
-        writes = [_placement(each, self._clock.wall(), op_id) for each in batch]
+        guards = [guard for each in batch for guard in decisions.guards(each)]
+        writes = [decisions.placement(each, self._clock.wall(), op_id) for each in batch]
         try:
             await self._writer.commit(guards, writes, confirm=(writes[0].key, op_id))
-        except LostRace:
-            self._lost_race(batch)
         except NotLeader:
             raise
-        except (Ambiguous, TimedOut) as error:
+        except Conflict:
+            # Somebody was faster with one of them; smaller batches find out with which.
+            log.info("placement lost a race", ves=len(batch))
+            self._batch = max(1, self._batch // 2)
+        except Ambiguous as error:
             log.warning("placement not confirmed", ves=len(batch), error=error.message)
             self._undecided.update({each.assignment.uid: each for each in batch})
         except Unavailable as error:
@@ -231,12 +186,7 @@ class Scheduler:
             return True
         return False
 
-    def _lost_race(self, batch: Sequence[_Decided]) -> None:
-        """Somebody was faster with one of them; smaller batches find out with which."""
-        log.info("placement lost a race", ves=len(batch))
-        self._batch = max(1, self._batch // 2)
-
-    def _placed(self, batch: Sequence[_Decided]) -> None:
+    def _placed(self, batch: Sequence[Decided]) -> None:
         self._placed_total += len(batch)
         for each in batch:
             self._undecided.pop(each.assignment.uid, None)
@@ -252,7 +202,10 @@ class Scheduler:
                 continue
             try:
                 await self._writer.commit(*removal(view, uid), confirm=None)
-            except LostRace:
+            except NotLeader:
+                raise
+            except (Conflict, Unavailable) as error:
+                log.info("deleted ve not removed yet", ve=uid, error=error.message)
                 swept = False
         return swept
 
@@ -260,68 +213,3 @@ class Scheduler:
 async def _woken(changes: Subscription, at_most_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(changes.next(), at_most_s)
-
-
-def _wanting(view: View) -> dict[Uid, Held[VE]]:
-    """VEs that have no host and shall have one."""
-    unplaced = {uid: view.ves[uid] for uid in view.ves.keys() - view.placements.keys()}
-    return {uid: held for uid, held in unplaced.items() if held.value.delete_requested_at is None}
-
-
-def _without_unreadable(
-    view: View, wanting: Mapping[Uid, Held[VE]]
-) -> tuple[list[Refusal], dict[Uid, Held[VE]]]:
-    """Those whose placement is there but can't be read are refused: it must not be rewritten."""
-    bad = [uid for uid in wanting if keys.ve_placement(uid) in view.quarantined]
-    refusals = [
-        Refusal(
-            uid=uid,
-            reason="PlacementUnreadable",
-            message="its placement in the store can't be read by this version",
-            hint="run the version of the controller that wrote it",
-        )
-        for uid in bad
-    ]
-    return refusals, {uid: held for uid, held in wanting.items() if uid not in bad}
-
-
-def _request(held: Held[VE]) -> Request:
-    ve = held.value
-    return Request(
-        uid=ve.uid, resources=ve.spec.request, host=ve.spec.host, since=held.create_revision
-    )
-
-
-def _decided(assignment: Assignment, held: Held[VE]) -> _Decided:
-    return _Decided(
-        assignment=assignment,
-        spec_revision=held.mod_revision,
-        resources=held.value.spec.request,
-    )
-
-
-def _dated(refusal: Refusal, before: Refusal | None, now: float) -> Refusal:
-    """With the time at which it was first refused in these words."""
-    if before is not None and msgspec.structs.replace(before, at=refusal.at) == refusal:
-        return before
-    return refusal if refusal.at else msgspec.structs.replace(refusal, at=now)
-
-
-def _guards(decided: _Decided) -> tuple[Guard, Guard]:
-    uid = decided.assignment.uid
-    return (
-        Guard(key=keys.ve_spec(uid), mod_revision=decided.spec_revision),
-        Guard(key=keys.ve_placement(uid), mod_revision=0),
-    )
-
-
-def _placement(decided: _Decided, now: float, op_id: str) -> Put:
-    assignment = decided.assignment
-    placement = Placement(
-        host=assignment.host,
-        generation=1,
-        decided_at=now,
-        message=assignment.message,
-        op_id=op_id,
-    )
-    return Put(key=keys.ve_placement(assignment.uid), value=values.encode_placement(placement))
