@@ -36,8 +36,9 @@ from vecontroller.api.ve import VEService
 from vecontroller.leader import acquire, init_cluster
 from vecontroller.mirror import Mirror
 from vecontroller.placement import Refusal
+from vecontroller.removal import removal
 from vecontroller.store import keys, values
-from vecontroller.store.port import Put
+from vecontroller.store.port import Put, Store
 from vecontroller.topic import Topic
 from vecontroller.view import Changed
 from vecontroller.writer import Writer
@@ -138,10 +139,11 @@ class FakeRelays:
 
 
 class ApiRig:
-    """One controller that leads. `put_*` write what other parts of it would."""
+    """One controller that leads. `put_*` write what other parts of it would, by a client of their own."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: Store, outside: Store) -> None:
         self.store = store
+        self.outside = outside
         self.clock = QuickClock()
         self.topic = Topic()
         self.mirror = Mirror(store, self.topic, ManualClock())
@@ -179,7 +181,7 @@ class ApiRig:
 
     async def put(self, key: str, value: bytes) -> None:
         """As somebody else's write, seen by the mirror."""
-        done = self.store.etcd.transact([], [Put(key=key, value=value)])
+        done = await self.outside.transact([], [Put(key=key, value=value)])
         await self.mirror.reached(done.revision)
 
     async def put_project(self, name: str = "default") -> None:
@@ -218,6 +220,12 @@ class ApiRig:
         status = VEStatus(state=state, host="h1", placement_generation=1, **fields)
         await self.put(keys.ve_status(Uid(uid)), values.encode_status(status))
 
+    async def remove(self, uid: str) -> None:
+        """As the sessions do when a host says that all of it is gone."""
+        _, writes = removal(self.mirror.view, Uid(uid))
+        done = await self.outside.transact([], writes)
+        await self.mirror.reached(done.revision)
+
     async def running(self, name: str = "web") -> types_pb2.VE:
         """A VE that runs on h1."""
         ve = await self.create(name)
@@ -249,9 +257,12 @@ def create_request(
 
 
 @asynccontextmanager
-async def api_rig(*, cluster: str = "rack", cidr: str = "10.66.0.0/24") -> AsyncIterator[ApiRig]:
-    """A cluster with project default, image debian and host h1."""
-    rig = ApiRig(ModelStore())
+async def api_rig(
+    *, cluster: str = "rack", cidr: str = "10.66.0.0/24", store: Store | None = None
+) -> AsyncIterator[ApiRig]:
+    """A cluster with project default, image debian and host h1; its store is a model unless given."""
+    model = ModelStore()
+    rig = ApiRig(store or model, store or ModelStore(model.etcd))
     await rig.begin(cluster, cidr)
     tasks = [asyncio.create_task(rig.mirror.run()), asyncio.create_task(rig.departed.run())]
     try:

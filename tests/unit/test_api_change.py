@@ -138,8 +138,8 @@ async def test_deleting_a_ve_without_a_host_removes_all_of_it_at_once(rig: ApiRi
 async def test_a_ve_that_gets_a_host_while_it_is_deleted_is_left_to_the_host(rig: ApiRig) -> None:
     ve = await rig.create("web")
     rig.store.cut_watches()
-    deleting = asyncio.create_task(rig.ve.Delete(WEB, None))
     placing = asyncio.create_task(rig.place(ve.uid))
+    deleting = asyncio.create_task(rig.ve.Delete(WEB, None))
     await asyncio.sleep(0)
     rig.store.heal_watches()
     await placing

@@ -119,14 +119,16 @@ class VEServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes.
+        """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes; a
+        conflict when that is too long ago to know. VEs come without their events. Who reads nothing for 5 s is cut off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Apply(self, request, context):
-        """Makes the VE as it is given: creates, changes, or finds nothing to do.
+        """Makes the VE as it is given: creates, changes, or finds nothing to do. What is unset takes its default on create and
+        stays as it is on change; labels, when there are any, replace all labels. Image, ip and host can't be changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +147,8 @@ class VEServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -743,7 +746,9 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
+        hosts keep their copies, as they destroy nothing that nobody names.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

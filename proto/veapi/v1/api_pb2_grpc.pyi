@@ -36,12 +36,17 @@ class VEServiceStub:
     Get: _grpc.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]
     List: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListVEsRequest, _api_pb2.ListVEsResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_api_pb2.WatchVEsRequest, _api_pb2.VEChange]
-    """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes."""
+    """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes; a
+    conflict when that is too long ago to know. VEs come without their events. Who reads nothing for 5 s is cut off.
+    """
     Apply: _grpc.UnaryUnaryMultiCallable[_api_pb2.ApplyVERequest, _api_pb2.ApplyVEResponse]
-    """Makes the VE as it is given: creates, changes, or finds nothing to do."""
+    """Makes the VE as it is given: creates, changes, or finds nothing to do. What is unset takes its default on create and
+    stays as it is on change; labels, when there are any, replace all labels. Image, ip and host can't be changed.
+    """
     SetRun: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetRunRequest, _types_pb2.VE]
     Restart: _grpc.UnaryUnaryMultiCallable[_api_pb2.RestartRequest, _types_pb2.VE]
     Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]
+    """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
     Exec: _grpc.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]
     Logs: _grpc.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]
@@ -55,12 +60,17 @@ class VEServiceAsyncStub(VEServiceStub):
     Get: _aio.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_api_pb2.ListVEsRequest, _api_pb2.ListVEsResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_api_pb2.WatchVEsRequest, _api_pb2.VEChange]  # type: ignore[assignment]
-    """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes."""
+    """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes; a
+    conflict when that is too long ago to know. VEs come without their events. Who reads nothing for 5 s is cut off.
+    """
     Apply: _aio.UnaryUnaryMultiCallable[_api_pb2.ApplyVERequest, _api_pb2.ApplyVEResponse]  # type: ignore[assignment]
-    """Makes the VE as it is given: creates, changes, or finds nothing to do."""
+    """Makes the VE as it is given: creates, changes, or finds nothing to do. What is unset takes its default on create and
+    stays as it is on change; labels, when there are any, replace all labels. Image, ip and host can't be changed.
+    """
     SetRun: _aio.UnaryUnaryMultiCallable[_api_pb2.SetRunRequest, _types_pb2.VE]  # type: ignore[assignment]
     Restart: _aio.UnaryUnaryMultiCallable[_api_pb2.RestartRequest, _types_pb2.VE]  # type: ignore[assignment]
     Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]  # type: ignore[assignment]
+    """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
     Exec: _aio.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]  # type: ignore[assignment]
     Logs: _aio.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -95,7 +105,9 @@ class VEServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_pb2.WatchVEsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_api_pb2.VEChange], _abc.AsyncIterator[_api_pb2.VEChange]]:
-        """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes."""
+        """A snapshot (ADDED...), then SYNCED, then exactly the later changes. With revision set: only the later changes; a
+        conflict when that is too long ago to know. VEs come without their events. Who reads nothing for 5 s is cut off.
+        """
 
     @_abc_1.abstractmethod
     def Apply(
@@ -103,7 +115,9 @@ class VEServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_pb2.ApplyVERequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_pb2.ApplyVEResponse, _abc.Awaitable[_api_pb2.ApplyVEResponse]]:
-        """Makes the VE as it is given: creates, changes, or finds nothing to do."""
+        """Makes the VE as it is given: creates, changes, or finds nothing to do. What is unset takes its default on create and
+        stays as it is on change; labels, when there are any, replace all labels. Image, ip and host can't be changed.
+        """
 
     @_abc_1.abstractmethod
     def SetRun(
@@ -124,7 +138,8 @@ class VEServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _api_pb2.VERef,
         context: _ServicerContext,
-    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]: ...
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
 
     @_abc_1.abstractmethod
     def Exec(
@@ -198,6 +213,9 @@ class ImageServiceStub:
     Get: _grpc.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]
     List: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListImagesRequest, _api_pb2.ListImagesResponse]
     Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]
+    """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
+    hosts keep their copies, as they destroy nothing that nobody names.
+    """
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -207,6 +225,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     Get: _aio.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_api_pb2.ListImagesRequest, _api_pb2.ListImagesResponse]  # type: ignore[assignment]
     Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]  # type: ignore[assignment]
+    """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
+    hosts keep their copies, as they destroy nothing that nobody names.
+    """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -236,7 +257,10 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _api_pb2.ImageRef,
         context: _ServicerContext,
-    ) -> _typing.Union[_types_pb2.Image, _abc.Awaitable[_types_pb2.Image]]: ...
+    ) -> _typing.Union[_types_pb2.Image, _abc.Awaitable[_types_pb2.Image]]:
+        """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
+        hosts keep their copies, as they destroy nothing that nobody names.
+        """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -1,0 +1,140 @@
+"""Safety: whatever happens, whoever folds a watch sees what a list shows."""
+
+import asyncio
+from contextlib import aclosing
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.apirig import ApiRig, api_rig, create_request
+from veapi.errors import VerackError
+from veapi.model import Uid, VEState
+from veapi.v1 import api_pb2, types_pb2
+from vecontroller.view import Changed
+
+NAMES = ["a", "b", "c"]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "create",
+                "delete",
+                "restart",
+                "label",
+                "place",
+                "run",
+                "refuse",
+                "gone",
+                "wake",
+                "read",
+            ]
+        ),
+        st.sampled_from(NAMES),
+    ),
+    min_size=10, max_size=40,
+)
+
+
+class Follower:
+    """Folds the changes of one watch."""
+
+    def __init__(self) -> None:
+        self.ves: dict[str, types_pb2.VE] = {}
+        self.synced = False
+
+    def take(self, change: api_pb2.VEChange) -> None:
+        match change.kind:
+            case api_pb2.VEChange.KIND_SYNCED:
+                self.synced = True
+            case api_pb2.VEChange.KIND_DELETED:
+                del self.ves[change.ve.uid]
+            case api_pb2.VEChange.KIND_ADDED:
+                assert change.ve.uid not in self.ves
+                self.ves[change.ve.uid] = change.ve
+            case api_pb2.VEChange.KIND_CHANGED:
+                assert self.ves[change.ve.uid] != change.ve
+                self.ves[change.ve.uid] = change.ve
+
+
+async def do(rig: ApiRig, step: str, name: str) -> None:
+    ref = api_pb2.VERef(name=name)
+    held = rig.mirror.view.names.get(("default", name))
+    uid = held.value if held is not None else Uid("")
+    match step:
+        case "create":
+            labels = {"tier": "web"} if name == "a" else {}
+            await rig.ve.Create(create_request(name, labels=labels), None)
+        case "delete":
+            await rig.ve.Delete(ref, None)
+        case "restart":
+            await rig.ve.Restart(api_pb2.RestartRequest(ve=ref), None)
+        case "label":
+            ve = create_request(name, labels={"tier": "db"}).ve
+            await rig.ve.Apply(api_pb2.ApplyVERequest(ve=ve), None)
+        case "place" if uid:
+            await rig.place(uid)
+        case "run" if uid in rig.mirror.view.placements:
+            await rig.report(uid, VEState.RUNNING)
+        case "refuse" if uid:
+            rig.refuse(uid, f"no room {len(rig.scheduler.refusals)}")
+            rig.publish(uid)
+        case "wake":
+            rig.topic.publish(Changed(revision=rig.mirror.view.revision, relisted=True))
+        case "gone" if uid:
+            await rig.remove(uid)
+
+
+async def scenario(steps: list[tuple[str, str]], selector: str) -> None:
+    async with api_rig() as rig:
+        follower = Follower()
+        request = api_pb2.WatchVEsRequest(selector=selector)
+        split = len(steps) // 2
+        for step, name in steps[:split]:
+            await attempt(rig, step, name)
+        async with aclosing(rig.ve.Watch(request, None)) as changes:
+            queue: asyncio.Queue[api_pb2.VEChange] = asyncio.Queue(maxsize=1)
+            pumping = asyncio.create_task(pump(changes, queue))
+            for step, name in steps[split:]:
+                if step == "read":
+                    await drain(queue, follower)
+                else:
+                    await attempt(rig, step, name)
+            await drain(queue, follower)
+            pumping.cancel()
+            await asyncio.gather(pumping, return_exceptions=True)
+        listed = await rig.ve.List(api_pb2.ListVEsRequest(selector=selector), None)
+        assert follower.synced
+        assert sorted(follower.ves) == sorted(ve.uid for ve in listed.ves)
+        assert all(follower.ves[ve.uid] == ve for ve in listed.ves)
+
+
+async def pump(changes, queue: asyncio.Queue) -> None:
+    """A reader that is never more than one change ahead."""
+    async for change in changes:
+        await queue.put(change)
+
+
+async def drain(queue: asyncio.Queue, follower: Follower) -> None:
+    """Takes all until nothing comes any more."""
+    quiet = 0
+    while quiet < 20:
+        await asyncio.sleep(0)
+        quiet += 1
+        while not queue.empty():
+            follower.take(queue.get_nowait())
+            quiet = 0
+
+
+async def attempt(rig: ApiRig, step: str, name: str) -> None:
+    try:
+        await do(rig, step, name)
+    except VerackError:
+        return  # refused: there is no such VE, or it is there already
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.sampled_from(["", "tier=web", "tier!=web"]))
+def test_safety_a_folded_watch_is_what_a_list_shows(
+    steps: list[tuple[str, str]], selector: str
+) -> None:
+    asyncio.run(scenario(steps, selector))
