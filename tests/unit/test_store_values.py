@@ -31,7 +31,12 @@ from vecontroller.store.values import Leader, Ref, Unreadable
 
 words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
 counts = st.integers(min_value=0, max_value=2**53)
-times = st.integers(min_value=0, max_value=2_000_000_000_000_000).map(lambda micro: micro / 1e6)
+# As the wire has them: whole microseconds.
+times = st.builds(
+    lambda seconds, micros: seconds + micros * 1000 / 1e9,
+    st.integers(min_value=0, max_value=4_000_000_000),
+    st.integers(min_value=0, max_value=999_999),
+)
 specs = st.builds(
     Spec,
     image=words,

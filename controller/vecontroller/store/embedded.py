@@ -114,7 +114,13 @@ class EmbeddedEtcd:
             pause_s = min(max(0.1, pause_s * 2), LAST_BACKOFF_S)
             self.restarts += 1
             self._living.forget()
+            self._try_again()
+
+    def _try_again(self) -> None:
+        try:
             self._spawn(shutil.which("etcd") or "etcd")
+        except OSError as error:
+            log.error("etcd can't be started", why=str(error))  # noqa: TRY400 - no traceback
 
     async def stop(self) -> None:
         """Ends etcd cleanly (killed after 10 s) and releases the directory. May be called twice."""
