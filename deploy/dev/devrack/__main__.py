@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from devrack import daemons, network
+from devrack import daemons, files, network
 from devrack.down import down, forget_user, leftovers
 from devrack.plan import RackPlan
 from devrack.shell import CommandFailed
@@ -39,6 +39,7 @@ def _report(plan: RackPlan) -> None:
     print(f"  controller  http://{plan.controller_address}:7480/metrics")
     for host in plan.hosts:
         print(f"  agent {host.name}    http://{plan.address(host)}:7481/metrics")
+    print(f"  prometheus --config.file={files.prometheus_folder(plan)}/prometheus.yml scrapes them")
     print()
     print("Next:")
     print(

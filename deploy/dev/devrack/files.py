@@ -1,10 +1,12 @@
 """The rack's files: certificates, and the same configuration files that real machines have."""
 
+import json
 import os
+import shutil
 import tomllib
 from pathlib import Path
 
-from devrack.plan import HostPlan, RackPlan
+from devrack.plan import REPOSITORY, HostPlan, RackPlan
 from devrack.shell import run
 
 USER = "admin"
@@ -19,6 +21,7 @@ def write(plan: RackPlan) -> None:
     for host in plan.hosts:
         plan.host_state(host).mkdir(exist_ok=True)
         (plan.host_state(host) / "agent.toml").write_text(_agent(plan, host))
+    _prometheus(plan)
     context_file(plan).parent.mkdir(parents=True, exist_ok=True)
     context_file(plan).write_text(_contexts({plan.name: _context(plan)}, plan.name))
 
@@ -99,6 +102,22 @@ memory = "{plan.memory}"
 base = {plan.id_base + host.number * plan.ids_per_host}
 count = {plan.ids_per_host // 65_536}
 """
+
+
+def prometheus_folder(plan: RackPlan) -> Path:
+    """A copy of deploy/prometheus with this rack's targets: `prometheus --config.file=...` reads it."""
+    return plan.state / "prometheus"
+
+
+def _prometheus(plan: RackPlan) -> None:
+    folder = prometheus_folder(plan)
+    (folder / "targets").mkdir(parents=True, exist_ok=True)
+    for name in ("prometheus.yml", "verack.rules.yml"):
+        shutil.copy(REPOSITORY / "deploy" / "prometheus" / name, folder)
+    agents = [f"{plan.address(host)}:7481" for host in plan.hosts]
+    for kind, targets in (("controllers", [f"{plan.controller_address}:7480"]), ("agents", agents)):
+        group = [{"targets": targets, "labels": {"cluster": plan.name}}]
+        (folder / "targets" / f"{kind}.json").write_text(json.dumps(group, indent=2))
 
 
 def context_file(plan: RackPlan) -> Path:
