@@ -151,14 +151,18 @@ async def test_a_beat_that_was_on_its_way_confirms_nothing() -> None:
     beating = asyncio.create_task(term.beat())
     await clock.settle()
     clock.jump(0.1)
-    waiting = asyncio.create_task(term.confirmed_after(clock.boot()))
+    arrived = clock.boot()
+    waiting = [asyncio.create_task(term.confirmed_after(arrived))]
+    await clock.settle()
+    clock.jump(0.1)
     held.set()
     await beating
+    waiting.append(asyncio.create_task(term.confirmed_after(arrived)))
     await clock.settle()
-    assert not waiting.done()
+    assert not any(wait.done() for wait in waiting)
     clock.jump(0.1)
     await term.beat()
-    await waiting
+    await asyncio.gather(*waiting)
 
 
 async def test_a_thousand_heartbeats_are_confirmed_by_one_beat(pair) -> None:
@@ -243,6 +247,63 @@ async def test_a_leader_that_beats_at_the_last_moment_keeps_its_term(pair) -> No
     await clock.advance(2)
     assert two.term is None
     assert one.leads
+
+
+async def test_a_beat_between_the_last_look_and_the_takeover_stops_it(pair) -> None:
+    one, two, clock = pair
+    one.stand()
+    await clock.advance(1)
+    one.die()
+    transact, tries = two.store.transact, []
+
+    async def after_a_beat(guards, writes):
+        tries.append(guards)
+        await one.term.beat()
+        return await transact(guards, writes)
+
+    two.store.transact = after_a_beat
+    two.stand()
+    await clock.advance(3.6)
+    assert len(tries) == 1
+    assert two.term is None
+    assert one.leads
+
+
+async def test_after_an_outage_the_leader_has_its_time_to_beat_again(pair) -> None:
+    one, two, clock = pair
+    one.stand()
+    await clock.advance(1)
+    two.stand()
+    await clock.advance(0.2)
+    one.store.away = two.store.away = True
+    await clock.advance(60)
+    two.store.away = False
+    await clock.advance(2.5)
+    one.store.away = False
+    await clock.advance(10)
+    assert one.leads
+    assert two.term is None
+
+
+async def test_a_read_that_took_long_proves_no_silence(pair) -> None:
+    one, two, clock = pair
+    one.stand()
+    await clock.advance(1)
+    one.die()
+    two.stand()
+    await clock.advance(0.2)
+    listing = two.store.list
+
+    async def slow(prefix: str):
+        two.store.list = listing
+        clock.jump(20)
+        return await listing(prefix)
+
+    two.store.list = slow
+    await clock.advance(2)
+    assert two.term is None
+    await clock.advance(21 + 2)
+    assert two.leads
 
 
 async def test_silence_while_the_store_is_away_is_not_the_leaders(pair) -> None:

@@ -261,7 +261,8 @@ async def test_an_audit_during_writes_finds_nothing() -> None:
 
         async def list_then_write(prefix: str):
             snapshot = await listing(prefix)
-            await it.store.transact([], [Delete(key=keys.ve_spec(Uid("u1"))), spec("u2")])
+            done = await it.store.transact([], [Delete(key=keys.ve_spec(Uid("u1"))), spec("u2")])
+            await it.mirror.reached(done.revision)
             return snapshot
 
         it.store.list = list_then_write
