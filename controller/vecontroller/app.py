@@ -72,7 +72,7 @@ async def _serving(config: Config, core: Core, registry: CollectorRegistry) -> A
 
     def add_services(server: grpc.aio.Server) -> None:
         session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
-        registered.append(register(server, _api_deps(core)))
+        registered.append(register(server, api_deps(core)))
 
     guard = GuardInterceptor(core.cluster.name, leader_address=lambda: core.standing.leader_address)
     async with AsyncExitStack() as stack:
@@ -92,7 +92,8 @@ async def _serving(config: Config, core: Core, registry: CollectorRegistry) -> A
         yield registered[0]
 
 
-def _api_deps(core: Core) -> ApiDeps:
+def api_deps(core: Core) -> ApiDeps:
+    """What the API gets of a controller."""
     return ApiDeps(
         cluster=core.cluster.name,
         controller=core.name,

@@ -6,14 +6,13 @@ looks again. When that does not help for long, the sessions end, and their agent
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from veapi.clock import Clock
-from veapi.errors import Conflict, TimedOut, Unavailable, VerackError
+from veapi.errors import Conflict, Unavailable, VerackError
 from veapi.model import HostFacts, HostName, Uid, VEReport
 from vecontroller.leader import NotLeader
 from vecontroller.observed import Change, of_facts, of_report, packed, placed_here
@@ -130,18 +129,12 @@ class Reports:
             raise
         except LostRace as lost:
             log.info("report lost a race", changes=len(group))
-            await self._catch_up(lost)
             return lost
         except (Conflict, Unavailable) as error:
             log.warning("report not written", changes=len(group), why=error.message)
             return error
         self.written_total += len(writes)
         return None
-
-    async def _catch_up(self, lost: LostRace) -> None:
-        with contextlib.suppress(TimedOut):
-            newest = max((item.mod_revision for item in lost.found), default=0)
-            await self._mirror.reached(newest, timeout_s=1.0)
 
     def _note_orphans(self, reported: Reported) -> None:
         known = self._orphans.setdefault(reported.host, {})

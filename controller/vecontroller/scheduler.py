@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 
 import structlog
 
@@ -31,6 +32,14 @@ BATCH_VES = 45
 """Two guards each, below the limit of a transaction."""
 SAFETY_PASS_S = 10.0
 RETRY_S = 0.5
+
+
+class _Outcome(Enum):
+    """Of one transaction. LOST: surely not written, others may be; FAILED: the store is in trouble."""
+
+    DONE = "done"
+    LOST = "lost"
+    FAILED = "failed"
 
 
 class Scheduler:
@@ -153,18 +162,22 @@ class Scheduler:
             )
 
     async def _commit_all(self, decided: Sequence[Decided]) -> bool:
-        """In batches, oldest first; stops at the first that is not done."""
-        start = 0
-        while start < len(decided):
+        """In batches, oldest first. A lost race costs only its batch; a store that does not answer ends the pass."""
+        start, outcomes = 0, set()
+        while start < len(decided) and _Outcome.FAILED not in outcomes:
             batch = decided[start : start + self._batch]
-            if not await self._commit(batch):
-                return False
             start += len(batch)
-        self._batch = BATCH_VES
-        return True
+            outcomes.add(await self._commit(batch))
+            if _Outcome.LOST in outcomes:
+                # Somebody was faster with one of them; smaller batches find out with which.
+                self._batch = max(1, self._batch // 2)
+        if outcomes <= {_Outcome.DONE}:
+            self._batch = BATCH_VES
+            return True
+        return False
 
-    async def _commit(self, batch: Sequence[Decided]) -> bool:
-        """False: not done, or not known to be; what is not known stays reserved."""
+    async def _commit(self, batch: Sequence[Decided]) -> _Outcome:
+        """What is not known to be done or not stays reserved."""
         op_id = self._new_op_id()
         guards = [guard for each in batch for guard in decisions.guards(each)]
         writes = [decisions.placement(each, self._clock.wall(), op_id) for each in batch]
@@ -173,18 +186,17 @@ class Scheduler:
         except NotLeader:
             raise
         except Conflict:
-            # Somebody was faster with one of them; smaller batches find out with which.
             log.info("placement lost a race", ves=len(batch))
-            self._batch = max(1, self._batch // 2)
+            return _Outcome.LOST
         except Ambiguous as error:
             log.warning("placement not confirmed", ves=len(batch), error=error.message)
             self._undecided.update({each.assignment.uid: each for each in batch})
+            return _Outcome.FAILED
         except Unavailable as error:
             log.warning("placement not written", ves=len(batch), error=error.message)
-        else:
-            self._placed(batch)
-            return True
-        return False
+            return _Outcome.FAILED
+        self._placed(batch)
+        return _Outcome.DONE
 
     def _placed(self, batch: Sequence[Decided]) -> None:
         self._placed_total += len(batch)

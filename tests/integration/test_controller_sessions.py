@@ -11,7 +11,7 @@ from kit.etcds import lasting_etcd, store_of
 from kit.eventually import eventually
 from kit.fakeagent import agent_channel, done, fake_agent
 from kit.world import GIB, make_facts, make_ve
-from veapi.channel import Identity
+from veapi.channel import Identity, controller_name, open_channel
 from veapi.clock import SystemClock
 from veapi.model import (
     Action,
@@ -26,8 +26,10 @@ from veapi.model import (
     VEState,
     VEStatus,
 )
-from veapi.v1 import session_pb2, session_pb2_grpc
+from veapi.v1 import api_pb2, api_pb2_grpc, session_pb2, session_pb2_grpc
 from vecontroller.api.guard import GuardInterceptor
+from vecontroller.api.register import register
+from vecontroller.app import api_deps
 from vecontroller.core import Core, compose, lead
 from vecontroller.leader import init_cluster
 from vecontroller.listening import listening
@@ -93,6 +95,11 @@ class Running:
         return held.value.host if held else None
 
 
+def add_services(server, core):
+    session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
+    register(server, api_deps(core))
+
+
 async def no_more():
     await asyncio.Event().wait()
 
@@ -110,9 +117,7 @@ async def controller(etcd, identities, *, name="c1", patience_s=0.0):
                 ["127.0.0.1:0"],
                 identities["controller"],
                 interceptors=[Gate(core.standing), GuardInterceptor(CLUSTER)],
-                add_services=lambda server: session_pb2_grpc.add_AgentServiceServicer_to_server(
-                    core.sessions, server
-                ),
+                add_services=lambda server: add_services(server, core),
             )
         )
         leading = asyncio.create_task(lead(core, no_more, patience_s=patience_s))
@@ -289,6 +294,23 @@ async def test_a_standby_sends_everybody_to_the_leader(etcd, identities, running
             await eventually(lambda: agent.ended)
         assert agent.ended.code() is grpc.StatusCode.UNAVAILABLE
         assert dict(agent.ended.trailing_metadata())["verack-leader"] == "10.0.0.1:7443"
+
+
+async def test_a_standby_tells_users_where_the_leader_is(etcd, identities, running):
+    async with controller(etcd, identities, name="c2", patience_s=60.0) as standby:
+        await eventually(lambda: standby.core.standing.leader_address)
+        for target, leads in ((running.target, True), (standby.target, False)):
+            async with open_channel(
+                target, server=controller_name(CLUSTER), identity=identities["ann"]
+            ) as channel:
+                ask = api_pb2_grpc.SystemServiceStub(channel).Version(api_pb2.VersionRequest())
+                if leads:
+                    assert (await ask).epoch == running.core.standing.epoch
+                    continue
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ask
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert dict(caught.value.trailing_metadata())["verack-leader"] == "10.0.0.1:7443"
 
 
 async def test_a_user_can_not_pose_as_a_host(running):

@@ -167,6 +167,7 @@ def used(resources: Resources) -> tuple[int, ...]:
     )
 
 
+@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_never_overfills_a_host(hosts, wanted):
     result = plan(hosts, wanted)
@@ -179,6 +180,7 @@ def test_never_overfills_a_host(hosts, wanted):
             assert row.able
 
 
+@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_every_request_is_answered_exactly_once_with_a_reason(hosts, wanted):
     result = plan(hosts, wanted)
@@ -187,6 +189,7 @@ def test_every_request_is_answered_exactly_once_with_a_reason(hosts, wanted):
     assert all(refusal.message and refusal.hint for refusal in result.refusals)
 
 
+@settings(max_examples=40)
 @given(host_lists, request_lists, st.randoms(use_true_random=False))
 def test_the_order_of_the_parts_does_not_count(hosts, wanted, random):
     first = plan(hosts, wanted)
@@ -195,6 +198,7 @@ def test_the_order_of_the_parts_does_not_count(hosts, wanted, random):
     assert plan(hosts, wanted) == first
 
 
+@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_a_pinned_request_never_lands_elsewhere(hosts, wanted):
     pins = {each.uid: each.host for each in wanted if each.host}
@@ -202,6 +206,7 @@ def test_a_pinned_request_never_lands_elsewhere(hosts, wanted):
         assert pins.get(assignment.uid, assignment.host) == assignment.host
 
 
+@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_what_is_refused_would_not_fit_at_the_end_either(hosts, wanted):
     result = plan(hosts, wanted)

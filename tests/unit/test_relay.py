@@ -107,6 +107,17 @@ async def test_a_ticket_is_for_one_host_and_one_use(agent):
     await down.aclose()
 
 
+async def test_of_two_that_dial_with_one_ticket_at_once_one_is_denied(agent):
+    opening = asyncio.create_task(agent.relays.open(H1, FIRST))
+    _host, ticket = await agent.asked.get()
+    streams = [(await agent.dial(ticket))[0] for _ in range(2)]
+    found = await asyncio.gather(*map(anext, streams), return_exceptions=True)
+    assert sorted(isinstance(each, Denied) for each in found) == [False, True]
+    (await opening).close()
+    for stream in streams:
+        await stream.aclose()
+
+
 async def test_a_made_up_ticket_is_denied(agent):
     down, _ = await agent.dial(b"\7" * 16)
     with pytest.raises(Denied):

@@ -16,7 +16,7 @@ from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Put
 from vecontroller.topic import Topic
 from vecontroller.view import Changed
-from vecontroller.writer import Writer
+from vecontroller.writer import LostRace, Writer
 
 
 class Hosts:
@@ -221,19 +221,66 @@ async def test_a_ve_that_is_to_be_deleted_gets_no_host_and_goes(rig):
     assert keys.ve_spec(Uid("u1")) not in rig.store.etcd.items
 
 
-async def test_a_lost_race_spares_the_others(rig):
-    """A placement that the view does not show yet fails its batch; smaller batches get the others through."""
+class Spoiled:
+    """A writer whose commits lose their race when they touch one key."""
+
+    def __init__(self, inner, key):
+        self.inner, self.key, self.sizes = inner, key, []
+
+    async def commit(self, guards, writes, *, confirm):
+        self.sizes.append(len(writes))
+        if any(write.key == self.key for write in writes):
+            raise LostRace(())
+        return await self.inner.commit(guards, writes, confirm=confirm)
+
+
+async def test_a_race_that_is_lost_again_and_again_spares_the_others(rig):
     await rig.put_host("h1")
     await rig.put_ves(*(make_ve(f"u{index}") for index in range(8)))
+    rig.scheduler._writer = Spoiled(rig.writer, keys.ve_placement(Uid("u3")))
+    for _ in range(6):
+        assert not await rig.scheduler.decide_once()
+    assert sorted(rig.places()) == [f"u{index}" for index in range(8) if index != 3]
+    assert rig.scheduler._writer.sizes[-1] == 1
+
+
+async def test_after_lost_races_batches_are_whole_again(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u0"))
+    rig.scheduler._writer = Spoiled(rig.writer, keys.ve_placement(Uid("u0")))
+    await rig.scheduler.decide_once()
+    rig.scheduler._writer = spoiled = Spoiled(rig.writer, "")
+    await rig.scheduler.decide_once()
+    await rig.put_ves(*(make_ve(f"v{index}") for index in range(BATCH_VES)))
+    await rig.scheduler.decide_once()
+    assert spoiled.sizes == [1, BATCH_VES]
+
+
+async def test_a_placement_by_another_hand_is_respected(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1"))
     rig.store.cut_watches()
     placement = values.encode_placement(make_placement("h9"))
-    rig.store.etcd.transact([], [Put(key=keys.ve_placement(Uid("u3")), value=placement)])
-    assert not await rig.scheduler.decide_once()
+    rig.store.etcd.transact([], [Put(key=keys.ve_placement(Uid("u1")), value=placement)])
+    deciding = asyncio.create_task(rig.scheduler.decide_once())
+    await asyncio.sleep(0.02)
     rig.store.heal_watches()
-    await eventually(lambda: rig.places() == {"u3": "h9"})
+    assert not await deciding
+    assert rig.places() == {"u1": "h9"}
+
+
+async def test_a_placement_of_unknown_outcome_is_tried_again_on_the_same_host(rig):
+    for name in ("h1", "h2"):
+        await rig.put_host(name, capacity=small())
+    await rig.put_ves(make_ve("u1"))
+    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    assert not await rig.scheduler.decide_once()
+    rig.hosts.away = {"h1"}
+    await rig.put_ves(make_ve("u2"))
     await rig.scheduler.decide_once()
-    assert len(rig.places()) == 8
-    assert rig.stored("u3") == "h9"
+    assert rig.places() == {"u1": "h1", "u2": "h2"}
+    rig.store.land_late_writes()
+    assert rig.stored("u1") == "h1"
 
 
 @pytest.mark.parametrize("fail", [Fail.APPLIED, Fail.LOST])

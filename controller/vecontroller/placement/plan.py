@@ -75,5 +75,9 @@ def _least(candidates: Ints, score: Ints) -> Ints:
 def _why(row: HostRow, request: Request, fitting: int, hosts: int) -> str:
     if request.host:
         return "this host was asked for"
-    fits = f"{fitting} of {hosts} hosts fit"
-    return f"{fits}; rack {row.rack or '(none)'} has the fewest VEs per host, {row.name} the least committed in it"
+    if fitting == 1:
+        return "the only host that fits" if hosts > 1 else "the only host"
+    return (
+        f"{fitting} of {hosts} hosts fit; rack {row.rack or '(none)'} has the fewest VEs per host, "
+        f"{row.name} is the least committed in it"
+    )
