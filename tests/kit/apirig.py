@@ -132,8 +132,11 @@ class FakeRelays:
     def __init__(self) -> None:
         self.opened: list[tuple[str, session_pb2.RelayDown]] = []
         self.pipe = FakePipe()
+        self.away: set[str] = set()
 
     async def open(self, host: HostName, first: session_pb2.RelayDown) -> FakePipe:
+        if host in self.away:
+            raise Unavailable(f"host {host} is not connected", hint="wait")
         self.opened.append((host, first))
         return self.pipe
 

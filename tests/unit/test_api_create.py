@@ -171,6 +171,14 @@ async def test_what_an_unknown_outcome_would_have_taken_stays_reserved(rig: ApiR
     assert list((await rig.create("mail")).status.addresses) == ["10.66.0.2"]
 
 
+async def test_a_client_that_goes_away_half_way_leaves_its_address_reserved(rig: ApiRig) -> None:
+    creating = asyncio.create_task(rig.create("web"))
+    await asyncio.sleep(0)
+    creating.cancel()
+    await asyncio.gather(creating, return_exceptions=True)
+    assert list((await rig.create("db")).status.addresses) == ["10.66.0.3"]
+
+
 async def test_a_write_that_surely_failed_reserves_nothing(rig: ApiRig) -> None:
     rig.store.fail_writes(Fail.REFUSED)
     with pytest.raises(Unavailable):

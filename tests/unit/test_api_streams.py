@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from kit.apirig import ALPINE, DEBIAN, ApiRig, api_rig, iterate
+from kit.apirig import ALPINE, DEBIAN, ApiRig, FakePipe, api_rig, iterate
 from kit.eventually import eventually
-from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed
+from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed, Unavailable
 from veapi.model import HostState, VEState
 from veapi.v1 import api_pb2, session_pb2
 
@@ -142,6 +142,19 @@ async def test_logs_come_from_the_host_until_their_end(rig: ApiRig) -> None:
     assert rig.relays.pipe.closed
 
 
+async def test_logs_of_a_ve_that_is_deleted_end_quietly_and_of_another_do_not(rig: ApiRig) -> None:
+    await rig.running()
+    request = api_pb2.LogsRequest(ve=WEB, follow=True)
+    agent_says(rig, Up(log=b"one"), None)
+    with pytest.raises(RemoteFailed) as refused:
+        await collect(rig.ve.Logs(request, None))
+    assert refused.value.hint
+    await rig.ve.Delete(WEB, None)
+    rig.relays.pipe = FakePipe()
+    agent_says(rig, Up(log=b"one"), None)
+    assert [each.data for each in await collect(rig.ve.Logs(request, None))] == [b"one"]
+
+
 async def test_logs_of_a_ve_without_a_host_are_a_conflict(rig: ApiRig) -> None:
     await rig.create("web")
     with pytest.raises(Conflict, match="no host yet") as refused:
@@ -224,6 +237,20 @@ async def test_the_host_with_the_most_free_disk_takes_the_upload(rig: ApiRig) ->
     await anext(stream)
     assert rig.relays.opened[0][0] == "h3"
     await stream.aclose()
+
+
+async def test_a_host_that_can_not_be_reached_is_passed_over(rig: ApiRig) -> None:
+    await rig.put_host("h2", disk_gib=200)
+    rig.relays.away = {"h2"}
+    agent_says(rig, done(DEBIAN))
+    stream = rig.image.Import(iterate(importing(), chunk(b"x")), None)
+    await anext(stream)
+    assert rig.relays.opened[0][0] == "h1"
+    await stream.aclose()
+    rig.relays.away = {"h1", "h2"}
+    with pytest.raises(Unavailable) as refused:
+        await import_(rig, importing(), chunk(b"x"))
+    assert refused.value.hint
 
 
 async def test_without_a_ready_host_nothing_can_be_imported(rig: ApiRig) -> None:

@@ -8,24 +8,22 @@ from collections.abc import AsyncIterator
 
 from veapi import validate
 from veapi.codec import held_image_in
-from veapi.errors import Conflict, InvalidInput, RemoteFailed, TimedOut, by_kind
-from veapi.model import Digest, HeldImage, HostName, HostState, Image
+from veapi.errors import Conflict, InvalidInput, RemoteFailed, TimedOut, Unavailable, by_kind
+from veapi.model import Digest, HeldImage, HostName, HostState
 from veapi.v1 import api_pb2, session_pb2
-from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import Describe, holders
+from vecontroller.api.imagerecord import record
 from vecontroller.api.ports import ApiDeps, Pipe
 from vecontroller.api.splice import ended_early, feeding
 from vecontroller.placement import committed
-from vecontroller.store import keys, values
-from vecontroller.store.port import Guard, Put
-from vecontroller.view import Held, View
-from vecontroller.writer import LostRace
+from vecontroller.view import View
 
 MAX_IMAGE_BYTES = 64 << 30
 MAX_CHUNK_BYTES = 1 << 20
 SILENCE_S = 600.0
 """How long the host may say nothing: it unpacks."""
 REPLICATED_WITHIN_S = 60.0
+HOSTS_TRIED = 3
 Requests = AsyncIterator[api_pb2.ImportImageRequest]
 Response = api_pb2.ImportImageResponse
 
@@ -35,10 +33,9 @@ async def import_image(
 ) -> AsyncIterator[api_pb2.ImportImageResponse]:
     """Progress, then the image. Hosts that don't hold it within 60 s fetch it later."""
     start = _checked_start(await anext(requests, api_pb2.ImportImageRequest()))
-    host = _receiver(deps)
     upload = _Upload(start, requests)
     first = session_pb2.RelayDown(upload=session_pb2.RelayUpload(size_bytes=start.size_bytes))
-    pipe = await deps.relays.open(host, first)
+    host, pipe = await _open_somewhere(deps, first)
     done: HeldImage | None = None
     async with feeding(pipe, upload.feed(pipe)):
         while done is None:
@@ -50,7 +47,7 @@ async def import_image(
                     done = held_image_in(message.upload_done)
                 case _:
                     raise _failed(message, host)
-    held = await _record(deps, start.name, done)
+    held = await record(deps, start.name, done)
     async for progress in _replicated(deps, held.value.digest, upload.sent_bytes):
         yield progress
     yield Response(image=describe.image(held))
@@ -116,16 +113,24 @@ def _check_chunk(request: api_pb2.ImportImageRequest) -> None:
         )
 
 
-def _receiver(deps: ApiDeps) -> HostName:
-    """The ready host with the most disk that is not promised to a VE; the first by name of equals."""
+async def _open_somewhere(deps: ApiDeps, first: session_pb2.RelayDown) -> tuple[HostName, Pipe]:
+    """To the best host that can be reached; a few are tried."""
+    failed: Unavailable | None = None
+    for host in _receivers(deps)[:HOSTS_TRIED]:
+        try:
+            return host, await deps.relays.open(host, first)
+        except Unavailable as error:
+            failed = error
+    raise failed or Conflict(
+        "no host is Ready to take an image",
+        hint="look at `vectl host list`; an import needs one host at least",
+    )
+
+
+def _receivers(deps: ApiDeps) -> list[HostName]:
+    """Ready hosts, those with the most disk that is not promised to a VE first; by name where equal."""
     view = deps.mirror.view
-    ready = ready_hosts(deps)
-    if not ready:
-        raise Conflict(
-            "no host is Ready to take an image",
-            hint="look at `vectl host list`; an import needs one host at least",
-        )
-    return min(ready, key=lambda name: (-_free_disk_bytes(view, name), name))
+    return sorted(ready_hosts(deps), key=lambda name: (-_free_disk_bytes(view, name), name))
 
 
 def ready_hosts(deps: ApiDeps) -> list[HostName]:
@@ -154,60 +159,6 @@ def _failed(message: session_pb2.RelayUp, host: HostName) -> Exception:
         failure = message.failure
         return by_kind(failure.kind, failure.message, failure.hint)
     return RemoteFailed(f"host {host} sent something unexpected", hint=f"update veagent on {host}")
-
-
-async def _record(deps: ApiDeps, tag: str, done: HeldImage) -> Held[Image]:
-    """Image and tag in one transaction. Conflict when the tag is of another image."""
-    validate.digest("digest", done.digest)
-    for attempt in range(1, ATTEMPTS + 1):
-        view = deps.mirror.view
-        known, tagged = view.images.get(done.digest), view.tags.get(tag)
-        if tagged is not None and tagged.value != done.digest:
-            raise _tag_taken(tag, tagged.value)
-        if tagged is not None and known is not None:
-            return known
-        try:
-            return await _write(deps, tag, _image(deps, done, known), known)
-        except LostRace as lost:
-            await settle(deps, lost, attempt)
-    raise worn_out(f"image {tag}")
-
-
-def _image(deps: ApiDeps, done: HeldImage, known: Held[Image] | None) -> Image:
-    """An image that is known keeps its blob: that is what other hosts hold."""
-    return Image(
-        digest=done.digest,
-        blob_digest=known.value.blob_digest if known else done.blob_digest,
-        size_bytes=done.size_bytes,
-        blob_bytes=known.value.blob_bytes if known else done.blob_bytes,
-        created_at=known.value.created_at if known else deps.clock.wall(),
-        op_id=deps.ids.new(),
-    )
-
-
-async def _write(deps: ApiDeps, tag: str, image: Image, known: Held[Image] | None) -> Held[Image]:
-    """The image is written also when it is known, so that a delete at the same time loses."""
-    image_key, tag_key = keys.image(image.digest), keys.image_tag(tag)
-    revision = await deps.writer.commit(
-        [
-            Guard(key=image_key, mod_revision=known.mod_revision if known else 0),
-            Guard(key=tag_key, mod_revision=0),
-        ],
-        [
-            Put(key=image_key, value=values.encode_image(image)),
-            Put(key=tag_key, value=values.encode_ref(image.digest, image.op_id)),
-        ],
-        confirm=(tag_key, image.op_id),
-    )
-    created = known.create_revision if known else revision
-    return Held(value=image, mod_revision=revision, create_revision=created)
-
-
-def _tag_taken(tag: str, digest: Digest) -> Conflict:
-    return Conflict(
-        f"image {tag} is another one already: {digest}",
-        hint=f"delete it first (vectl image delete {tag}), or choose another name",
-    )
 
 
 async def _replicated(

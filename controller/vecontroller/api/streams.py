@@ -54,7 +54,14 @@ async def logs(deps: ApiDeps, request: api_pb2.LogsRequest) -> AsyncIterator[api
                     raise _error(message.failure)
                 case "end":
                     return
-    raise ended_early(host)
+    if not _is_leaving(deps, ve):
+        raise ended_early(host)
+
+
+def _is_leaving(deps: ApiDeps, ve: VE) -> bool:
+    """Whether its host has nothing more to tell of it, because it goes or is gone."""
+    held = deps.mirror.view.ves.get(ve.uid)
+    return held is None or held.value.delete_requested_at is not None
 
 
 def _running(deps: ApiDeps, describe: Describe, ref: api_pb2.VERef) -> tuple[VE, HostName]:
