@@ -1,5 +1,6 @@
 """The program: its table of commands, and how every ending becomes two lines and an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,8 @@ def _ending(error: Exception) -> int:
             code = error.exit_code
         case click.ClickException():
             code = _usage(error)
+        case OSError(errno=errno.ENOSPC):
+            code = _unwritten(error)
         case _:
             code = _internal(error)
     return code
@@ -113,6 +116,11 @@ def _internal(error: Exception) -> int:
     return VerackError.exit_code
 
 
+def _unwritten(error: OSError) -> int:
+    complain(f"can't write the output: {error.strerror}", "make room where it goes")
+    return VerackError.exit_code
+
+
 def _leave(code: int) -> NoReturn:
     """Ends at once: the interpreter would spend 20 ms on taking grpc apart."""
     for stream in (sys.stdout, sys.stderr):
@@ -121,8 +129,7 @@ def _leave(code: int) -> NoReturn:
         except BrokenPipeError:
             pass  # whoever read us has what it wanted
         except OSError as error:
-            code = code or VerackError.exit_code
-            complain(f"can't write the output: {error.strerror}", "is the disk full?")
+            code = code or _unwritten(error)
     os._exit(code)
 
 

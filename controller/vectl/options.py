@@ -1,6 +1,6 @@
 """Options and value types that commands share."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -207,16 +207,12 @@ def complete_host(
 
 
 def _complete(
-    ctx: click.Context, names: Callable[["Client"], object], incomplete: str
+    ctx: click.Context,
+    names: Callable[["Client"], Awaitable[list[str]]],
+    incomplete: str,
 ) -> list[CompletionItem]:
-    import asyncio  # noqa: PLC0415  # not for --help
-
-    async def limited(client: "Client") -> list[str]:
-        async with asyncio.timeout(_COMPLETION_LIMIT_S):
-            return await names(client)  # type: ignore[misc,no-any-return]
-
     try:
-        found = ctx.ensure_object(Session).run(limited)
+        found = ctx.ensure_object(Session).run(names, limit_s=_COMPLETION_LIMIT_S)
     except Exception:  # noqa: BLE001  # a prompt is no place for errors
         return []
     return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]

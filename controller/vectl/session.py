@@ -46,8 +46,8 @@ class Session:
         """The context that was chosen. InvalidInput when there is none."""
         return load(name=self.context_name, endpoint=self.endpoint, project=self.project)
 
-    def run(self, work: Callable[["Client"], Awaitable[T]]) -> T:
-        """Connects and runs `work`. Raises veapi.errors, or Interrupted on Ctrl-C."""
+    def run(self, work: Callable[["Client"], Awaitable[T]], *, limit_s: float | None = None) -> T:
+        """Connects and runs `work`. Raises veapi.errors, Interrupted on Ctrl-C, TimeoutError after `limit_s`."""
         import asyncio  # noqa: PLC0415  # not for --help
 
         from vectl.client import Client  # noqa: PLC0415  # brings grpc
@@ -55,7 +55,7 @@ class Session:
         context = self.context()
 
         async def connected() -> T:
-            async with Client.connect(context) as client:
+            async with asyncio.timeout(limit_s), Client.connect(context) as client:
                 return await work(client)
 
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from veapi.model import VEState
 from vectl import main
 from vectl.commands.wait import STATES, parse_condition
 from vectl.lazy import LazyGroup
@@ -158,6 +159,7 @@ def test_options_of_the_root_are_understood_behind_the_command(
 
 
 def test_conditions_of_wait() -> None:
+    assert tuple(VEState) == STATES
     assert parse_condition("delete") == "delete"
     assert [parse_condition(f"state={state}") for state in STATES] == list(STATES)
 
