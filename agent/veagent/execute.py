@@ -7,7 +7,7 @@ import grpc.aio
 
 from veagent.pipe import Pipe
 from veagent.ports import ExecCommand, ExecProcess, Instance, Runtime, Stream
-from veapi.errors import Conflict, InvalidInput, VerackError
+from veapi.errors import Conflict, InvalidInput, Unavailable, VerackError
 from veapi.v1 import api_pb2, session_pb2
 
 ARGUMENTS_LIMIT_BYTES = 1 << 17
@@ -71,7 +71,7 @@ async def _drain(pipe: Pipe, process: ExecProcess) -> int:
     try:
         async for stream, data in process.output():
             await pipe.send(_up(_piece(stream, data)))
-    except grpc.aio.AioRpcError:
+    except (grpc.aio.AioRpcError, Unavailable):
         raise ReaderGone from None
     return await process.exit_code()
 

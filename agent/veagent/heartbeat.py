@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from veagent.wire import write
 from veapi.clock import Clock
 from veapi.errors import Unavailable
 from veapi.model import Timing
@@ -64,11 +65,7 @@ async def _send(call: "Call", sent: dict[int, float], timing: Timing, clock: Clo
         seq += 1
         sent[seq] = clock.boot()
         sent.pop(seq - _KEPT, None)
-        try:
-            async with asyncio.timeout(WRITE_LIMIT_S):
-                await call.write(session_pb2.HeartbeatUp(seq=seq))
-        except TimeoutError:
-            raise Unavailable("a heartbeat could not be sent") from None
+        await write(call, session_pb2.HeartbeatUp(seq=seq), timeout_s=WRITE_LIMIT_S)
         await clock.sleep(timing.heartbeat_s)
 
 

@@ -66,6 +66,8 @@ class Ledger:
     def _load_records(self) -> dict[Uid, VERecord]:
         records = {}
         for path in sorted(self._records_path.iterdir()):
+            if path.suffix == ".tmp":
+                path.unlink()
             if path.suffix in (".tmp", ".bad"):
                 continue
             record = _load(path, _parse_record)

@@ -21,6 +21,8 @@ from veapi.v1 import session_pb2_grpc
 
 log = structlog.get_logger()
 BACKOFF_LIMIT_S = 2.0
+# What grpc says when a refusal overtook our first write: the refusal itself, with the leader's address, is lost.
+_ANSWER_LOST = "Internal error from Core"
 _LEADER_KEY = "verack-leader"
 
 
@@ -53,25 +55,28 @@ class Link:
         self._granter = granter
         self._relays = relays
         self._targets = deque(settings.controllers)
+        self._leader = ""
         self._failures = 0
         self.connected = False
 
     async def run(self) -> None:
         while True:
-            target = self._targets[0]
-            leader = await self._one_session(target)
+            target, self._leader = self._leader or self._targets[0], ""
+            ending = await self._one_session(target)
             self.connected = False
-            self._turn_to(leader)
+            self._turn(ending, after=target)
             self._failures += 1
             await self._manager.clock.sleep(self._pause_s())
 
-    def _turn_to(self, leader: str) -> None:
-        """The leader that was named comes first; without one, the next in turn."""
-        if leader and leader not in self._targets:
-            log.warning("leader is not among the configured controllers", leader=leader)
-        if leader in self._targets:
-            self._targets.rotate(-self._targets.index(leader))
-        else:
+    def _turn(self, ending: "_Ending", *, after: str) -> None:
+        """The leader that was named comes first, configured or not: its certificate says that it is a controller.
+
+        Without one, the next in turn; the same again when its answer was lost.
+        """
+        self._leader = ending.leader if ending.leader != after else ""
+        if ending.answer_lost:
+            self._leader = after
+        elif after == self._targets[0]:
             self._targets.rotate(-1)
 
     def _pause_s(self) -> float:
@@ -83,8 +88,8 @@ class Link:
         self._failures = 0
         self.connected = True
 
-    async def _one_session(self, target: str) -> str:
-        """Until it ends. The address of the leader, when the controller named it."""
+    async def _one_session(self, target: str) -> "_Ending":
+        """Until it ends."""
         settings = self._settings
         server = controller_name(settings.cluster)
         try:
@@ -102,11 +107,19 @@ class Link:
                 await session.run(welcomed=self._welcomed)
         except (VerackError, grpc.aio.AioRpcError, ExceptionGroup) as error:
             return _told(target, error)
-        return ""
+        return _Ending()
 
 
-def _told(target: str, error: Exception) -> str:
-    """Says in the log why a session ended; gives the leader's address when the error carries it."""
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """`leader`: its address, when the controller named it."""
+
+    leader: str = ""
+    answer_lost: bool = False
+
+
+def _told(target: str, error: Exception) -> _Ending:
+    """Says in the log why a session ended."""
     cause = _first(error, lambda e: isinstance(e, grpc.aio.AioRpcError)) or _first(
         error, lambda e: isinstance(e, VerackError)
     )
@@ -114,12 +127,15 @@ def _told(target: str, error: Exception) -> str:
         shown = from_rpc(cause)
         log.warning("session ended", controller=target, error=shown.message, hint=shown.hint)
         leader = dict(cause.trailing_metadata() or ()).get(_LEADER_KEY, "")
-        return leader if isinstance(leader, str) else leader.decode()
+        return _Ending(
+            leader=leader if isinstance(leader, str) else leader.decode(),
+            answer_lost=cause.details() == _ANSWER_LOST,
+        )
     if isinstance(cause, VerackError):
         log.warning("session ended", controller=target, error=cause.message, hint=cause.hint)
-        return ""
+        return _Ending()
     log.error("session ended unexpectedly", controller=target, exc_info=error)
-    return ""
+    return _Ending()
 
 
 def _first(error: BaseException, wanted: Callable[[BaseException], bool]) -> BaseException | None:

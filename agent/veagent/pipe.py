@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc.aio
 
-from veapi.errors import Unavailable
+from veagent.wire import write
 from veapi.v1 import session_pb2
 
 if TYPE_CHECKING:
@@ -43,12 +43,9 @@ class Pipe:
             await asyncio.gather(self._reader, return_exceptions=True)
 
     async def send(self, frame: session_pb2.RelayUp) -> None:
-        """Raises AioRpcError when the other side is gone."""
-        try:
-            async with asyncio.timeout(WRITE_LIMIT_S), self._lock:
-                await self._call.write(frame)
-        except TimeoutError:
-            raise Unavailable("the reader of this stream takes nothing") from None
+        """Raises AioRpcError or Unavailable when the other side is gone."""
+        async with self._lock:
+            await write(self._call, frame, timeout_s=WRITE_LIMIT_S)
 
     async def receive(self) -> session_pb2.RelayDown | None:
         """None: the other side sends no more, or is gone; then nothing more may be received."""
@@ -56,8 +53,8 @@ class Pipe:
 
     async def finish(self) -> None:
         """All was sent: waits until the other side has taken it and ends the call."""
-        await self._call.done_writing()
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, asyncio.InvalidStateError):
+            await self._call.done_writing()
             async with asyncio.timeout(END_LIMIT_S):
                 await self.gone.wait()
 

@@ -6,6 +6,7 @@ A set is acknowledged once it is durable; while one is being applied only the ne
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from veagent.heartbeat import Lease, beat
 from veagent.manager import Manager
 from veagent.sources import SourceDesk
+from veagent.wire import write
 from veapi import codec
 from veapi.errors import Denied, TimedOut, Unavailable, VerackError, by_kind
 from veapi.model import Digest, HostSet, Timing, Uid, VEReport
@@ -82,7 +84,8 @@ class Session:
         )
         try:
             async with asyncio.timeout(WELCOME_LIMIT_S):
-                await self._call.write(session_pb2.SessionUp(hello=hello))
+                with suppress(Unavailable):  # a refusal may be here already: the read tells it
+                    await self._write(session_pb2.SessionUp(hello=hello))
                 first = await self._call.read()
         except TimeoutError:
             raise TimedOut("the controller did not answer") from None
@@ -171,11 +174,8 @@ class Session:
         await self._write(session_pb2.SessionUp(image_wanted=wanted))
 
     async def _write(self, message: session_pb2.SessionUp) -> None:
-        try:
-            async with asyncio.timeout(WRITE_LIMIT_S), self._write_lock:
-                await self._call.write(message)
-        except TimeoutError:
-            raise Unavailable("the controller takes nothing") from None
+        async with self._write_lock:
+            await write(self._call, message, timeout_s=WRITE_LIMIT_S)
 
     async def _guard(self, timing: Timing) -> None:
         """Ends a session whose controller lives but answers nothing (frozen, or cut from its store)."""

@@ -103,9 +103,7 @@ def _down_state(sight: Sight) -> tuple[VEState, str, str]:
     match sight.step:
         case AwaitImage():
             return _awaiting_image(sight)
-        case CreateRoot():
-            return VEState.CREATING, "CreatingRoot", ""
-        case Start():
+        case CreateRoot() | Start():
             return VEState.CREATING, "Starting", ""
         case Remove():
             return VEState.DELETING, "", ""

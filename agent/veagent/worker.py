@@ -107,6 +107,7 @@ class Worker:
             return
         self.wanted = entry
         self._trouble = None
+        self._quick_ends = 0
         self.nudge()
 
     def nudge(self) -> None:
@@ -159,11 +160,19 @@ class Worker:
         """For ever, until cancelled; cancelling harms nothing that a new worker would not repair."""
         try:
             while True:
-                await self._turn()
+                await self._safe_turn()
         finally:
             self._ground.slots.give(self.uid)
             if self._watch is not None:
                 self._watch.cancel()
+
+    async def _safe_turn(self) -> None:
+        """A mistake of ours must not leave a VE without its worker."""
+        try:
+            await self._turn()
+        except Exception:
+            log.exception("worker failed unexpectedly", ve=self.uid)
+            await self._ground.clock.sleep(ends.backoff_s(1))
 
     async def _turn(self) -> None:
         self._wake.clear()
@@ -202,6 +211,8 @@ class Worker:
             self._failed(step, "internal error of the agent; see its log")
         else:
             self._trouble = None if self._trouble is before else self._trouble
+            if isinstance(step, Start | Stop | Remove):
+                log.info("step done", ve=self.uid, step=type(step).__name__)
 
     async def _slot(self) -> bool:
         """A place among those that start. False: the wish changed meanwhile."""
