@@ -163,12 +163,12 @@ async def test_sets_follow_what_is_asked_until_the_ve_is_gone(running):
         await running.put_ve("u1")
         await eventually(lambda: running.state("u1") is VEState.RUNNING)
         await running.put_ve("u1", generation=2, labels={"a": "b"})
-        await eventually(lambda: agent.sets[-1].entries[0].labels == {"a": "b"})
+        await eventually(lambda: agent.entries and agent.entries[0].labels == {"a": "b"})
         await running.put_ve("u1", delete_requested_at=5.0)
         await eventually(lambda: not running.core.mirror.view.ves)
         view = running.core.mirror.view
         assert not (view.placements or view.statuses or view.names or view.addresses)
-        await eventually(lambda: agent.sets[-1].entries == ())
+        await eventually(lambda: agent.entries == ())
         assert [each.action for s in agent.sets for each in s.entries][-1] is Action.PURGE
 
 
@@ -190,7 +190,7 @@ async def test_a_newer_session_replaces_the_older(running):
         assert older.ended.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "newer session" in older.ended.details()
         await running.put_ve("u1")
-        await eventually(lambda: newer.sets[-1].entries)
+        await eventually(lambda: newer.entries)
         assert running.core.sessions.connected(H1)
 
 
@@ -219,8 +219,8 @@ async def test_a_controller_that_starts_again_gives_the_same_set(etcd, identitie
 async def test_a_report_is_acknowledged_once_it_is_in_the_store(running):
     async with running.agent() as agent:
         await running.put_ve("u1")
-        await eventually(lambda: agent.sets[-1].entries)
-        await agent.report(done(agent.sets[-1].entries[0]), whole=True)
+        await eventually(lambda: agent.entries)
+        await agent.report(done(agent.entries[0]), whole=True)
         item = await running.core.store.get(keys.ve_status(Uid("u1")))
         status = values.decode_status(item.value)
         assert (status.state, status.host) == (VEState.RUNNING, "h1")
@@ -229,8 +229,8 @@ async def test_a_report_is_acknowledged_once_it_is_in_the_store(running):
 async def test_a_report_of_an_earlier_placement_or_of_anothers_ve_changes_nothing(running):
     async with running.agent() as agent, running.agent("h2") as stranger:
         await running.put_ve("u1", host="h1")
-        await eventually(lambda: agent.sets and agent.sets[-1].entries)
-        report = done(agent.sets[-1].entries[0])
+        await eventually(lambda: agent.entries)
+        report = done(agent.entries[0])
         await stranger.report(report)
         old = VEStatus(state=VEState.FAILED, placement_generation=0)
         await agent.report(VEReport(uid=report.uid, name="n", project="p", status=old))
@@ -254,9 +254,9 @@ async def test_many_statuses_of_many_hosts_are_written_in_few_transactions(runni
         for index in range(60):
             await running.put_ve(f"u{index:02}", ip=f"10.66.1.{index}")
         await eventually(lambda: len(running.core.mirror.view.placements) == 60)
-        await eventually(lambda: sum(len(a.sets[-1].entries) for a in (h1, h2)) == 60)
+        await eventually(lambda: sum(len(a.entries) for a in (h1, h2)) == 60)
         await asyncio.gather(
-            *(agent.report(*(done(e) for e in agent.sets[-1].entries)) for agent in (h1, h2))
+            *(agent.report(*(done(e) for e in agent.entries)) for agent in (h1, h2))
         )
         statuses = running.core.mirror.view.statuses
         assert len(statuses) == 60

@@ -41,6 +41,11 @@ class FakeAgent:
         self._told: dict[Uid, VEReport] = {}
         self._call = stub.Session()
 
+    @property
+    def entries(self) -> tuple[SetEntry, ...]:
+        """Of the newest set."""
+        return self.sets[-1].entries if self.sets else ()
+
     async def greet(self) -> None:
         hello = session_pb2.Hello(facts=codec.facts_out(self.facts))
         await self._call.write(session_pb2.SessionUp(hello=hello))
