@@ -173,7 +173,8 @@ class Board:
         if outcome is not None:
             self.settled[target.uid] = outcome
             self.news.set()
-        self._progress.show(change.ve, settled=len(self.settled), total=self._total)
+        if change.kind is not ChangeKind.DELETED:  # what it was last is no news
+            self._progress.show(change.ve, settled=len(self.settled), total=self._total)
 
 
 async def follow(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import click
 
+from veapi.clock import SystemClock
 from vectl.table import Column, Writer
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def age(stamp: "Timestamp", *, now: float | None = None) -> str:
     """`12s`, `5m`, `3h`, `2d` since then; empty when it is not set."""
     if not stamp.seconds:
         return ""
-    seconds = max(0, int((time.time() if now is None else now) - stamp.seconds))
+    seconds = max(0, int((SystemClock().wall() if now is None else now) - stamp.seconds))
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"

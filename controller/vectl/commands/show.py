@@ -65,7 +65,7 @@ def facts(ve: "VE") -> list[str]:
         ("Resource version", str(ve.resource_version)),
         ("Delete asked", moment(ve.delete_requested_at)),
         *(
-            (f"Condition {found.type}", f"{found.status} {found.reason} {found.message}")
+            ("Condition", f"{found.type} {found.status} {found.reason} {found.message}")
             for found in status.conditions
         ),
     ]
