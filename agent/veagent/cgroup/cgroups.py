@@ -10,7 +10,7 @@ import structlog
 
 from veagent.cgroup import v1, v2
 from veagent.cgroup.files import Files
-from veagent.cgroup.layout import Layout
+from veagent.cgroup.layout import CONTAINER, Layout
 from veagent.cgroup.usage import Usage
 from veagent.pidfd import Held
 from veapi.errors import InvalidInput, NotFound, RemoteFailed
@@ -49,7 +49,7 @@ class Cgroups:
 
     def container(self, uid: Uid) -> str:
         """LXC's own folder of a VE, as it wants it: without the mount point."""
-        return f"{self._ve(uid)}/ct"
+        return f"{self._ve(uid)}/{CONTAINER}"
 
     def monitor(self, uid: Uid) -> str:
         return f"{self.root}/mon/{uid}"
@@ -88,7 +88,6 @@ class Cgroups:
     def forget(self, uid: Uid) -> None:
         """Drops the count of kills, the only thing kept over restarts."""
         self._oom.forget(uid)
-        self._layout.forget(self._ve(uid))
 
     def monitor_pid(self, uid: Uid) -> int | None:
         pids = self._pids(self._layout.processes(self.monitor(uid)))
@@ -125,6 +124,7 @@ class Cgroups:
     def remove(self, uid: Uid) -> bool:
         """Removes the VE's and its monitor's folders; False when something still runs in them."""
         self._oom.settle(uid)
+        self._layout.forget(self._ve(uid))
         gone = [
             self._remove(f"{top}/{group}")
             for top in self._layout.tops()

@@ -8,6 +8,8 @@ from veapi.model import Resources
 
 PERIOD_US = 100_000
 LEAST_QUOTA_US = 1000
+CONTAINER = "ct"
+"""LXC's own folder below that of the VE."""
 
 DEVICES = (
     "c *:* m",

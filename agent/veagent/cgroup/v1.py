@@ -4,7 +4,7 @@ import errno
 import os
 
 from veagent.cgroup.files import Files
-from veagent.cgroup.layout import DEVICES, PERIOD_US, does_not_fit, quota_us
+from veagent.cgroup.layout import CONTAINER, DEVICES, PERIOD_US, does_not_fit, quota_us
 from veagent.cgroup.usage import Usage, blkio, limit, table
 from veapi.model import Resources
 
@@ -77,7 +77,7 @@ class V1:
             oom_kills=oom_kills,
             pids_current=int(self._get("pids", group, "pids.current")),
             pids_limit=limit(self._get("pids", group, "pids.max")),
-            pids_refused=table(self._get("pids", group, "pids.events")).get("max", 0),
+            pids_refused=self._refused(group) + self._refused(f"{group}/{CONTAINER}"),
             io_read_bytes=moved[0],
             io_write_bytes=moved[1],
             io_reads=operations[0],
@@ -143,6 +143,13 @@ class V1:
                     raise does_not_fit(limits, current) from None
                 raise
             done.append(name)
+
+    def _refused(self, group: str) -> int:
+        """v1 counts in the folder of who forked. Those that a systemd inside has made are left out: they come and go."""
+        try:
+            return table(self._get("pids", group, "pids.events")).get("max", 0)
+        except FileNotFoundError:
+            return 0
 
     def _io(self, group: str) -> tuple[tuple[int, int], tuple[int, int]]:
         if not self._blkio:

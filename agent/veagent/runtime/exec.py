@@ -34,7 +34,8 @@ CLOSE_WITHIN_S = 5.0
 _DEFAULT_VARIABLES = {"HOME": "/root", "USER": "root"}
 _END_OF_INPUT = b"\x04"
 _RETRY_S = 0.01
-_RETRIES = 200
+_RETRIES = 500
+_LOOK_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,10 @@ class LxcExec:
         self._sessions = set() if command.tty else {process.pid}
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run())
+        self._ready = asyncio.create_task(self._until_ready())
 
     async def write(self, data: bytes) -> None:
+        await asyncio.wait([self._ready])
         if self._input is not None:
             await self._input.write(data)
 
@@ -120,7 +123,7 @@ class LxcExec:
         if self._input is None:
             return
         if self._command.tty:
-            await self._input.write(_END_OF_INPUT)
+            await self.write(_END_OF_INPUT)
         else:
             self._input.close()
 
@@ -168,6 +171,13 @@ class LxcExec:
                 self._held.close()
             self._code.set_result(128 - code if code < 0 else code)
 
+    async def _until_ready(self) -> None:
+        """A pty's input is flushed when lxc-attach makes it raw, some milliseconds after its start."""
+        tries = _RETRIES if self._command.tty else 0
+        while tries > 0 and not self._code.done() and not _hand_over(self._terminal):
+            tries -= 1
+            await asyncio.sleep(_LOOK_S)
+
     def _explain(self, code: int) -> None:
         """lxc-attach is kept quiet: its words name lines of its source."""
         reasons = {126: "can't be executed", 127: "not found"}
@@ -190,9 +200,12 @@ class LxcExec:
         return pids
 
     def _signal(self, number: int, tries: int) -> None:
+        """Waits for the command: lxc-attach's own children, which become it, would take the signal otherwise."""
         if self._code.done():
             return
-        sent = [pid for pid in self._attached() if self._send(pid, number)]
+        own = self._process.pid
+        begun = [pid for pid in self._attached() if not procs.same_program(pid, own)]
+        sent = [pid for pid in begun if self._send(pid, number)]
         if not sent and tries > 0:
             loop = asyncio.get_running_loop()
             loop.call_later(_RETRY_S, self._signal, number, tries - 1)
@@ -204,11 +217,14 @@ class LxcExec:
         return False
 
     def _kill_attached(self) -> None:
-        """Stopped first, so that it can't start the command between our look and its end."""
-        if self._held is not None and self._held.send(signal.SIGSTOP):
-            for pid in self._attached():
-                self._send(pid, signal.SIGKILL)
-            self._held.send(signal.SIGKILL)
+        """Kills the command; lxc-attach then reaps it and ends. Without a command lxc-attach itself is killed.
+
+        It is stopped meanwhile, so that it can't start the command between our look and its end.
+        """
+        if self._held is None or not self._held.send(signal.SIGSTOP):
+            return
+        killed = [pid for pid in self._attached() if self._send(pid, signal.SIGKILL)]
+        self._held.send(signal.SIGCONT if killed else signal.SIGKILL)
 
     def _kill_survivors(self) -> None:
         """Kills what the command left in its session. While such a process lives, the session's number is not reused."""
@@ -266,6 +282,16 @@ def _hold(pid: int) -> Held | None:
         return Held(pid)
     except ProcessLookupError:
         return None
+
+
+def _hand_over(terminal: int) -> bool:
+    """Whether lxc-attach has made our pty raw. It makes it end lines with CR LF too, as the one inside does: undone."""
+    modes = termios.tcgetattr(terminal)
+    if modes[3] & termios.ICANON:
+        return False
+    modes[1] &= ~termios.OPOST
+    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    return True
 
 
 def _set_size(fd: int, columns: int, rows: int) -> None:

@@ -96,3 +96,11 @@ def program(pid: int) -> str:
         return os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # noqa: PTH115, PTH119
     except OSError:
         return ""
+
+
+def same_program(one: int, other: int) -> bool:
+    """Whether both execute the same file; False when one of them is gone."""
+    try:
+        return os.path.samefile(f"/proc/{one}/exe", f"/proc/{other}/exe")  # noqa: PTH121
+    except OSError:
+        return False
