@@ -32,6 +32,8 @@ touch {ready}
 exec sleep infinity
 """
 _AGENT = "from veagent.main import main; main()"
+_MORTAL = ("setpriv", "--pdeathsig", "KILL")  # dies with the test run
+_FOLDERS = Path("/var/tmp")
 ID_BASE = 900_000_000
 
 
@@ -49,7 +51,7 @@ class RealHost:
         ready = self.folder / "ready"
         script = _HOLD.format(kept=self.folder / "cgroups", ready=ready)
         self._holder = subprocess.Popen(
-            netns.enter(namespace, ["unshare", "--mount", "sh", "-c", script])
+            [*_MORTAL, *netns.enter(namespace, ["unshare", "--mount", "sh", "-c", script])]
         )
         deadline = time.monotonic() + 10
         while not ready.exists():
@@ -68,7 +70,8 @@ class RealHost:
         return done.stdout
 
     async def start_agent(self) -> None:
-        argv = self.enter(sys.executable, "-c", _AGENT, "--config", str(self._config))
+        program = (sys.executable, "-c", _AGENT, "--config", str(self._config))
+        argv = [*_MORTAL, *self.enter(*program)]
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = await asyncio.create_subprocess_exec(*argv, stderr=log)
 
@@ -80,10 +83,7 @@ class RealHost:
 
     def release(self) -> None:
         """Kills what is left of the host, by its cgroups, and removes them."""
-        for path in sorted(Path("/sys/fs/cgroup").glob(f"**/{self.cgroups}/**/cgroup.procs")):
-            for pid in path.read_text().split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+        _kill_members(self.cgroups)
         for pid in self._monitors():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -117,13 +117,26 @@ def _detach_loop(image: Path) -> None:
         subprocess.run(["losetup", "-d", device], check=False, timeout=30)
 
 
+def _kill_members(root: str) -> None:
+    for path in _groups(root):
+        for pid in _read(path / "cgroup.procs").split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _groups(root: str) -> list[Path]:
+    """Ours in every hierarchy, the deepest first."""
+    tops = [*Path("/sys/fs/cgroup").glob(f"*/{root}"), *Path("/sys/fs/cgroup").glob(root)]
+    return [Path(path) for top in tops for path, _, _ in os.walk(top, topdown=False)]
+
+
 def _remove_groups(root: str) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        found = [p for p in Path("/sys/fs/cgroup").glob(f"**/{root}/**/") if p.is_dir()]
+        found = _groups(root)
         if not found:
             return
-        for path in sorted(found, key=lambda p: -len(p.parts)):
+        for path in found:
             with suppress(OSError):
                 path.rmdir()
         time.sleep(0.02)
@@ -132,7 +145,9 @@ def _remove_groups(root: str) -> None:
 @contextmanager
 def real_host(controller: FakeController) -> Iterator[RealHost]:
     """Everything of it goes at the end: processes, mounts, loop device, cgroups, its folder."""
-    folder = Path(tempfile.mkdtemp(prefix="vtagent", dir="/var/tmp"))
+    _sweep()
+    netns.sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"vtagent{os.getpid()}-", dir=_FOLDERS))
     folder.chmod(0o755)  # the users of VEs must get through to their roots
     host = RealHost(folder, controller)
     with netns.namespace("agent") as name:
@@ -142,6 +157,23 @@ def real_host(controller: FakeController) -> Iterator[RealHost]:
         finally:
             host.release()
             shutil.rmtree(folder)
+
+
+def _sweep() -> None:
+    """Removes what killed test runs left."""
+    for group in Path("/sys/fs/cgroup").glob("*/vtagent*"):
+        if _dead(group.name):
+            _kill_members(group.name)
+            _remove_groups(group.name)
+    for folder in _FOLDERS.glob("vtagent*-*"):
+        if _dead(folder.name):
+            _detach_loop(folder / "pool.img")
+            shutil.rmtree(folder)
+
+
+def _dead(name: str) -> bool:
+    pid = name.removeprefix("vtagent").split("-")[0]
+    return pid.isdecimal() and not Path("/proc", pid).exists()
 
 
 def busybox_tar(folder: Path) -> bytes:
