@@ -13,6 +13,7 @@ from vecontroller.topic import Topic
 from vecontroller.view import Changed
 
 TICK_S = 0.5
+STALL_S = 1.0
 SESSION_GRACE_S = 3.0
 """How long a host without a session is still Ready, while its agent restarts or redials."""
 
@@ -87,11 +88,23 @@ class Liveness:
         return sorted(self._hosts)
 
     async def run(self) -> None:
-        """For ever: tells the topic when a host falls silent, which no message announces."""
+        """For ever: tells the topic when a host falls silent, which no message announces.
+
+        When it was we who stood still, no host is to blame: those that were alive get their time anew.
+        """
         while True:
+            before = self._clock.boot()
             await self._clock.sleep(TICK_S)
+            if self._clock.boot() - before - TICK_S > STALL_S:
+                self._forgive()
             for host in self._hosts:
                 self._publish(host)
+
+    def _forgive(self) -> None:
+        now = self._clock.boot()
+        for known in self._hosts.values():
+            if known.shown is HostState.READY:
+                known.at = now
 
     def _publish(self, host: HostName, *, always: bool = False) -> None:
         """Tells the topic when the state differs from the one that was last told, or `always`."""

@@ -1,5 +1,6 @@
 """The program itself: starts with an etcd of its own, answers, ends cleanly, and comes back after a kill."""
 
+import asyncio
 import os
 import re
 import signal
@@ -10,9 +11,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from kit.certs import issue, make_ca
+from veapi.channel import controller_name, open_channel
+from veapi.v1 import api_pb2, api_pb2_grpc
 
 PROGRAM = Path(sys.executable).parent / "vecontroller"
 CONFIG = """
@@ -42,7 +47,9 @@ class Setup:
 
     def __init__(self, folder):
         self.folder, self.port = folder, free_port()
-        identity = issue(make_ca(folder / "ca", "rack"), "controller.rack")
+        ca = make_ca(folder / "ca", "rack")
+        identity = issue(ca, "controller.rack")
+        self.user = issue(ca, "ann.user.rack")
         self.config = folder / "controller.toml"
         self.text = CONFIG.format(
             folder=folder,
@@ -72,6 +79,18 @@ class Setup:
         return subprocess.run(
             [PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=False
         )
+
+    async def created_project(self, name):
+        """Whether a user can change something."""
+        server = controller_name("rack")
+        target = f"unix:{self.folder}/c.sock"
+        async with open_channel(target, server=server, identity=self.user) as channel:
+            try:
+                request = api_pb2.CreateProjectRequest(name=name)
+                await api_pb2_grpc.ProjectServiceStub(channel).Create(request, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            return True
 
     def until(self, predicate, timeout_s=30.0):
         deadline = time.monotonic() + timeout_s
@@ -129,6 +148,17 @@ def test_after_a_kill_it_leads_again_with_the_same_etcd(setup):
         setup.until(lambda: setup.terms() == 2)
         assert setup.etcd_pids() == before
     assert setup.etcd_pids() == []
+
+
+def test_it_goes_on_leading_when_its_etcd_is_killed(setup):
+    with setup.running() as process:
+        setup.until(lambda: setup.terms() == 1)
+        (killed,) = setup.etcd_pids()
+        os.kill(killed, signal.SIGKILL)
+        setup.until(lambda: setup.etcd_pids() not in ([], [killed]))
+        setup.until(lambda: asyncio.run(setup.created_project("after")))
+        assert setup.terms() == 1
+        assert process.poll() is None
 
 
 def test_an_error_of_the_configuration_names_the_field_and_shows_no_traceback(setup):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import grpc.aio
 
@@ -143,7 +143,9 @@ async def fake_agent(
     """A session that has said Hello and reads, until the block ends."""
     async with agent_channel(target, cluster, identity) as stub:
         agent = FakeAgent(stub, facts=facts or make_facts(), obedient=obedient, acks=acks)
-        await agent.greet()
+        # One that is refused at once can't even say Hello; reading tells why.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await agent.greet()
         reading = asyncio.create_task(agent.read())
         try:
             yield agent

@@ -75,6 +75,19 @@ async def test_sessions_and_silence_are_told(liveness, topic, clock):
         running.cancel()
 
 
+async def test_a_stall_of_the_controller_silences_no_host(liveness, clock):
+    liveness.session_began(H1)
+    liveness.session_began(HostName("h2"))
+    running = asyncio.create_task(liveness.run())
+    await clock.advance(TICK_S)
+    clock.jump(10 * TIMING.fence_after_s)
+    await clock.advance(TICK_S)
+    assert liveness.host_state(H1) is HostState.READY
+    await clock.advance(TIMING.fence_after_s)
+    assert liveness.host_state(H1) is HostState.SILENT
+    running.cancel()
+
+
 async def test_heartbeats_that_change_nothing_wake_nobody(liveness, topic):
     liveness.session_began(H1)
     with topic.subscribe() as changes:
