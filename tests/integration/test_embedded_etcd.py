@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.etcds import kill, real_etcd, store_of
+from kit.etcds import forget_data, kill, real_etcd, store_of  # noqa: F401 - a fixture
 from kit.eventually import eventually
 from kit.storecontract import ROOT, put
 from veapi.clock import SystemClock

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from kit.etcds import kill, lasting_etcd, real_etcd, store_of
+from kit.etcds import forget_data, kill, lasting_etcd, real_etcd, store_of  # noqa: F401 - a fixture
 from kit.eventually import eventually
 from kit.proxy import Proxy, proxied
 from kit.world import make_ve

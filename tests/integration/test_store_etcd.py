@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kit.certs import issue, make_ca
-from kit.etcds import kill, lasting_etcd, real_etcd, store_of
+from kit.etcds import forget_data, kill, lasting_etcd, real_etcd, store_of  # noqa: F401 - a fixture
 from kit.eventually import eventually
 from kit.proxy import proxied
 from kit.storecontract import PROMISES, ROOT, put, take

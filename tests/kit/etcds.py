@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from veapi.clock import SystemClock
 from vecontroller.identity import EtcdIdentity, make_etcd_identity
@@ -60,6 +63,14 @@ def lasting_etcd(folder: Path) -> Iterator[EmbeddedEtcd]:
         yield etcd
     finally:
         asyncio.run(etcd.stop())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def forget_data(tmp_path: Path) -> Iterator[None]:
+    """For test files that start etcds: each takes 128 MiB, which pytest would keep for its next runs."""
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @asynccontextmanager
