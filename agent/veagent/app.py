@@ -11,6 +11,7 @@ import structlog
 
 from veagent.config import Config
 from veagent.facts import PIDS_DEFAULT, HostFactsSource, Machine, look_at_machine, own_version
+from veagent.ground import Ground
 from veagent.heartbeat import Lease
 from veagent.hostparts import HostParts, open_parts
 from veagent.ids import IdRanges
@@ -26,7 +27,6 @@ from veagent.ports import Instance
 from veagent.slots import Slots
 from veagent.sources import SourceDesk
 from veagent.streams import Relays
-from veagent.worker import Ground
 from veapi.clock import Clock, SystemClock
 from veapi.daemon import forever
 from veapi.errors import Conflict

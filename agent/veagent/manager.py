@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from veagent.ground import Ground
 from veagent.outbox import Outbox
 from veagent.ports import VENetwork
-from veagent.worker import Ground, Worker
+from veagent.worker import Worker
 from veapi.clock import Clock
 from veapi.errors import VerackError
 from veapi.model import (

@@ -128,7 +128,7 @@ def _why_stopped(sight: Sight) -> tuple[str, str]:
     if record is None or not record.off:
         return "", ""
     if sight.wanted is None or is_off(sight.wanted, record):
-        return "PoweredOff", "its guest switched it off; start it to run it again"
+        return "PoweredOff", "its guest switched it off; restart it to run it again"
     return "", ""
 
 

@@ -5,18 +5,14 @@ back-off is over. Only a clean stop is cut short by a newer wish (a kill need no
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
-import msgspec
 import structlog
 
-from veagent import ends, events
-from veagent.ids import IdRanges
-from veagent.imagefetch import ImageKeeper
-from veagent.ledger import Ledger
-from veagent.ports import Ended, Instance, Roots, Runtime, StartPlan, VENetwork
+from veagent import ends
+from veagent.ground import Ground
+from veagent.memory import Memory
+from veagent.ports import Ended, Instance, StartPlan
 from veagent.reconcile import (
     AwaitImage,
     Confirm,
@@ -32,12 +28,10 @@ from veagent.reconcile import (
     Wait,
     next_action,
 )
-from veagent.record import VERecord, confirmed, first_record, started, with_disk
-from veagent.slots import Slots
+from veagent.record import VERecord
 from veagent.status import Running, Sight, Trouble, report_of
-from veapi.clock import Clock
 from veapi.errors import VerackError
-from veapi.model import Event, SetEntry, Uid, VEReport
+from veapi.model import SetEntry, Uid, VEReport
 
 log = structlog.get_logger()
 _REASONS: dict[type[Step], str] = {
@@ -48,24 +42,6 @@ _REASONS: dict[type[Step], str] = {
     LimitDisk: "LimitsRefused",
     Remove: "DeleteFailed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What all workers of a host stand on. `id_base_of`: of a running VE without record, None when unknown."""
-
-    host: str
-    boot_id: str
-    runtime: Runtime
-    roots: Roots
-    network: VENetwork
-    images: ImageKeeper
-    ledger: Ledger
-    ids: IdRanges
-    slots: Slots
-    clock: Clock
-    changed: Callable[[Uid], None]
-    id_base_of: Callable[[Instance], int | None]
 
 
 class Worker:
@@ -81,10 +57,10 @@ class Worker:
         instance: Instance | None = None,
     ) -> None:
         self.uid = uid
-        self.record = record
         self.instance = instance
         self.wanted: SetEntry | None = None
         self._ground = ground
+        self._memory = Memory(uid, ground, record)
         self._root = root
         self._wake = asyncio.Event()
         self._step: Step = Nothing("Orphan")
@@ -92,14 +68,17 @@ class Worker:
         self._stopping = False
         self._started_boot = float("-inf")
         self._quick_ends = 0
-        self._restart_for: ends.Verdict | None = None
         self._watch: asyncio.Task[None] | None = None
         if instance is not None:
             self._mind(instance)
-        elif record is not None and record.up:
-            self._restart_for = ends.lost(same_boot=record.boot_id == ground.boot_id)
+        else:
+            self._memory.found_away()
 
     # What others see and say.
+
+    @property
+    def record(self) -> VERecord | None:
+        return self._memory.record
 
     def wish(self, entry: SetEntry | None) -> None:
         """The newest wish; a new one is tried at once, whatever failed before."""
@@ -231,7 +210,8 @@ class Worker:
             case Limit() | LimitDisk():
                 await self._limit(step)
             case Confirm():
-                self._save(confirmed(self._ensured(), self._entry()), up=self.instance is not None)
+                self._ensured()
+                self._memory.confirm(self._entry(), up=self.instance is not None)
             case Remove(root):
                 await self._remove(root=root)
             case Wait() | Nothing() | AwaitImage():
@@ -243,47 +223,30 @@ class Worker:
 
     async def _create_root(self) -> None:
         entry, ground = self._entry(), self._ground
-        record = self._ensured()
-        limits = with_disk(record.limits, entry.spec.disk_bytes)
-        self._save(msgspec.structs.replace(record, limits=limits))
+        self._ensured()
+        self._memory.limit_disk(entry.spec.disk_bytes)
         await ground.roots.create(self.uid, entry.image_digest, entry.spec.disk_bytes, entry.name)
         self._root = True
 
     async def _start(self) -> None:
+        """The record is written while the network is attached; it must be durable before anything runs."""
         entry, ground = self._entry(), self._ground
-        record = msgspec.structs.replace(self._ensured(), ip=entry.ip, mac=entry.mac)
-        self._save(record)
+        id_base = self._ensured().id_base
+        self._memory.change(ip=entry.ip, mac=entry.mac)
         nic = await ground.network.attach(self.uid, entry.ip, entry.mac) if entry.ip else None
         await ground.ledger.sync()
-        instance = await ground.runtime.start(
-            StartPlan(
-                uid=self.uid,
-                hostname=entry.name,
-                root=ground.roots.path(self.uid),
-                id_base=record.id_base,
-                limits=entry.spec.request,
-                nic=nic,
-            )
+        plan = StartPlan(
+            uid=self.uid,
+            hostname=entry.name,
+            root=ground.roots.path(self.uid),
+            id_base=id_base,
+            limits=entry.spec.request,
+            nic=nic,
         )
+        self.instance = await ground.runtime.start(plan)
         self._started_boot = ground.clock.boot()
-        self.instance = instance
-        self._story_of_start(entry)
-        self._mind(instance)
-
-    def _story_of_start(self, entry: SetEntry) -> None:
-        before, verdict = self._ensured(), self._restart_for
-        self._restart_for = None
-        asked = entry.restart_seq > before.restart_seq
-        record = started(before, entry, boot_id=self._ground.boot_id)
-        if asked:
-            event = self._normal("Restarted", "it was restarted as asked")
-        elif verdict is not None:
-            event = self._event(verdict, f"{verdict.sentence}; {verdict.answer}")
-        else:
-            event = self._normal("Started", "it was started")
-        counted = verdict is not None and verdict.counted and not asked
-        restarts = record.restarts + (1 if counted else 0)
-        self._save(msgspec.structs.replace(record, restarts=restarts), event)
+        self._memory.start(entry)
+        self._mind(self.instance)
 
     async def _stop(self, timeout_s: float) -> None:
         instance = self.instance
@@ -296,7 +259,8 @@ class Worker:
             if self._watch is not None and self._watch.done():
                 self.instance = None
         if self.instance is None:
-            self._stopped()
+            self._quick_ends = 0
+            self._memory.stop()
 
     async def _stop_or_newer_wish(self, instance: Instance, timeout_s: float) -> None:
         """Returns early when the newest wish gives it less time."""
@@ -321,24 +285,14 @@ class Worker:
         step = self.step_now()
         return isinstance(step, Stop) and step.timeout_s < timeout_s
 
-    def _stopped(self) -> None:
-        record = self.record
-        self._quick_ends = 0
-        self._restart_for = None
-        if record is not None:
-            self._save(
-                msgspec.structs.replace(record, up=False), self._normal("Stopped", "it was stopped")
-            )
-
     async def _limit(self, step: Limit | LimitDisk) -> None:
-        ground, record = self._ground, self._ensured()
+        self._ensured()
         if isinstance(step, LimitDisk):
-            await ground.roots.limit(self.uid, step.disk_bytes)
-            limits = with_disk(record.limits, step.disk_bytes)
+            await self._ground.roots.limit(self.uid, step.disk_bytes)
+            self._memory.limit_disk(step.disk_bytes)
         else:
-            await ground.runtime.limit(self.uid, step.limits)
-            limits = with_disk(step.limits, record.limits.disk_bytes)
-        self._save(msgspec.structs.replace(record, limits=limits))
+            await self._ground.runtime.limit(self.uid, step.limits)
+            self._memory.limit(step.limits)
 
     async def _remove(self, *, root: bool) -> None:
         """The record goes last: until then a death of the agent only means that all of this is done again."""
@@ -348,11 +302,7 @@ class Worker:
         if root:
             await ground.roots.delete(self.uid)
             self._root = False
-        ground.ledger.drop(self.uid)
-        await ground.ledger.sync()
-        if self.record is not None:
-            ground.ids.release(self.record.id_base)
-        self.record = None
+        await self._memory.erase()
 
     # The end of a VE that nobody asked for.
 
@@ -375,79 +325,35 @@ class Worker:
         verdict = ends.judge(ended, lived_s=lived_s, quick_ends=self._quick_ends)
         self._quick_ends = verdict.quick_ends
         log.info("VE ended", ve=self.uid, reason=verdict.reason, how=verdict.sentence)
-        if self.record is not None:
-            self._note_end(verdict, self.record)
+        if verdict.delay_s > 0 and self.wanted is not None:
+            message = (
+                f"{verdict.sentence} right after its start, {verdict.quick_ends} times in a row"
+            )
+            self._trouble = self._trouble_for(
+                "ExitedAtOnce", message, verdict.quick_ends, verdict.delay_s
+            )
+        self._memory.end(verdict, self.wanted, self._trouble)
         self.nudge()
 
-    def _note_end(self, verdict: ends.Verdict, record: VERecord) -> None:
-        if not verdict.restart:
-            wanted = self.wanted
-            off = msgspec.structs.replace(
-                record,
-                up=False,
-                off=True,
-                off_generation=wanted.generation if wanted else record.generation,
-            )
-            self._save(off, self._event(verdict, verdict.sentence))
-            return
-        self._restart_for = verdict
-        if verdict.delay_s > 0:
-            self._back_off(verdict, record)
-
-    def _back_off(self, verdict: ends.Verdict, record: VERecord) -> None:
-        message = f"{verdict.sentence} right after its start, {verdict.quick_ends} times in a row"
-        self._trouble = self._trouble_for(
-            "ExitedAtOnce", message, verdict.quick_ends, verdict.delay_s
-        )
-        self._save(record, self._event(verdict, self._trouble.sentence()))
-
-    # Records and events.
+    # Small things.
 
     def _entry(self) -> SetEntry:
         assert self.wanted is not None
         return self.wanted
 
     def _ensured(self) -> VERecord:
-        if self.record is None:
-            base = self._ground.id_base_of(self.instance) if self.instance is not None else None
-            if base is None:
-                base = self._ground.ids.allocate()
-            self._ground.ids.take([base])
-            self.record = first_record(self._entry(), base)
-        return self.record
-
-    def _save(
-        self, record: VERecord, event: Event | None = None, *, up: bool | None = None
-    ) -> None:
-        if event is not None:
-            record = msgspec.structs.replace(record, events=events.add(record.events, event))
-        if up is not None:
-            record = msgspec.structs.replace(record, up=up)
-        self.record = record
-        self._ground.ledger.put(record)
-        self._tell()
+        return self._memory.ensure(self._entry(), self.instance)
 
     def _failed(self, step: Step, message: str) -> None:
         failures = self._trouble.failures + 1 if self._trouble else 1
         reason = _REASONS.get(type(step), "InternalError")
-        trouble = self._trouble_for(reason, message, failures, ends.backoff_s(failures))
-        self._trouble = trouble
+        self._trouble = self._trouble_for(reason, message, failures, ends.backoff_s(failures))
         log.warning("step failed", ve=self.uid, step=type(step).__name__, error=message)
-        if self.record is not None:
-            at = self._ground.clock.wall()
-            event = events.warning(at, self._ground.host, reason, message)
-            self._save(self.record, event)
+        self._memory.fail(self._trouble)
 
     def _trouble_for(self, reason: str, message: str, failures: int, delay_s: float) -> Trouble:
         clock = self._ground.clock
         return Trouble(reason, message, failures, clock.boot() + delay_s, clock.wall() + delay_s)
-
-    def _normal(self, reason: str, message: str) -> Event:
-        return events.normal(self._ground.clock.wall(), self._ground.host, reason, message)
-
-    def _event(self, verdict: ends.Verdict, message: str) -> Event:
-        make = events.warning if verdict.warning else events.normal
-        return make(self._ground.clock.wall(), self._ground.host, verdict.reason, message)
 
     def _tell(self) -> None:
         self._ground.changed(self.uid)

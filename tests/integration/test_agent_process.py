@@ -16,6 +16,7 @@ from kit.fakecontroller import FakeController, agent_config, running_controller
 from veapi.model import Action, VEState
 from veapi.v1 import api_pb2, session_pb2
 
+MORTAL = ("setpriv", "--pdeathsig", "KILL")  # dies with the test run
 PROGRAM = "from veagent.main import main; main()"
 
 
@@ -29,9 +30,8 @@ class Agent:
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", PROGRAM, "--config", str(self._config), stderr=log
-            )
+            argv = [sys.executable, "-c", PROGRAM, "--config", str(self._config)]
+            self.process = await asyncio.create_subprocess_exec(*MORTAL, *argv, stderr=log)
 
     async def end(self, number: int = signal.SIGKILL) -> int:
         if self.process.returncode is None:

@@ -12,13 +12,13 @@ from veagent.facts import HostFactsSource
 from veagent.fake.network import FakeNetwork
 from veagent.fake.runtime import FakeRuntime
 from veagent.fake.storage import FakeImages, FakeRoots
+from veagent.ground import Ground
 from veagent.ids import IdRanges
 from veagent.imagefetch import ImageKeeper
 from veagent.ledger import Ledger
 from veagent.manager import Manager
 from veagent.outbox import Outbox
 from veagent.slots import Slots
-from veagent.worker import Ground
 from veapi.errors import NotFound
 from veapi.model import (
     Action,

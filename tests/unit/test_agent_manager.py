@@ -305,3 +305,12 @@ async def test_an_unsafe_uid_is_no_path(host: AgentHost) -> None:
     await host.manager.apply(host_set(1, entry(uid="1/../../x"), entry(U2)))
     await host.until(lambda: len(host.runtime.running) == 1)
     assert host.manager.report("1/../../x") is None
+
+
+async def test_an_orphan_that_crashes_stays_down_and_is_told(host: AgentHost) -> None:
+    await run_one(host)
+    await host.manager.apply(host_set(2))
+    host.runtime.kill(U1)
+    await host.until(lambda: host.status().state is VEState.STOPPED)
+    assert host.status().events[-1].message == "init was killed by signal 9; no set names it"
+    assert host.runtime.count("start") == 1

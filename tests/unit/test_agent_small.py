@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from veagent import ends, events
 from veagent.config import load
 from veagent.console import read_console, tail_offset
 from veagent.ids import RANGE_SIZE, IdRanges
+from veagent.main import main
 from veagent.ports import Ended, EndKind
 from veapi.errors import InvalidInput, RemoteFailed
 
@@ -170,6 +172,15 @@ def test_a_bad_configuration_names_file_and_field(
     assert told in caught.value.message
     assert "agent.toml" in caught.value.message
     assert caught.value.hint
+
+
+def test_the_program_tells_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD.replace("[pool]", "[pond]"))
+    ended = CliRunner().invoke(main, ["--config", str(path)])
+    assert ended.exit_code == 2
+    assert "`pond`" in ended.stderr
+    assert "hint:" in ended.stderr
+    assert "Traceback" not in ended.output
 
 
 def test_a_missing_configuration_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""What all workers of a host stand on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from veagent.ids import IdRanges
+from veagent.imagefetch import ImageKeeper
+from veagent.ledger import Ledger
+from veagent.ports import Instance, Roots, Runtime, VENetwork
+from veagent.slots import Slots
+from veapi.clock import Clock
+from veapi.model import Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """`changed` is told of every VE that may have another status. `id_base_of`: of a running VE, None when unknown."""
+
+    host: str
+    boot_id: str
+    runtime: Runtime
+    roots: Roots
+    network: VENetwork
+    images: ImageKeeper
+    ledger: Ledger
+    ids: IdRanges
+    slots: Slots
+    clock: Clock
+    changed: Callable[[Uid], None]
+    id_base_of: Callable[[Instance], int | None]
