@@ -73,33 +73,12 @@ def compose(
     passes: Passes | None = None,
 ) -> Core:
     """Wires the parts; nothing runs yet."""
-    topic, standing, roster = Topic(), Standing(), Roster()
+    topic, standing = Topic(), Standing()
     mirror = Mirror(store, topic, clock)
     writer = Writer(store, mirror, lambda: standing.leadership)
-    liveness = Liveness(
-        topic, clock, timing=lambda: _timing(mirror, cluster), revision=lambda: mirror.view.revision
-    )
-    reports = Reports(mirror, writer, clock)
-    relays = Relays(roster.tell, clock, new_ticket=new_ticket)
-    sources = ImageSources(lambda: mirror.view, liveness, roster.tell, clock, new_ticket=new_ticket)
-    sessions = Sessions(
-        SessionDeps(
-            controller=name,
-            cluster=cluster,
-            view=lambda: mirror.view,
-            topic=topic,
-            clock=clock,
-            term=standing.term,
-            leader=lambda: standing.leader_address,
-            roster=roster,
-            liveness=liveness,
-            reports=reports,
-            relays=relays,
-            sources=sources,
-        )
-    )
+    deps = _session_deps(name, cluster, mirror, writer, standing, topic, clock)
     scheduler = Scheduler(
-        mirror, writer, liveness, topic, clock, new_op_id=new_op_id, passes=passes
+        mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id, passes=passes
     )
     return Core(
         name=name,
@@ -111,11 +90,42 @@ def compose(
         standing=standing,
         mirror=mirror,
         writer=writer,
-        liveness=liveness,
-        reports=reports,
-        relays=relays,
-        sessions=sessions,
+        liveness=deps.liveness,
+        reports=deps.reports,
+        relays=deps.relays,
+        sessions=Sessions(deps),
         scheduler=scheduler,
+    )
+
+
+def _session_deps(
+    name: str,
+    cluster: Cluster,
+    mirror: Mirror,
+    writer: Writer,
+    standing: Standing,
+    topic: Topic,
+    clock: Clock,
+) -> SessionDeps:
+    roster = Roster()
+    liveness = Liveness(
+        topic, clock, timing=lambda: _timing(mirror, cluster), revision=lambda: mirror.view.revision
+    )
+    return SessionDeps(
+        controller=name,
+        cluster=cluster,
+        view=lambda: mirror.view,
+        topic=topic,
+        clock=clock,
+        term=standing.term,
+        leader=lambda: standing.leader_address,
+        roster=roster,
+        liveness=liveness,
+        reports=Reports(mirror, writer, clock),
+        relays=Relays(roster.tell, clock, new_ticket=new_ticket),
+        sources=ImageSources(
+            lambda: mirror.view, liveness, roster.tell, clock, new_ticket=new_ticket
+        ),
     )
 
 
