@@ -15,6 +15,7 @@ from veapi.programmetrics import program_registry
 from veapi.rpcmetrics import RpcMetrics
 from veapi.v1 import session_pb2_grpc
 from vecontroller.api.guard import GuardInterceptor
+from vecontroller.api.patience import PatientCommits
 from vecontroller.api.ports import ApiDeps, RandomIds
 from vecontroller.api.register import Api, register
 from vecontroller.config import Config
@@ -99,7 +100,7 @@ def api_deps(core: Core) -> ApiDeps:
         controller=core.name,
         version=version("verack"),
         mirror=core.mirror,
-        writer=core.writer,
+        writer=PatientCommits(core.writer, core.clock),
         topic=core.topic,
         scheduler=core.scheduler,
         hosts=core.sessions,

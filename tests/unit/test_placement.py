@@ -47,6 +47,11 @@ def test_twelve_ves_spread_evenly_over_three_hosts_in_two_racks():
     assert counts(result) == {"h1": 4, "h2": 4, "h3": 4}
 
 
+def test_the_second_of_two_goes_to_another_rack():
+    result = plan([host("h1", "r1"), host("h2", "r1"), host("h3", "r2")], requests(2))
+    assert counts(result) == {"h1": 1, "h3": 1}
+
+
 def test_racks_come_before_hosts():
     full_rack = [host("h1", "r1", placed=6), host("h2", "r1")]
     result = plan([*full_rack, host("h3", "r2", placed=2)], [request("u")])

@@ -56,9 +56,9 @@ class Columns:
         return np.asarray((self.free >= wanted).all(axis=1), dtype=np.bool_)
 
     def rack_load(self, candidates: Ints) -> Ints:
-        """VEs per able host of each candidate's rack, in parts, with one more VE in it."""
+        """VEs per able host of each candidate's rack, in parts: the second VE never joins the first in its rack."""
         racks = self.rack[candidates]
-        return (self.rack_placed[racks] + 1) * PARTS // self.rack_hosts[racks]
+        return self.rack_placed[racks] * PARTS // self.rack_hosts[racks]
 
     def share(self, candidates: Ints, wanted: Ints) -> Ints:
         """The largest share of any resource that would be committed on each candidate, in parts."""
