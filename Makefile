@@ -35,7 +35,7 @@ unit: dev
 	$(BIN)/pytest -q tests/unit
 
 bench: dev
-	$(BIN)/python -m tests.bench
+	PYTHONPATH=deploy/dev:tests $(BIN)/python -m bench
 
 stubs: dev
 	$(BIN)/python proto/generate.py
