@@ -7,6 +7,8 @@ from veagent.reconcile import AwaitImage, CreateRoot, Remove, Start, Step, Stop,
 from veagent.record import VERecord
 from veapi.model import Action, SetEntry, Uid, VEReport, VEState, VEStatus
 
+AWAITS_IMAGE = "ImageFetching"
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
@@ -114,7 +116,7 @@ def _down_state(sight: Sight) -> tuple[VEState, str, str]:
 def _awaiting_image(sight: Sight) -> tuple[VEState, str, str]:
     digest = sight.wanted.image_digest if sight.wanted else ""
     message = sight.image_trouble or f"fetching image {digest[:19]} from another host"
-    return VEState.CREATING, "ImageFetching", message
+    return VEState.CREATING, AWAITS_IMAGE, message
 
 
 def _why(sight: Sight, reason: str) -> tuple[str, str]:
@@ -128,7 +130,7 @@ def _why_stopped(sight: Sight) -> tuple[str, str]:
     if record is None or not record.off:
         return "", ""
     if sight.wanted is None or is_off(sight.wanted, record):
-        return "PoweredOff", "its guest switched it off; restart it to run it again"
+        return "PoweredOff", "its guest switched it off; start it to run it again"
     return "", ""
 
 

@@ -42,6 +42,39 @@ async def test_starting_what_is_to_run_already_writes_nothing(rig: ApiRig) -> No
     assert rig.store.writes == writes
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "generation"),
+    [
+        (VEState.STOPPED, "PoweredOff", 2),
+        (VEState.FAILED, "StartFailed", 2),
+        (VEState.FAILED, "ExitedAtOnce", 2),
+        (VEState.RUNNING, "LimitsRefused", 1),
+        (VEState.CREATING, "ImageFetching", 1),
+        (VEState.STOPPED, "", 1),
+    ],
+)
+async def test_a_start_is_a_new_wish_only_for_what_waits_for_its_user(
+    rig: ApiRig, state: VEState, reason: str, generation: int
+) -> None:
+    ve = await rig.running()
+    await rig.report(ve.uid, state, reason=reason)
+    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+    assert started.generation == generation
+    assert stored(rig, ve).restart_seq == 0
+
+
+async def test_a_start_of_what_its_guest_switched_off_and_its_user_stopped_counts_once(
+    rig: ApiRig,
+) -> None:
+    ve = await rig.running()
+    await rig.ve.SetRun(stop(), None)
+    await rig.report(ve.uid, VEState.STOPPED, reason="PoweredOff")
+    again = await rig.ve.SetRun(stop(), None)
+    assert again.generation == 2
+    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+    assert started.generation == 3
+
+
 async def test_a_forced_stop_of_a_ve_that_is_stopping_kills_it(rig: ApiRig) -> None:
     ve = await rig.running()
     await rig.ve.SetRun(stop(stop_timeout_s=300), None)

@@ -6,7 +6,7 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict
-from veapi.model import VE, Run
+from veapi.model import VE, Run, VEState
 from veapi.v1 import api_pb2
 from vecontroller.api.commits import ATTEMPTS, edit, settle, worn_out, write
 from vecontroller.api.lookup import find_ve
@@ -17,14 +17,37 @@ from vecontroller.view import Held
 from vecontroller.writer import LostRace
 
 DEFAULT_STOP_TIMEOUT_S = 30.0
+POWERED_OFF = "PoweredOff"
+"""Reason of a VE that is stopped because its guest switched it off."""
 
 
 async def set_run(deps: ApiDeps, request: api_pb2.SetRunRequest) -> Held[VE]:
-    """Idempotent: a VE that is to run already is returned as it is."""
+    """Idempotent: a VE that is to run already is returned as it is, unless it needs its user's word to run.
+
+    That is one that its guest switched off, or whose host waits before it tries again: a start counts as a new wish.
+    """
     run = validate.run("run", request.run)
     timeout_s = _stop_timeout_s(request.stop_timeout_s, force=request.force)
-    held, _ = await edit(deps, request.ve, _set_run(run, timeout_s))
+    change = _set_run(run, timeout_s)
+
+    def with_new_wish(ve: VE) -> VE:
+        changed = change(ve)
+        if changed is not ve or run is not Run.RUNNING or not _needs_word(deps, ve):
+            return changed
+        return msgspec.structs.replace(ve, generation=ve.generation + 1)
+
+    held, _ = await edit(deps, request.ve, with_new_wish)
     return held
+
+
+def _needs_word(deps: ApiDeps, ve: VE) -> bool:
+    """What it was last seen as may be of the past; a new generation for a VE that runs by now changes nothing there."""
+    held = deps.mirror.view.statuses.get(ve.uid)
+    if held is None:
+        return False
+    status = held.value
+    off = status.state is VEState.STOPPED and status.reason == POWERED_OFF
+    return off or status.state is VEState.FAILED
 
 
 async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
