@@ -41,6 +41,11 @@ def main(path: Path, runtime: RuntimeName | None) -> None:
 
 
 async def _until_signal(config: Config) -> None:
+    # A pidfd per program that we start, not a thread; from Python 3.12 on this is the default.
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
     await run_until_signal(lambda stop: app.serve(config, stop))
 
 

@@ -14,10 +14,11 @@ import structlog
 from veagent.heartbeat import Lease, beat
 from veagent.manager import Manager
 from veagent.sources import SourceDesk
+from veagent.status import AWAITS_IMAGE
 from veagent.wire import write
 from veapi import codec
 from veapi.errors import Denied, TimedOut, Unavailable, VerackError, by_kind
-from veapi.model import Digest, HostSet, Timing, Uid, VEReport
+from veapi.model import Digest, HostSet, Timing, Uid, VEReport, VEState
 from veapi.v1 import session_pb2, session_pb2_grpc
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ WRITE_LIMIT_S = 10.0
 ACK_LIMIT_S = 30.0
 REPORTS_IN_FLIGHT = 16
 APPLY_RETRY_S = 1.0
+PASSING_S = 0.1
 
 
 class Granter(Protocol):
@@ -197,6 +199,8 @@ class _Reports:
         self._manager = manager
         self._seq = 0
         self._told: dict[Uid, VEReport] = {}
+        self._passing: dict[Uid, float] = {}
+        """Since when each VE is Creating that was not yet told to be."""
         self._unacked: dict[int, float] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -226,7 +230,11 @@ class _Reports:
     def _delta(self) -> session_pb2.Report | None:
         uids, facts = self._manager.outbox.take()
         found = [self._manager.report(uid) for uid in uids]
-        new = [report for report in found if report and report != self._told.get(report.uid)]
+        new = [
+            report
+            for report in found
+            if report and report != self._told.get(report.uid) and self._lasts(report)
+        ]
         if not new and not facts:
             return None
         self._told.update((report.uid, report) for report in new)
@@ -234,6 +242,23 @@ class _Reports:
             ves=[codec.report_out(report) for report in new],
             facts=codec.facts_out(self._manager.facts()) if facts else None,
         )
+
+    def _lasts(self, report: VEReport) -> bool:
+        """Whether it is worth telling: most starts are over before anybody could read that they began.
+
+        Each report costs a message, a transaction in etcd and an event at everybody who watches.
+        """
+        if report.status.state is not VEState.CREATING or report.status.reason == AWAITS_IMAGE:
+            self._passing.pop(report.uid, None)
+            return True
+        now = self._manager.clock.boot()
+        since = self._passing.get(report.uid)
+        if since is None:
+            self._passing[report.uid] = now
+            loop = asyncio.get_running_loop()
+            loop.call_later(PASSING_S, self._manager.outbox.mark, report.uid)
+            return False
+        return now - since >= PASSING_S
 
     def _numbered(self, report: session_pb2.Report) -> session_pb2.Report:
         self._seq += 1
