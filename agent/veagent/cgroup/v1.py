@@ -10,6 +10,7 @@ from veapi.model import Resources
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 NEEDED = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset")
+_QUOTA = "cpu.cfs_quota_us"
 _MEMORY = "memory.limit_in_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
 
@@ -51,8 +52,7 @@ class V1:
         self._set(
             "cpu", group, "cpu.shares", str(max(2, (limits.cpu_millis or 1000) * 1024 // 1000))
         )
-        self._set("cpu", group, "cpu.cfs_period_us", str(PERIOD_US))
-        self._set("cpu", group, "cpu.cfs_quota_us", str(quota_us(limits)))
+        self._limit_quota(group, quota_us(limits))
         self._set("pids", group, "pids.max", str(limits.pids or "max"))
 
     def usage(self, group: str, oom_kills: int) -> Usage:
@@ -123,6 +123,17 @@ class V1:
 
     def thaw(self, group: str) -> None:
         self._set("freezer", group, "freezer.state", "THAWED")
+
+    def _limit_quota(self, group: str, new: int) -> None:
+        """LXC's folder has the quota too: lxcfs counts processors by it. A folder's may never be above its parent's."""
+        old = int(self._get("cpu", group, _QUOTA))
+        self._set("cpu", group, "cpu.cfs_period_us", str(PERIOD_US))
+        groups = [group, f"{group}/{CONTAINER}"]
+        if new != -1 and (old == -1 or new < old):
+            groups.reverse()
+        for each in groups:
+            if each == group or self._files.exists(f"{self._fs}/cpu/{each}"):
+                self._set("cpu", each, _QUOTA, str(new))
 
     def _limit_memory(self, group: str, limits: Resources) -> None:
         """The sum with swap may never be below memory: the one that grows away from the other comes first."""

@@ -1,7 +1,7 @@
 """The one tree of cgroup v2."""
 
 from veagent.cgroup.files import Files
-from veagent.cgroup.layout import PERIOD_US, does_not_fit, quota_us
+from veagent.cgroup.layout import CONTAINER, PERIOD_US, does_not_fit, quota_us
 from veagent.cgroup.usage import Usage, io_stat, limit, table
 from veapi.model import Resources
 
@@ -40,7 +40,9 @@ class V2:
     def limit(self, group: str, limits: Resources) -> None:
         self._limit_memory(group, limits)
         quota = quota_us(limits)
-        self._set(group, "cpu.max", f"{'max' if quota < 0 else quota} {PERIOD_US}")
+        for each in (group, f"{group}/{CONTAINER}"):  # LXC's too: lxcfs counts processors by it
+            if each == group or self._files.exists(f"{self._fs}/{each}"):
+                self._set(each, "cpu.max", f"{'max' if quota < 0 else quota} {PERIOD_US}")
         self._set(group, "cpu.weight", str(min(10_000, max(1, (limits.cpu_millis or 1000) // 10))))
         self._set(group, "pids.max", str(limits.pids or "max"))
 

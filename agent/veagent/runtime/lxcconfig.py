@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
-from veagent.cgroup.layout import DEVICES
+from veagent.cgroup.layout import DEVICES, PERIOD_US, quota_us
 from veagent.ports import Nic, StartPlan
 from veapi.errors import InvalidInput
 
@@ -46,7 +46,13 @@ class HostPart:
 def render(plan: StartPlan, host: HostPart) -> str:
     """The text of the configuration; InvalidInput, naming field and value, when some value can't be in one."""
     check(plan)
-    lines = [*_identity(plan), *_FIXED, *_cgroups(host), *_lxcfs(host), *_network(plan.nic)]
+    lines = [
+        *_identity(plan),
+        *_FIXED,
+        *_cgroups(host, quota_us(plan.limits)),
+        *_lxcfs(host),
+        *_network(plan.nic),
+    ]
     lines += _files(host)
     lines += [f"lxc.environment = {key}={value}" for key, value in sorted(plan.environment.items())]
     return "\n".join(lines) + "\n"
@@ -102,11 +108,19 @@ def _identity(plan: StartPlan) -> Iterator[str]:
     yield f"lxc.idmap = g 0 {plan.id_base} {IDS}"
 
 
-def _cgroups(host: HostPart) -> Iterator[str]:
-    """Limits are the agent's (see `veagent.cgroup`); devices only where they are no cgroup file."""
+def _cgroups(host: HostPart, quota: int) -> Iterator[str]:
+    """Limits are the agent's (see `veagent.cgroup`); devices only where they are no cgroup file.
+
+    The CPU quota is there twice, because lxcfs counts a VE's processors by the innermost folder alone.
+    """
     yield f"lxc.cgroup.dir.container = {host.cgroup_container}"
     yield f"lxc.cgroup.dir.monitor = {host.cgroup_monitor}"
     yield f"lxc.cgroup.dir.monitor.pivot = {host.cgroup_pivot}"
+    if quota > 0 and host.cgroup_version == 1:
+        yield f"lxc.cgroup.cpu.cfs_period_us = {PERIOD_US}"
+        yield f"lxc.cgroup.cpu.cfs_quota_us = {quota}"
+    if quota > 0 and host.cgroup_version == 2:
+        yield f"lxc.cgroup2.cpu.max = {quota} {PERIOD_US}"
     if host.cgroup_version == 2:
         yield "lxc.cgroup2.devices.deny = a"
         yield from (f"lxc.cgroup2.devices.allow = {device}" for device in DEVICES)

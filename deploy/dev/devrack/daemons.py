@@ -91,7 +91,11 @@ def start_lxcfs(plan: RackPlan) -> None:
     run(["umount", "--lazy", str(plan.lxcfs)], check=False)
     plan.lxcfs.mkdir(parents=True, exist_ok=True)
     pidfile = plan.run / "lxcfs.lock"
-    spawn(plan, "lxcfs", ["lxcfs", "-f", "-p", str(pidfile), "-l", "-u", str(plan.lxcfs)])
+    spawn(
+        plan,
+        "lxcfs",
+        ["lxcfs", "-f", "-p", str(pidfile), "-l", "-u", "--enable-cfs", str(plan.lxcfs)],
+    )
 
 
 def start_holder(plan: RackPlan, host: HostPlan) -> None:

@@ -1,0 +1,217 @@
+"""What LXC, the kernel and lxcfs say, as we read it."""
+
+import asyncio
+import os
+import signal
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.eventually import eventually
+from veagent import lxcfs
+from veagent.pidfd import Held, until_ended
+from veagent.ports import Ended, EndKind, ExecCommand, Stream
+from veagent.runtime import procs
+from veagent.runtime.exec import Attach, arguments
+from veagent.runtime.launch import failure
+from veagent.runtime.notes import EndNotes, end_of
+from veagent.runtime.pump import HELD_BYTES, Input, Output
+from veapi.errors import InvalidInput
+from veapi.model import Uid
+
+UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
+LXC = Path("/state/lxc")
+
+
+@pytest.mark.parametrize(
+    ("status", "note", "exit_status", "kind"),
+    [
+        (signal.SIGKILL, "stop", 9, EndKind.CRASH),
+        (signal.SIGINT, "stop", 9, EndKind.HALT),
+        (signal.SIGHUP, "reboot", 9, EndKind.REBOOT),
+        (signal.SIGHUP, "", None, EndKind.REBOOT),
+        (0, "stop", 0, EndKind.HALT),
+        (7 << 8, "stop", 7 << 8, EndKind.CRASH),
+        (None, "reboot", None, EndKind.REBOOT),
+        (None, "stop", 0, EndKind.HALT),
+        (None, "stop", 9, EndKind.CRASH),
+        (None, "", None, EndKind.CRASH),
+    ],
+)
+def test_ends_are_told_apart(
+    status: int | None, note: str, exit_status: int | None, kind: EndKind
+) -> None:
+    expected = status if status is not None else exit_status
+    assert end_of(status, note, exit_status) == Ended(kind, expected)
+
+
+async def test_monitors_tell_the_status_once(tmp_path: Path) -> None:
+    notes = EndNotes(tmp_path / "run/monitor-fifo")
+    notes.open()
+    try:
+        with (tmp_path / "run/monitor-fifo").open("wb", buffering=0) as fifo:
+            for kind, value in ((0, 3), (2, 9), (0, 0)):
+                fifo.write(struct.pack("=i256si", kind, UID.encode(), value))
+        assert notes.take(Uid("other")) is None
+        assert notes.take(UID) == 9
+        assert notes.take(UID) is None
+    finally:
+        notes.close()
+    assert not (tmp_path / "run/monitor-fifo").exists()
+
+
+async def test_a_message_of_another_shape_is_ignored(tmp_path: Path) -> None:
+    notes = EndNotes(tmp_path / "monitor-fifo")
+    notes.open()
+    try:
+        (tmp_path / "monitor-fifo").write_bytes(b"x" * 100)
+        assert notes.take(UID) is None
+    finally:
+        notes.close()
+
+
+def test_monitors_and_starts_of_ours_are_recognised() -> None:
+    assert procs.monitored(f"[lxc monitor] /state/lxc {UID}", LXC) == UID
+    assert procs.monitored(f"[lxc monitor] /state/lxc2 {UID}", LXC) is None
+    assert procs.monitored("vim [lxc monitor] /state/lxc x", LXC) is None
+    line = f"/usr/bin/lxc-start -P /state/lxc -n {UID} -d"
+    assert procs.starting(line, LXC) == UID
+    assert procs.starting(line, Path("/state")) is None
+    assert procs.starting("lxc-start", LXC) is None
+
+
+def test_what_lxc_says_reaches_the_user(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "lxc-start u 20261124054338.820 ERROR    start - ../src/lxc/start.c:start:99 - No such file - "
+        'Failed to exec "/sbin/init"\n'
+        "lxc-start u 20261124054338.820 ERROR    sync - ../src/lxc/sync.c:sync_wait:34 - An error\n"
+        "lxc-start u 20261124054338.821 ERROR    sync - ../src/lxc/sync.c:sync_wait:34 - An error\n"
+        "garbage\n"
+    )
+    error = failure(tmp_path, "it failed")
+    assert error.message == 'it failed: No such file - Failed to exec "/sbin/init"; An error'
+    assert "/sbin/init" in error.hint
+
+
+def test_a_failure_without_a_log_still_has_a_hint(tmp_path: Path) -> None:
+    error = failure(tmp_path, "it failed")
+    assert error.message == "it failed"
+    assert error.hint
+
+
+MOUNTS = """\
+66 43 254:0 /root / rw shared:2 - ext4 /dev/vda rw
+68 66 0:41 / /proc rw,nosuid shared:13 - proc proc rw
+90 68 0:77 /proc/meminfo /proc/meminfo ro master:3 - fuse.lxcfs lxcfs rw
+91 68 0:77 /proc/uptime /proc/uptime ro - fuse.lxcfs lxcfs rw
+92 91 0:99 /proc/uptime /proc/uptime ro - fuse.lxcfs lxcfs rw
+93 68 0:55 / /proc/stat rw - tmpfs none rw
+"""
+
+
+def test_mounts_of_a_dead_lxcfs_are_found() -> None:
+    files = ("proc/meminfo", "proc/uptime", "proc/stat", "proc/swaps")
+    assert lxcfs.mounted(MOUNTS, "/proc/meminfo") == "0:77"
+    assert lxcfs.mounted(MOUNTS, "/proc/stat") is None
+    assert lxcfs.stale(MOUNTS, "0:99", files) == ("proc/meminfo", "proc/stat", "proc/swaps")
+    assert lxcfs.stale(MOUNTS, "0:77", ("proc/meminfo",)) == ()
+
+
+async def test_an_lxcfs_that_is_not_there_offers_nothing(tmp_path: Path) -> None:
+    assert await lxcfs.Liveness(tmp_path).offered() == ()
+
+
+async def test_an_lxcfs_that_hangs_offers_nothing_and_hangs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lxcfs, "ANSWER_WITHIN_S", 0.01)
+    (tmp_path / "proc").mkdir()
+    os.mkfifo(tmp_path / "proc/uptime")
+    liveness = lxcfs.Liveness(tmp_path)
+    assert await liveness.offered() == ()
+    assert await liveness.offered() == ()
+    (tmp_path / "proc/uptime").write_text("")  # lets the one thread go
+
+
+PLACE = Attach(UID, LXC, "/usr/bin/lxc-attach", "/usr/bin/setsid", lambda: ())
+
+
+def test_a_command_can_not_become_an_option() -> None:
+    argv = arguments(PLACE, ExecCommand(["--help", "-n"], env={"A": "-P /"}))
+    assert argv[argv.index("--") + 1 :] == ["--help", "-n"]
+    assert "--clear-env" in argv[: argv.index("--")]
+    assert argv[argv.index("A=-P /") - 1] == "-v"
+
+
+def test_a_pty_has_a_controlling_terminal() -> None:
+    argv = arguments(PLACE, ExecCommand(["sh"], tty=True))
+    assert argv[:2] == ["/usr/bin/setsid", "-c"]
+    assert "TERM=xterm" in argv
+
+
+@pytest.mark.parametrize(
+    "command", [ExecCommand([]), ExecCommand(["a\0"]), ExecCommand(["a"], env={"-x": ""})]
+)
+def test_impossible_commands_are_refused(command: ExecCommand) -> None:
+    with pytest.raises(InvalidInput):
+        arguments(PLACE, command)
+
+
+async def test_output_stops_reading_when_nobody_takes_it() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    output = Output({read: Stream.STDOUT})
+    sent = 0
+
+    def stuck() -> bool:
+        nonlocal sent
+        try:
+            sent += os.write(write, b"x" * 65_536)
+        except BlockingIOError:
+            return output.seen_bytes >= HELD_BYTES
+        return False
+
+    await eventually(stuck)
+    assert output.seen_bytes < HELD_BYTES + 65_536
+    os.close(write)
+    taken = 0
+    async for _, data in output.pieces():
+        taken += len(data)
+        if taken == sent:
+            output.finish()
+    assert taken == sent
+
+
+async def test_what_is_left_in_a_pipe_comes_though_somebody_holds_its_end() -> None:
+    read, write = os.pipe()
+    output = Output({read: Stream.STDERR})
+    os.write(write, b"last words")
+    output.finish()
+    assert [piece async for piece in output.pieces()] == [(Stream.STDERR, b"last words")]
+    with pytest.raises(BrokenPipeError):
+        os.write(write, b"x")
+    os.close(write)
+
+
+async def test_a_writer_is_released_when_its_input_is_closed() -> None:
+    read, write = os.pipe()
+    stdin = Input(write)
+    task = asyncio.create_task(stdin.write(b"x" * (1 << 20)))
+    await asyncio.sleep(0)
+    stdin.close()
+    await asyncio.wait_for(task, 5)
+    os.close(read)
+
+
+async def test_a_held_process_is_seen_to_end() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
+    with Held(process.pid) as held:
+        assert held.alive()
+        assert not await until_ended(held, timeout_s=0.001)
+        assert held.send(signal.SIGKILL)
+        assert await until_ended(held, timeout_s=10)
+        await process.wait()
+        assert not held.send(signal.SIGKILL)
+        assert held.wait_status() in {None, signal.SIGKILL}
