@@ -14,6 +14,7 @@ from kit.eventually import eventually
 from kit.realves import MIB, Lab, lab
 from veagent.ports import EndKind, Instance, StartPlan
 from veagent.runtime import procs
+from veagent.runtime.launch import ENVIRONMENT
 from veapi.errors import Conflict, InvalidInput, RemoteFailed
 from veapi.model import Resources
 
@@ -154,6 +155,28 @@ async def test_a_restarted_agent_adopts_what_runs(ves: Lab) -> None:
     assert (await ves.run(adopted[instances[0].uid], "true")).code == 0
     await ves.run(adopted[instances[1].uid], "poweroff")
     assert (await adopted[instances[1].uid].ended()).kind is EndKind.HALT
+
+
+async def test_a_start_that_outlived_its_agent_is_adopted(ves: Lab) -> None:
+    plan = ves.plan()
+    await ves.runtime.stop(await ves.runtime.start(plan), timeout_s=0)
+    for delay_s in (0.001, 0.004, 0.008, 0.012):
+        ves.runtime.cgroups.create(plan.uid, plan.limits)
+        argv = (
+            shutil.which("lxc-start") or "",
+            "-P",
+            str(ves.folder / "lxc"),
+            "-n",
+            plan.uid,
+            "-d",
+        )
+        process = await asyncio.create_subprocess_exec(*argv, env=ENVIRONMENT)
+        await asyncio.sleep(delay_s)
+        adopted = await ves.runtime.adopt()
+        assert [instance.uid for instance in adopted] == [plan.uid]
+        assert await process.wait() == 0
+        assert procs.lives(adopted[0].init_pid)
+        await ves.runtime.stop(adopted[0], timeout_s=0)
 
 
 async def test_adoption_twice_gives_the_same_ves(ves: Lab) -> None:
