@@ -72,8 +72,15 @@ class LxcInstance:
         """Init's wait status as its pidfd gives it, after the end."""
         return self._init.wait_status()
 
+    def hears(self) -> bool:
+        """Whether init would take our word by now: one that has just begun has no handler yet, and the signal is lost."""
+        return procs.heeds(self.init_pid, self._halt_signal())
+
     def ask_to_halt(self) -> None:
-        self._init.send(_HALT.get(procs.program(self.init_pid), signal.SIGPWR))
+        self._init.send(self._halt_signal())
+
+    def _halt_signal(self) -> int:
+        return _HALT.get(procs.program(self.init_pid), signal.SIGPWR)
 
     def kill(self) -> None:
         """Kills init, and with it all that runs in its PID namespace."""

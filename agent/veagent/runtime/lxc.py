@@ -37,6 +37,8 @@ log = structlog.get_logger()
 _PACKAGES = {"lxc-start": "lxc", "lxc-attach": "lxc", "setsid": "util-linux", "sh": "dash"}
 _LEAST_VERSION = (5, 0)
 _KILL_TIMEOUT_S = 15.0
+_HEARS_TIMEOUT_S = 1.0
+_HEARS_PAUSE_S = 0.02
 _SETTLE_TIMEOUT_S = 2.0
 _SETTLE_TRIES = 5
 _ADOPT_TIMEOUT_S = 0.8
@@ -116,6 +118,7 @@ class LxcRuntime:
         if self.cgroups.frozen(ours.uid):
             self.cgroups.thaw(ours.uid)
         if timeout_s > 0:
+            await _until_it_hears(ours, min(timeout_s, _HEARS_TIMEOUT_S))
             ours.ask_to_halt()
             if await _ended_within(ours, timeout_s):
                 return
@@ -342,6 +345,13 @@ class LxcRuntime:
                 raise RemoteFailed(
                     f"{folder} can't be passed by the users of VEs", hint=f"chmod o+x {folder}"
                 )
+
+
+async def _until_it_hears(instance: LxcInstance, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not instance.hears():
+                await asyncio.sleep(_HEARS_PAUSE_S)
 
 
 async def _ended_within(instance: LxcInstance, timeout_s: float) -> bool:

@@ -56,6 +56,16 @@ def _is_init(pid: int) -> bool:
     return len(numbers) > 1 and numbers[-1] == "1"
 
 
+def heeds(pid: int, number: int) -> bool:
+    """Whether the process catches the signal, or takes it in when it likes (blocked). An init that does neither loses it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    fields = (line.split() for line in lines if line.startswith(("SigBlk:", "SigCgt:")))
+    return any(int(mask, 16) >> (number - 1) & 1 for _, mask in fields)
+
+
 def stat_fields(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the third (state) on; empty when there is no such process."""
     try:
