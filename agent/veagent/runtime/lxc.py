@@ -350,7 +350,7 @@ class LxcRuntime:
 async def _until_it_hears(instance: LxcInstance, timeout_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while not instance.hears():
+            while not instance.hears():  # noqa: ASYNC110 - the kernel tells nobody of a new handler
                 await asyncio.sleep(_HEARS_PAUSE_S)
 
 
