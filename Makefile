@@ -50,11 +50,11 @@ packages:
 $(VENV)/.installed: pyproject.toml
 	@echo "making $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[speed]'
+	@$(BIN)/pip install -qq --disable-pip-version-check --editable '.[speed]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
 	@echo "making $(VENV) with the development tools ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[speed,dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check --editable '.[speed,dev]'
 	@touch $@ $(VENV)/.installed

@@ -5,6 +5,7 @@ Reads commands from stdin, one a line, and answers each with one line of millise
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -111,7 +112,8 @@ class Bare:
             procs = hierarchy / self.cgroup / "ve" / name / "cgroup.procs"
             if procs.exists():
                 for pid in procs.read_text().split():
-                    os.kill(int(pid), signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
                 break
         self._until_gone(name)
         btrfs.delete_subvolume(self.pool / "ve", f".bare-{name}")

@@ -118,9 +118,10 @@ class LxcRuntime:
         if self.cgroups.frozen(ours.uid):
             self.cgroups.thaw(ours.uid)
         if timeout_s > 0:
+            began = self._clock.boot()
             await _until_it_hears(ours, min(timeout_s, _HEARS_TIMEOUT_S))
             ours.ask_to_halt()
-            if await _ended_within(ours, timeout_s):
+            if await _ended_within(ours, timeout_s - (self._clock.boot() - began)):
                 return
         ours.kill()
         if await _ended_within(ours, _KILL_TIMEOUT_S):

@@ -19,9 +19,16 @@ def down(plan: RackPlan) -> None:
     _detach_loops(plan)
     network.delete(plan)
     cgroups.remove(plan.cgroup)
-    for folder in (plan.run, plan.state):
+    for folder in _folders(plan):
         shutil.rmtree(folder, ignore_errors=True)
         _remove_empty(folder.parent)
+
+
+def _folders(plan: RackPlan) -> list[Path]:
+    """The rack's own, and what LXC keeps in /run under the path of each VE's configuration."""
+    ours = [plan.run, plan.state]
+    kept = [Path("/run/lxc"), Path("/run/lxc/lock")]
+    return ours + [base / folder.relative_to("/") for base in kept for folder in ours]
 
 
 def forget_user(plan: RackPlan) -> None:
@@ -80,7 +87,7 @@ def leftovers(plan: RackPlan) -> list[str]:
     found += [f"loop device {device}" for device in loops(plan)]
     found += [f"namespace {name}" for name in network.existing(plan)]
     found += [f"cgroup {group}" for group in cgroups.leftovers(plan.cgroup)]
-    found += [f"folder {folder}" for folder in (plan.run, plan.state) if folder.exists()]
+    found += [f"folder {folder}" for folder in _folders(plan) if folder.exists()]
     if (Path("/sys/class/net") / plan.uplink_device).exists():
         found.append(f"link {plan.uplink_device}")
     return found
