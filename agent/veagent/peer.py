@@ -3,6 +3,9 @@
 A ticket is 128 random bits, told to both ends over their sessions and kept in memory only. It is good for 60 s, for one
 use, for one image and for the one host whose certificate it names; without it nothing is streamed. So a host that was
 taken over can't read images at will from the others.
+
+The two sessions are not ordered: who fetches may be here before its ticket is. So a host that shows an unknown ticket
+waits a little for it, and only so many wait at once; who is refused all the same asks for a new ticket after its back-off.
 """
 
 import asyncio
@@ -37,6 +40,8 @@ TICKET_GOOD_S = 60.0
 GRANTS_LIMIT = 1024
 STREAMS_LIMIT = 16
 STALL_S = 30.0
+TICKET_WAIT_S = 2.0
+WAITERS_LIMIT = 64
 _STOP_GRACE_S = 2.0
 
 
@@ -54,6 +59,8 @@ class Grants:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._grants: list[_Grant] = []
+        self._news = asyncio.Event()
+        self.waiting = 0
 
     def add(self, ticket: bytes, peer: str, digest: Digest) -> None:
         if len(ticket) != TICKET_BYTES:
@@ -65,12 +72,27 @@ class Grants:
         expires = self._clock.boot() + TICKET_GOOD_S
         self._grants.append(_Grant(ticket, peer, digest, expires))
         del self._grants[:-GRANTS_LIMIT]
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def heard_of(self, ticket: bytes, *, patience_s: float) -> None:
+        """Returns once this ticket is known, or after `patience_s`: `use` tells which. Beyond 64 who wait, at once."""
+        if len(ticket) != TICKET_BYTES or self.waiting >= WAITERS_LIMIT:
+            return
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(patience_s):
+                while not self._found(ticket):
+                    await self._news.wait()
+        except TimeoutError:
+            log.info("ticket did not come", seconds=patience_s)
+        finally:
+            self.waiting -= 1
 
     def use(self, ticket: bytes, peer: str, digest: str) -> None:
         """Takes the ticket away, whoever shows it. Denied unless it is good for exactly that peer and image."""
         self._drop_expired()
-        # Every grant is compared, each in constant time: the time tells nothing of how near a guess was.
-        found = [g for g in self._grants if hmac.compare_digest(g.ticket, ticket)]
+        found = self._found(ticket)
         self._grants = [g for g in self._grants if g not in found]
         if not any(g.peer == peer and g.digest == digest for g in found):
             raise Denied(
@@ -78,13 +100,20 @@ class Grants:
                 hint="tickets are good for 60 s and one use; ask the controller for a new one",
             )
 
+    def _found(self, ticket: bytes) -> list[_Grant]:
+        """Every grant is compared, each in constant time: the time tells nothing of how near a guess was."""
+        return [g for g in self._grants if hmac.compare_digest(g.ticket, ticket)]
+
     def _drop_expired(self) -> None:
         now = self._clock.boot()
         self._grants = [g for g in self._grants if g.expires > now]
 
 
 class PeerServer:
-    """Serves `PeerService` to the other hosts of the cluster. `async with` starts and stops it."""
+    """Serves `PeerService` to the other hosts of the cluster. `async with` starts and stops it.
+
+    `ticket_wait_s`: how long a host that shows an unknown ticket is kept waiting for it.
+    """
 
     def __init__(
         self,
@@ -94,7 +123,9 @@ class PeerServer:
         listen: str,
         *,
         clock: Clock | None = None,
+        ticket_wait_s: float = TICKET_WAIT_S,
     ) -> None:
+        self._ticket_wait_s = ticket_wait_s
         self._images = images
         self._identity = identity
         self._cluster = cluster
@@ -103,6 +134,11 @@ class PeerServer:
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
+    @property
+    def waiting(self) -> int:
+        """Hosts that wait for their ticket to become known here."""
+        return self._grants.waiting
+
     def grant(self, ticket: bytes, peer: str, digest: Digest) -> None:
         """Expect host `peer` with this ticket for that image, once within the next 60 s."""
         self._grants.add(ticket, peer, digest)
@@ -110,7 +146,9 @@ class PeerServer:
     async def start(self) -> None:
         """Listens; `port` is then known. Unavailable when the address is taken."""
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        service = _PeerService(self._images, self._grants, self._cluster)
+        service = _PeerService(
+            self._images, self._grants, self._cluster, ticket_wait_s=self._ticket_wait_s
+        )
         session_pb2_grpc.add_PeerServiceServicer_to_server(service, server)
         try:
             self.port = server.add_secure_port(self._listen, server_credentials(self._identity))
@@ -141,7 +179,10 @@ _Context = grpc.aio.ServicerContext[session_pb2.FetchImageRequest, session_pb2.F
 
 
 class _PeerService(session_pb2_grpc.PeerServiceServicer):
-    def __init__(self, images: Images, grants: Grants, cluster: str) -> None:
+    def __init__(
+        self, images: Images, grants: Grants, cluster: str, *, ticket_wait_s: float
+    ) -> None:
+        self._ticket_wait_s = ticket_wait_s
         self._images = images
         self._grants = grants
         self._cluster = cluster
@@ -152,13 +193,13 @@ class _PeerService(session_pb2_grpc.PeerServiceServicer):
         self, request: session_pb2.FetchImageRequest, context: _Context
     ) -> None:
         try:
-            peer = self._admit(request, context)
+            peer = await self._admit(request, context)
             await self._send(Digest(request.digest), peer, context)
         except VerackError as error:
             log.warning("image was not given", digest=request.digest, error=error.message)
             await rpc.abort(context, error)
 
-    def _admit(self, request: session_pb2.FetchImageRequest, context: _Context) -> str:
+    async def _admit(self, request: session_pb2.FetchImageRequest, context: _Context) -> str:
         """Name of the host that calls. Denied unless it is one, and its ticket is good."""
         found = caller(context, self._cluster)
         if found.role is not Role.HOST:
@@ -166,6 +207,7 @@ class _PeerService(session_pb2_grpc.PeerServiceServicer):
                 f"images are given to hosts, not to a {found.role.value}",
                 hint="use `vectl image`",
             )
+        await self._grants.heard_of(request.ticket, patience_s=self._ticket_wait_s)
         self._grants.use(request.ticket, found.name, request.digest)
         if self._streams >= STREAMS_LIMIT:
             raise Unavailable(

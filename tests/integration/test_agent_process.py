@@ -340,6 +340,24 @@ async def test_an_image_comes_from_the_host_that_holds_it(
         await eventually(lambda: second.state(U1) is VEState.RUNNING)
 
 
+async def test_an_image_whose_ticket_its_holder_never_hears_of_is_asked_for_again(
+    controller: FakeController, agent: Agent, tmp_path: Path
+) -> None:
+    await upload(controller)
+    first = controller.session
+    async with running_agent(tmp_path, controller, "h2"):
+        second = controller.session
+        second.push(host_set(1, entry()))
+        await eventually(lambda: second.images_wanted == [DIGEST])
+        address = f"127.0.0.1:{first.hello.facts.peer_port}"
+        source = session_pb2.ImageSource(
+            digest=DIGEST, ticket=b"t" * 16, peer="h1", address=address
+        )
+        second.down.put_nowait(session_pb2.SessionDown(image_source=source))
+        await eventually(lambda: second.images_wanted == [DIGEST, DIGEST])
+        assert "no such ticket" in second.ves[U1].status.message
+
+
 async def test_a_refused_image_is_told_and_asked_for_again(
     controller: FakeController, agent: Agent
 ) -> None:

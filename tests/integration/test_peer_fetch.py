@@ -1,10 +1,12 @@
 """Images from host to host over mTLS, with an image store in memory."""
 
+import asyncio
 import secrets
 
 import pytest
 
 from kit.certs import issue, make_ca
+from kit.eventually import eventually
 from veagent.peer import PeerServer, fetch_image
 from veapi.errors import Denied, InvalidInput, NotFound, Unavailable
 from veapi.model import Digest
@@ -41,7 +43,16 @@ def images():
 
 @pytest.fixture
 async def server(certs, images):
-    async with PeerServer(images, certs["h1.host.rack"], CLUSTER, "127.0.0.1:0") as running:
+    identity = certs["h1.host.rack"]
+    async with PeerServer(images, identity, CLUSTER, "127.0.0.1:0", ticket_wait_s=0.1) as running:
+        yield running
+
+
+@pytest.fixture
+async def patient(certs, images):
+    """A server that waits for tickets as long as any test."""
+    identity = certs["h1.host.rack"]
+    async with PeerServer(images, identity, CLUSTER, "127.0.0.1:0", ticket_wait_s=60.0) as running:
         yield running
 
 
@@ -138,3 +149,37 @@ async def test_a_taken_address_is_an_error_with_a_hint(server, certs, images):
 async def test_a_short_ticket_is_refused_by_the_server(server):
     with pytest.raises(InvalidInput):
         server.grant(b"short", "h2", DIGEST)
+
+
+async def test_a_host_that_is_here_before_its_ticket_waits_for_it(patient, certs):
+    fetch = Fetching(patient, certs)
+    fetching = asyncio.create_task(fetch())
+    await eventually(lambda: patient.waiting == 1)
+    patient.grant(secrets.token_bytes(16), "h2", DIGEST)
+    patient.grant(fetch.ticket, "h2", DIGEST)
+    assert await fetching == b"x" * (3 << 20)
+    assert patient.waiting == 0
+
+
+async def test_a_ticket_that_comes_for_another_host_admits_nobody_who_waits(patient, certs, images):
+    fetch = Fetching(patient, certs)
+    fetching = asyncio.create_task(fetch())
+    await eventually(lambda: patient.waiting == 1)
+    patient.grant(fetch.ticket, "h3", DIGEST)
+    with pytest.raises(Denied):
+        await fetching
+    assert images.reads == 0
+
+
+async def test_users_and_malformed_tickets_never_wait(patient, certs):
+    fetch = Fetching(patient, certs)
+    for wrong in ({"who": "ann.user.rack"}, {"ticket": b"t" * 15}):
+        with pytest.raises(Denied):
+            await fetch(**wrong)
+
+
+async def test_who_waits_and_goes_frees_its_place(patient, certs):
+    fetching = asyncio.create_task(Fetching(patient, certs)())
+    await eventually(lambda: patient.waiting == 1)
+    fetching.cancel()
+    await eventually(lambda: patient.waiting == 0)

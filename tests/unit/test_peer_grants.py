@@ -1,10 +1,12 @@
 """Tickets for images: one use, 60 s, one host, one image."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veagent.peer import GRANTS_LIMIT, TICKET_GOOD_S, Grants
+from veagent.peer import GRANTS_LIMIT, TICKET_GOOD_S, WAITERS_LIMIT, Grants
 from veapi.errors import Denied, InvalidInput
 from veapi.model import Digest
 
@@ -93,3 +95,16 @@ def test_the_oldest_goes_when_there_are_too_many(grants):
     with pytest.raises(Denied):
         grants.use(TICKET, "h2", DIGEST)
     grants.use((GRANTS_LIMIT - 1).to_bytes(16, "big"), "h2", DIGEST)
+
+
+async def test_only_so_many_wait_for_their_ticket(grants):
+    waiters = [
+        asyncio.create_task(grants.heard_of(b"x" * 16, patience_s=60.0))
+        for _ in range(WAITERS_LIMIT)
+    ]
+    await asyncio.sleep(0)
+    assert grants.waiting == WAITERS_LIMIT
+    await grants.heard_of(b"x" * 16, patience_s=60.0)
+    grants.add(b"x" * 16, "h2", DIGEST)
+    await asyncio.gather(*waiters)
+    assert grants.waiting == 0
