@@ -81,7 +81,7 @@ class Relays:
             async with Pipe(call) as pipe:
                 await self._converse(pipe, ticket)
         except (grpc.aio.AioRpcError, TimeoutError, VerackError) as error:
-            log.info("stream ended early", error=str(error) or type(error).__name__)
+            log.info("stream ended early", why=_why(error))
         except Exception:
             log.exception("stream failed unexpectedly")
 
@@ -126,3 +126,14 @@ class Relays:
         if worker is None:
             raise NotFound(f"this host knows no VE {uid}", hint="look where it is: vectl show")
         return worker
+
+
+def _why(error: Exception) -> str:
+    """One line: gRPC's own words for a stream whose person has gone are many, and say nothing of use."""
+    match error:
+        case VerackError():
+            return error.message
+        case grpc.aio.AioRpcError():
+            return f"the other side ended it ({error.code().name})"
+        case _:
+            return f"nothing was asked for {FIRST_FRAME_LIMIT_S:g} s"

@@ -313,6 +313,38 @@ async def test_logs_show_the_last_lines_and_follow(
     await eventually(relay.ended.is_set)
 
 
+@pytest.mark.parametrize("asked", ["upload", "exec", "logs"])
+async def test_a_stream_that_the_other_side_aborts_is_one_quiet_line(
+    controller: FakeController, agent: Agent, tmp_path: Path, asked: str
+) -> None:
+    await up(controller)
+    console = tmp_path / f"h1/fake/ves/{U1}.console"
+    console.write_bytes(b"one\n")
+    first, more = {
+        "upload": (
+            session_pb2.RelayDown(upload=session_pb2.RelayUpload()),
+            session_pb2.RelayDown(chunk=b"x" * (2 << 20)),
+        ),
+        "exec": (start_of("cat", stdin=True), stdin(b"hello\n")),
+        "logs": (session_pb2.RelayDown(uid=U1, logs=session_pb2.RelayLogs(follow=True)), None),
+    }[asked]
+    relay = controller.relay(first)
+    if more is not None:
+        relay.down.put_nowait(more)
+    await eventually(lambda: relay.up)
+    relay.abort()
+    if asked != "exec":  # there a person who goes is nothing special
+        await eventually(lambda: "stream ended early" in agent.log())
+    await eventually(relay.ended.is_set)
+    after = controller.relay(start_of("true"))
+    await eventually(after.ended.is_set)
+    await agent.end(signal.SIGTERM)
+    lines = [line for line in agent.log().splitlines() if "session" not in line]
+    assert sum("stream" in line for line in lines) == (asked != "exec")
+    for word in ("Traceback", "AioRpcError", "InvalidStateError", "unexpectedly"):
+        assert word not in agent.log()
+
+
 # Images between hosts, and metrics.
 
 

@@ -73,6 +73,12 @@ class Relay:
         self.down: asyncio.Queue[session_pb2.RelayDown | None] = asyncio.Queue()
         self.up: list[session_pb2.RelayUp] = []
         self.ended = asyncio.Event()
+        self.broken = False
+
+    def abort(self) -> None:
+        """Ends it with an error, as when its person has gone."""
+        self.broken = True
+        self.down.put_nowait(None)
 
     def frames(self, kind: str) -> list[session_pb2.RelayUp]:
         return [frame for frame in self.up if frame.WhichOneof("frame") == kind]
@@ -169,6 +175,8 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
         try:
             while (frame := await relay.down.get()) is not None:
                 yield frame
+            if relay.broken:
+                await context.abort(grpc.StatusCode.ABORTED, "the person has gone")
         finally:
             reading.cancel()
             relay.ended.set()

@@ -3,18 +3,20 @@
 import io
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veagent import ends, events
+from veagent import ends, events, streams
 from veagent.config import load
 from veagent.console import read_console, tail_offset
 from veagent.ids import RANGE_SIZE, IdRanges
 from veagent.main import main
 from veagent.ports import Ended, EndKind
-from veapi.errors import InvalidInput, RemoteFailed
+from veapi.errors import InvalidInput, RemoteFailed, Unavailable
 
 # Ids.
 
@@ -186,3 +188,14 @@ def test_the_program_tells_what_is_wrong_without_a_traceback(tmp_path: Path) -> 
 def test_a_missing_configuration_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
         load(tmp_path / "none.toml")
+
+
+def test_a_broken_stream_is_told_in_few_words_and_one_line() -> None:
+    broken = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="Failed\nexecute_batch",
+    )
+    assert streams._why(broken) == "the other side ended it (INTERNAL)"
+    assert streams._why(Unavailable("the stream is over")) == "the stream is over"
