@@ -32,6 +32,8 @@ from veapi.daemon import forever
 from veapi.errors import Conflict
 from veapi.exposition import serve_metrics
 from veapi.model import Digest, HostFacts, Resources
+from veapi.programmetrics import program_registry
+from veapi.rpcmetrics import RpcMetrics
 
 log = structlog.get_logger()
 _LEAST_STARTS = 4
@@ -81,6 +83,7 @@ class Agent:
         self._config = config
         self._clock = clock
         self._machine = look_at_machine()
+        self._registry = program_registry()
         self._lease = Lease(clock)
         self._sources = SourceDesk()
         self._outbox = Outbox()
@@ -102,6 +105,7 @@ class Agent:
                 config.cluster,
                 config.peer_listen,
                 clock=self._clock,
+                interceptors=[RpcMetrics(self._registry)],
             )
         )
         self._open_images(stack)
@@ -181,6 +185,7 @@ class Agent:
                 links=parts.links,
                 pool=parts.pool,
             ),
+            registry=self._registry,
         )
         served = serve_metrics(config.metrics.listen, metrics.render, lambda: self._link.connected)
         return await stack.enter_async_context(served)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from veagent.cgroup import Usage
 from veagent.config import Config, PoolSection
 from veagent.net.counters import LinkCounters
+from veagent.net.settings import PORTS_OF_VERACK, NetSettings
 from veagent.ports import Images, Roots, Runtime, VENetwork
 from veapi.clock import Clock
 from veapi.errors import InvalidInput, NotFound
@@ -16,6 +17,10 @@ from veapi.model import Uid
 
 if TYPE_CHECKING:
     from veagent.storage.pool import PoolSettings
+
+
+RECHECK_S = 1.0
+"""Shorter than any round of the manager's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,6 @@ def _no_usage(uid: Uid) -> Usage:
 
 async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> HostParts:
     from veagent.net.network import HostNetwork  # noqa: PLC0415 - heavy, and no laptop has it
-    from veagent.net.settings import NetSettings  # noqa: PLC0415
     from veagent.runtime import LxcRuntime, LxcSettings  # noqa: PLC0415
     from veagent.storage.images import BtrfsImages  # noqa: PLC0415
     from veagent.storage.pool import BtrfsPool  # noqa: PLC0415
@@ -86,9 +90,7 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
     runtime = LxcRuntime(settings, clock)
     await runtime.setup()
     stack.push_async_callback(runtime.aclose)
-    network = HostNetwork(
-        NetSettings(local_address=config.address, guarded_hosts=_controller_hosts(config)), clock
-    )
+    network = HostNetwork(net_settings(config), clock)
     stack.push_async_callback(network.aclose)
     return HostParts(
         runtime=runtime,
@@ -110,6 +112,25 @@ def _pool_settings(config: Config) -> "PoolSettings":
     return PoolSettings(
         kind=pool.kind, path=pool.path, size_bytes=pool.size_bytes, mount=pool.mount
     )
+
+
+def net_settings(config: Config) -> NetSettings:
+    """What the host's network is told; each of the manager's rounds looks at the kernel again."""
+    return NetSettings(
+        local_address=config.address,
+        guarded_ports=_guarded_ports(config),
+        guarded_hosts=_controller_hosts(config),
+        recheck_s=RECHECK_S,
+    )
+
+
+def _guarded_ports(config: Config) -> tuple[int, ...]:
+    """The usual ones, as other hosts have them, and those that this configuration names. 0 is any free port."""
+    named = [config.peer_listen, *config.controllers]
+    if config.metrics is not None:
+        named.append(config.metrics.listen)
+    ports = (target.rpartition(":")[2] for target in named if not target.startswith("unix:"))
+    return tuple(sorted({*PORTS_OF_VERACK, *(int(port) for port in ports)} - {0}))
 
 
 def _controller_hosts(config: Config) -> tuple[str, ...]:

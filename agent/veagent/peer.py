@@ -10,7 +10,7 @@ waits a little for it, and only so many wait at once; who is refused all the sam
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -112,7 +112,7 @@ class Grants:
 class PeerServer:
     """Serves `PeerService` to the other hosts of the cluster. `async with` starts and stops it.
 
-    `ticket_wait_s`: how long a host that shows an unknown ticket is kept waiting for it.
+    `ticket_wait_s`: how long a host that shows an unknown ticket is kept waiting for it. `interceptors`: the server's.
     """
 
     def __init__(
@@ -124,7 +124,9 @@ class PeerServer:
         *,
         clock: Clock | None = None,
         ticket_wait_s: float = TICKET_WAIT_S,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
+        self._interceptors = interceptors
         self._ticket_wait_s = ticket_wait_s
         self._images = images
         self._identity = identity
@@ -145,7 +147,7 @@ class PeerServer:
 
     async def start(self) -> None:
         """Listens; `port` is then known. Unavailable when the address is taken."""
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=self._interceptors)
         service = _PeerService(
             self._images, self._grants, self._cluster, ticket_wait_s=self._ticket_wait_s
         )

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from kit import certs
 from kit.agenthost import BLOB, DIGEST, U1, U2, entry, host_set
 from kit.eventually import eventually
-from kit.fakecontroller import FakeController, agent_config, running_controller
+from kit.fakecontroller import CLUSTER, FakeController, agent_config, running_controller
+from veagent.peer import fetch_image
+from veapi.channel import host_name
+from veapi.errors import Denied
 from veapi.model import Action, VEState
 from veapi.v1 import api_pb2, session_pb2
 
@@ -401,6 +405,21 @@ async def test_a_refused_image_is_told_and_asked_for_again(
     session.down.put_nowait(session_pb2.SessionDown(image_source=source))
     await eventually(lambda: session.ves[U1].status.message == "no host holds it")
     await eventually(lambda: len(session.images_wanted) > 1)
+
+
+async def test_metrics_count_what_peers_asked_for(
+    controller: FakeController, agent: Agent, tmp_path: Path
+) -> None:
+    facts = controller.session.hello.facts
+    identity = certs.issue(controller.ca, host_name("h2", CLUSTER))
+    with pytest.raises(Denied):
+        await anext(
+            fetch_image(f"127.0.0.1:{facts.peer_port}", "h1", CLUSTER, identity, b"", DIGEST)
+        )
+    page = await asyncio.to_thread(_get, f"http://{facts.metrics_address}/metrics")
+    lines = [line for line in page.splitlines() if "verack_grpc_server_handled_total" in line]
+    assert any("PeerService" in line and "PERMISSION_DENIED" in line for line in lines)
+    assert page.count("# TYPE process_cpu_seconds_total") == 1
 
 
 async def test_metrics_show_its_ves(controller: FakeController, agent: Agent) -> None:

@@ -1,5 +1,6 @@
 """What an agent's core does with sets, crashes and its own death: on fakes and a clock that is told to move."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
+from veagent.manager import GRACE_S, NETWORK_RECHECK_S
 from veapi.errors import Conflict
 from veapi.model import Action, EventType, Order, VEState
 
@@ -281,6 +283,22 @@ async def test_a_missing_image_is_fetched_once_for_all_who_wait(tmp_path: Path) 
     assert host.peers.asked == 2
     assert [image.digest for image in host.manager.facts().images] == [DIGEST]
     await host.close()
+
+
+async def test_the_network_is_looked_after_for_ever(host: AgentHost) -> None:
+    """A filter that somebody flushed comes back."""
+    await run_one(host)
+    rounds = asyncio.create_task(host.manager.run())
+    try:
+        await ManualClock.settle()
+        await host.clock.advance(GRACE_S)
+        for _ in range(3):
+            before = host.network.count("setup")
+            await host.clock.advance(NETWORK_RECHECK_S)
+            await host.until(lambda before=before: host.network.count("setup") == before + 1)
+    finally:
+        rounds.cancel()
+        await asyncio.gather(rounds, return_exceptions=True)
 
 
 async def test_few_start_at_once(tmp_path: Path) -> None:

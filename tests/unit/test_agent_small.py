@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from veagent import ends, events, streams
 from veagent.config import load
 from veagent.console import read_console, tail_offset
+from veagent.hostparts import net_settings
 from veagent.ids import RANGE_SIZE, IdRanges
 from veagent.main import main
+from veagent.manager import NETWORK_RETRY_S
 from veagent.ports import Ended, EndKind
 from veapi.errors import InvalidInput, RemoteFailed, Unavailable
 
@@ -142,6 +144,20 @@ def test_a_good_configuration_has_sane_defaults(tmp_path: Path) -> None:
     assert config.pool is not None
     assert config.pool.size_bytes == 10 << 30
     assert load(written(tmp_path, GOOD), runtime="fake").runtime == "fake"
+
+
+def test_ves_are_kept_from_the_ports_that_the_configuration_names(tmp_path: Path) -> None:
+    usual = net_settings(load(written(tmp_path, GOOD)))
+    assert usual.guarded_ports == (7443, 7444, 7480, 7481)
+    text = GOOD.replace("10.88.0.1:7443", "10.88.0.1:9443").replace("10.88.0.11", "10.88.0.12")
+    text += '[peer]\nlisten = "10.88.0.12:9444"\n[metrics]\nlisten = "10.88.0.12:9481"\n'
+    settings = net_settings(load(written(tmp_path, text)))
+    assert settings.guarded_ports == (7443, 7444, 7480, 7481, 9443, 9444, 9481)
+    assert settings.guarded_hosts == ("10.88.0.1",)
+    assert settings.local_address == "10.88.0.12"
+    assert settings.recheck_s < NETWORK_RETRY_S  # else a round of the manager's looks at nothing
+    free = load(written(tmp_path, GOOD + '[peer]\nlisten = "10.88.0.11:0"\n'))
+    assert net_settings(free).guarded_ports == usual.guarded_ports
 
 
 def test_the_example_is_good() -> None:
