@@ -79,6 +79,9 @@ class Leadership:
         if self.deposed:
             return
         log.warning("leadership lost", epoch=self.epoch, name=self.record.name)
+        self._end()
+
+    def _end(self) -> None:
         self.lost.set()
         for future in self._waiters:
             if not future.done():
@@ -143,7 +146,8 @@ class Leadership:
         """Frees the key, so that a successor need not wait. Best effort: without it one waits 3 s."""
         if self.deposed:
             return
-        self.depose()
+        log.info("leadership given up", epoch=self.epoch, name=self.record.name)
+        self._end()
         try:
             await self._store.transact([self.guard], [Delete(key=LEADER)])
         except Unavailable as error:

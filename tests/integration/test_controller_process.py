@@ -135,6 +135,8 @@ def test_it_leads_and_ends_on_sigterm_with_nothing_left(setup):
         assert process.wait(20) == 0
     assert setup.etcd_pids() == []
     assert not (setup.folder / "c.sock").exists()
+    assert "leadership given up" in setup.log.read_text()
+    assert "leadership lost" not in setup.log.read_text()
 
 
 def test_after_a_kill_it_leads_again_with_the_same_etcd(setup):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelEtcd, ModelStore
@@ -341,6 +342,22 @@ async def test_who_resigns_frees_the_key_for_the_next(pair) -> None:
     await clock.advance(0.6)
     assert two.leads
     assert one.term.deposed
+
+
+async def test_a_clean_stop_is_no_warning_and_frees_who_waits(pair) -> None:
+    one, _, clock = pair
+    one.stand()
+    await clock.advance(1)
+    waiting = asyncio.create_task(one.term.confirmed_after(clock.boot() + 60))
+    await clock.advance(0)
+    with structlog.testing.capture_logs() as logs:
+        await one.term.resign()
+        await one.term.resign()
+    with pytest.raises(NotLeader):
+        await waiting
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("leadership given up", "info")
+    ]
 
 
 async def test_the_sole_controller_need_not_wait_for_its_dead_self(pair) -> None:
