@@ -29,10 +29,11 @@ _KEEPALIVE: Options = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
 ]
+# min_reconnect_backoff: also what a connection has for its first TLS handshake; 100 ms is too short on a busy machine.
 CLIENT_OPTIONS: Options = [
     *_KEEPALIVE,
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
