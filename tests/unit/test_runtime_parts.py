@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import struct
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,13 @@ from veagent.runtime.exec import Attach, arguments
 from veagent.runtime.launch import failure
 from veagent.runtime.notes import EndNotes, end_of
 from veagent.runtime.pump import HELD_BYTES, Input, Output
+from veapi.clock import SystemClock
 from veapi.errors import InvalidInput
 from veapi.model import Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
 LXC = Path("/state/lxc")
+TICK_S = 0.01
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,16 @@ def test_a_failure_without_a_log_still_has_a_hint(tmp_path: Path) -> None:
     error = failure(tmp_path, "it failed")
     assert error.message == "it failed"
     assert error.hint
+
+
+def test_a_start_is_told_to_a_tick_and_is_the_same_again() -> None:
+    before = time.time()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        after = time.time()
+        found = [procs.started_at(process.pid, SystemClock()) for _ in range(20)]
+        process.kill()
+    assert before - TICK_S <= found[0] <= after + TICK_S
+    assert max(found) - min(found) <= TICK_S * 1.1
 
 
 MOUNTS = """\

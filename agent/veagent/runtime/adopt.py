@@ -6,6 +6,7 @@ from pathlib import Path
 from veagent.pidfd import Held
 from veagent.runtime import procs
 from veagent.runtime.instance import LxcInstance
+from veapi.clock import Clock
 from veapi.model import Uid
 
 
@@ -29,7 +30,7 @@ def scan(lxc_path: Path) -> Scan:
     return found
 
 
-def hold(uid: Uid, monitor_pid: int, lxc_path: Path) -> LxcInstance | None:
+def hold(uid: Uid, monitor_pid: int, lxc_path: Path, clock: Clock) -> LxcInstance | None:
     """The VE of this monitor; None when it has no init (yet, or any more)."""
     monitor = _held(monitor_pid)
     if monitor is None:
@@ -37,7 +38,7 @@ def hold(uid: Uid, monitor_pid: int, lxc_path: Path) -> LxcInstance | None:
     init_pid = procs.init_below(monitor_pid)
     init = _held(init_pid) if init_pid is not None else None
     if init is not None and _right(uid, monitor, init, lxc_path):
-        return LxcInstance(uid, monitor, init, procs.started_at(init.pid))
+        return LxcInstance(uid, monitor, init, procs.started_at(init.pid, clock))
     monitor.close()
     if init is not None:
         init.close()

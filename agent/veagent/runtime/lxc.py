@@ -203,7 +203,7 @@ class LxcRuntime:
 
     def _take_up(self, uid: Uid, folder: Path) -> LxcInstance:
         monitor = self.cgroups.monitor_pid(uid)
-        instance = hold(uid, monitor, self._path) if monitor is not None else None
+        instance = hold(uid, monitor, self._path, self._clock) if monitor is not None else None
         if instance is None:
             raise launch.failure(folder, "the VE ended right after its start")
         self._enter(instance)
@@ -235,7 +235,7 @@ class LxcRuntime:
         self._notes.take(uid)
 
     async def _end_monitor(self, uid: Uid, monitor: Held) -> None:
-        instance = hold(uid, monitor.pid, self._path)
+        instance = hold(uid, monitor.pid, self._path, self._clock)
         if instance is not None:
             instance.kill()
             instance.close()
@@ -309,7 +309,7 @@ class LxcRuntime:
         for uid, pid in found.monitors.items():
             if uid in self._instances or uid in self._starting or not UID.fullmatch(uid):
                 continue
-            instance = hold(uid, pid, self._path)
+            instance = hold(uid, pid, self._path, self._clock)
             if instance is not None:
                 log.info("adopted", ve=uid, init=instance.init_pid)
                 self._enter(instance)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from veapi.clock import Clock
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _TITLE = "[lxc monitor] "
 
@@ -92,12 +94,14 @@ def lives(pid: int) -> bool:
     return bool(fields) and fields[0] not in {"Z", "X"}
 
 
-def started_at(pid: int) -> float:
-    """Unix seconds, from the kernel's start time, which does not change."""
+def started_at(pid: int, clock: Clock) -> float:
+    """Unix seconds to 10 ms: now, less the age that the kernel tells. The same at each asking, unless the clock was set.
+
+    /proc/stat has the time of the boot in whole seconds only: by it a process is up to a second older than it is.
+    """
     ticks = int(stat_fields(pid)[19])
-    with Path("/proc/stat").open() as file:
-        boot = next(int(line.split()[1]) for line in file if line.startswith("btime "))
-    return boot + ticks / _TICKS_PER_S
+    booted = clock.wall() - clock.boot()
+    return round(booted + ticks / _TICKS_PER_S, 2)
 
 
 def program(pid: int) -> str:
