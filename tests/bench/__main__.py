@@ -1,12 +1,14 @@
 """`make bench`: verack beside plain LXC, in one run, interleaved. Prints medians; asserts nothing.
 
 create   one VE on a rack with twelve: create call -> Running, the whole `vectl create`, and `lxc-start -d` alone
+recover  a killed init is Running again; a killed agent has its VEs again
 storm    100 VEs over the three hosts, beside a bare script that does snapshot, limit, veth and lxc-start
 """
 
 import argparse
 import asyncio
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,11 +20,12 @@ from pathlib import Path
 
 from devrack import daemons
 from devrack.plan import REPOSITORY, HostPlan
-from kit.rack import Rack, running_rack
+from kit.rack import Rack, running_rack, until
 from vectl.client import Client
 from vectl.context import Context
 from vectl.wanted import Wanted
 
+KINDS = ["create", "recover", "storm"]
 SMALL = ("--cpu", "0.05", "--memory", "48M", "--disk", "256M", "--pids", "128")
 
 
@@ -177,6 +180,52 @@ async def bench_create(rack: Rack, runs: int) -> None:
     rack.vectl("delete", "--yes", *[ve["name"] for ve in rack.ves()])
 
 
+async def bench_recover(rack: Rack, runs: int) -> None:
+    """What fails comes back: an init that is killed, an agent that is killed with its VEs running."""
+    names = [f"base-{i}" for i in range(12)]
+    rack.vectl("create", "base", "--count", "12", "--image", "busybox", *SMALL)
+    inits: list[float] = []
+    agents: list[float] = []
+    async with Client.connect(context_of(rack)) as client:
+        for i in range(runs):
+            inits.append(await _init_back(client, names[i % len(names)]))
+            agents.append(_agent_back(rack))
+    print(f"p50 (worst) of {runs}, ms:")
+    for what, values in (
+        ("init killed -> seen Running", inits),
+        ("agent started again after SIGKILL -> its VEs adopted", agents),
+    ):
+        print(f"  {what:54} {statistics.median(values):7.1f} ({max(values):.1f})")
+    rack.vectl("delete", "--yes", *names)
+
+
+async def _init_back(client: Client, name: str) -> float:
+    before = (await client.get(name)).status
+    async with client.watch(names=[name]) as watch:
+        began = time.perf_counter()
+        os.kill(before.init_pid, signal.SIGKILL)
+        async for change in watch:
+            status = change.ve.status if change.ve is not None else before
+            if status.state == "Running" and status.init_pid not in {0, before.init_pid}:
+                break
+    return (time.perf_counter() - began) * 1000
+
+
+def _agent_back(rack: Rack) -> float:
+    rack.kill("h1-agent")
+    seen = rack.log("h1-agent").count("adopted ")
+    began = time.perf_counter()
+    rack.start_agent("h1")
+    until(lambda: rack.log("h1-agent").count("adopted ") > seen, within_s=20, what="adopted")
+    elapsed = (time.perf_counter() - began) * 1000
+    until(
+        lambda: all(ve["status"]["state"] == "Running" for ve in rack.ves()),
+        within_s=20,
+        what="all Running",
+    )
+    return elapsed
+
+
 async def bench_storm(rack: Rack, rounds: int, count: int, workers: int) -> None:
     ours: list[float] = []
     bare: list[float] = []
@@ -217,16 +266,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=["create", "storm"], choices=["create", "storm"])
+    parser.add_argument("what", nargs="*", metavar="|".join(KINDS))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=4)
     arguments = parser.parse_args()
+    what = arguments.what or KINDS
     with running_rack("b") as rack:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}")
-        if "create" in arguments.what:
+        if "create" in what:
             asyncio.run(bench_create(rack, arguments.runs))
-        if "storm" in arguments.what:
+        if "recover" in what:
+            asyncio.run(bench_recover(rack, max(5, arguments.runs // 2)))
+        if "storm" in what:
             asyncio.run(bench_storm(rack, arguments.rounds, 100, arguments.workers))
 
 
