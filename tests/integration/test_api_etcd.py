@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.apirig import ApiRig, api_rig, create_request
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig, create_request
 from kit.etcds import real_etcd, store_of
 from veapi.errors import Conflict
 from veapi.v1 import api_pb2
@@ -42,14 +42,14 @@ async def test_one_request_sent_many_times_at_once_creates_one_ve(rig: ApiRig) -
 async def test_restarts_at_the_same_time_are_all_counted(rig: ApiRig) -> None:
     await rig.running()
     request = api_pb2.RestartRequest(ve=api_pb2.VERef(name="web"))
-    await asyncio.gather(*(rig.ve.Restart(request, None) for _ in range(4)))
+    await asyncio.gather(*(rig.ve.Restart(request, NO_CONTEXT) for _ in range(4)))
     (held,) = rig.mirror.view.ves.values()
     assert held.value.restart_seq == 4
 
 
 async def test_names_and_addresses_come_back_after_a_delete(rig: ApiRig) -> None:
     for _ in range(3):
-        ve = (await rig.ve.Create(create_request("web"), None)).status
+        ve = (await rig.ve.Create(create_request("web"), NO_CONTEXT)).status
         assert list(ve.addresses) == ["10.66.0.2"]
-        await rig.ve.Delete(api_pb2.VERef(name="web"), None)
+        await rig.ve.Delete(api_pb2.VERef(name="web"), NO_CONTEXT)
     assert not rig.mirror.view.ves

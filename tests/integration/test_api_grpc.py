@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import message_factory
 
 from kit import certs
-from kit.apirig import ApiRig, api_rig, create_request
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig, create_request
 from kit.eventually import eventually
 from veapi.channel import (
     CLIENT_OPTIONS,
@@ -44,7 +44,7 @@ class Agents(session_pb2_grpc.AgentServiceServicer):
         if False:
             yield
 
-    async def Heartbeat(self, request_iterator, context):  # noqa: N802
+    async def Heartbeat(self, request_iterator, context):  # type: ignore[override]  # noqa: N802
         return
 
     async def Relay(self, request_iterator, context):  # noqa: N802
@@ -140,20 +140,21 @@ async def call(channel: grpc.aio.Channel, method, request=None) -> list:
 
 
 def full(method) -> str:
-    return method.full_name.removeprefix("veapi.v1.")
+    name: str = method.full_name
+    return name.removeprefix("veapi.v1.")
 
 
 @pytest.mark.parametrize("role", [Role.HOST, Role.CONTROLLER])
 async def test_no_method_for_users_can_be_called_by_another_role(
     served: Served, role: Role
 ) -> None:
-    before = dict(served.rig.store.etcd.items)
+    before = dict(served.rig.model.etcd.items)
     async with served.channel(role) as channel:
         for method in USER_METHODS:
             with pytest.raises(Denied, match=f"{role.value}.* may not call") as refused:
                 await call(channel, method)
             assert refused.value.hint, full(method)
-    assert served.rig.store.etcd.items == before
+    assert served.rig.model.etcd.items == before
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.CONTROLLER])
@@ -306,7 +307,7 @@ async def test_all_bad_input_is_refused_by_field_with_a_hint_and_changes_nothing
     served: Served,
 ) -> None:
     methods = {full(method): method for method in USER_METHODS}
-    before = dict(served.rig.store.etcd.items)
+    before = dict(served.rig.model.etcd.items)
     async with served.channel() as channel:
         for name, field, request in BAD_INPUT:
             with pytest.raises(InvalidInput) as refused:
@@ -314,7 +315,7 @@ async def test_all_bad_input_is_refused_by_field_with_a_hint_and_changes_nothing
             assert refused.value.message.startswith(f"{field}: "), (name, refused.value.message)
             assert refused.value.hint, (name, field)
             assert "Traceback" not in refused.value.message
-    assert served.rig.store.etcd.items == before
+    assert served.rig.model.etcd.items == before
 
 
 async def test_text_that_is_not_utf8_never_reaches_a_handler(served: Served) -> None:
@@ -347,8 +348,11 @@ async def test_a_bug_in_a_handler_tells_the_caller_a_number_and_the_log_the_rest
 
 async def test_an_unknown_method_is_unimplemented(served: Served) -> None:
     async with served.channel() as channel:
+        explode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/veapi.v1.VEService/Explode"
+        )
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await channel.unary_unary("/veapi.v1.VEService/Explode")(b"", timeout=2)
+            await explode(b"", timeout=2)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -372,6 +376,12 @@ async def test_a_hundred_creates_over_one_channel_get_a_hundred_addresses(served
     assert len({ve.uid for ve in ves}) == 100
 
 
+async def next_change(watch) -> api_pb2.VEChange:
+    change = await watch.read()
+    assert isinstance(change, api_pb2.VEChange)
+    return change
+
+
 async def test_a_watch_follows_and_leaves_nothing_behind_when_its_client_goes(
     served: Served,
 ) -> None:
@@ -380,9 +390,9 @@ async def test_a_watch_follows_and_leaves_nothing_behind_when_its_client_goes(
     async with served.channel() as channel:
         stub = api_pb2_grpc.VEServiceStub(channel)
         watch = stub.Watch(api_pb2.WatchVEsRequest(names=["web"]))
-        assert (await watch.read()).kind == api_pb2.VEChange.KIND_SYNCED
+        assert (await next_change(watch)).kind == api_pb2.VEChange.KIND_SYNCED
         await stub.Create(create_request("web"))
-        assert (await watch.read()).ve.name == "web"
+        assert (await next_change(watch)).ve.name == "web"
         assert len(subscriptions) == before + 1
         watch.cancel()
         await eventually(lambda: len(subscriptions) == before)
@@ -394,7 +404,7 @@ async def test_a_reader_that_stalls_is_cut_off_with_a_reason(ca: Path) -> None:
         before = len(subscriptions)
         labels = {f"k{n}": "v" * 60 for n in range(60)}
         for n in range(100):
-            await served.rig.ve.Create(create_request(f"ve-{n}", labels=labels), None)
+            await served.rig.ve.Create(create_request(f"ve-{n}", labels=labels), NO_CONTEXT)
         async with served.narrow_channel() as channel:
             watch = api_pb2_grpc.VEServiceStub(channel).Watch(api_pb2.WatchVEsRequest())
             await watch.read()
@@ -413,7 +423,7 @@ async def test_other_calls_go_on_while_a_reader_stalls(served: Served) -> None:
     async with served.channel() as channel:
         stub = api_pb2_grpc.VEServiceStub(channel)
         for n in range(100):
-            await served.rig.ve.Create(create_request(f"ve-{n}", labels=labels), None)
+            await served.rig.ve.Create(create_request(f"ve-{n}", labels=labels), NO_CONTEXT)
         watch = stub.Watch(api_pb2.WatchVEsRequest())
         await watch.read()
         ve: types_pb2.VE = await asyncio.wait_for(stub.Create(create_request("web")), 5)

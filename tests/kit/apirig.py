@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+import grpc.aio
 
 from kit.manualclock import ManualClock
 from kit.modelstore import ModelStore
@@ -46,6 +49,11 @@ from vecontroller.writer import Writer
 GIB = 1 << 30
 DEBIAN = Digest("sha256:" + "d" * 64)
 ALPINE = Digest("sha256:" + "a" * 64)
+
+T = TypeVar("T")
+
+NO_CONTEXT = cast("grpc.aio.ServicerContext", None)
+"""For methods that are called without a call of gRPC: what needs the context is not reached."""
 
 
 class QuickClock:
@@ -154,6 +162,12 @@ class ApiRig:
         self.hosts = FakeHosts()
         self.relays = FakeRelays()
 
+    @property
+    def model(self) -> ModelStore:
+        """The store that fails on command; only for a rig that was not given another."""
+        assert isinstance(self.store, ModelStore)
+        return self.store
+
     async def begin(self, cluster: str, cidr: str) -> None:
         network = Network(cidr=cidr, gateway=cidr.rpartition(".")[0] + ".1")
         await init_cluster(self.store, Cluster(name=cluster, network=network))
@@ -234,11 +248,11 @@ class ApiRig:
         ve = await self.create(name)
         await self.place(ve.uid)
         await self.report(ve.uid, VEState.RUNNING)
-        return await self.ve.Get(api_pb2.VERef(name=name), None)
+        return await self.ve.Get(api_pb2.VERef(name=name), NO_CONTEXT)
 
     async def create(self, name: str = "web", request_id: str = "", **fields) -> types_pb2.VE:
         """`fields` go to the spec."""
-        return await self.ve.Create(create_request(name, request_id, **fields), None)
+        return await self.ve.Create(create_request(name, request_id, **fields), NO_CONTEXT)
 
     def publish(self, *uids: str) -> None:
         """As the scheduler does when refusals change."""
@@ -282,7 +296,13 @@ async def api_rig(
 async def iterate(*items):
     """A client's stream: the items, then its end. A callable is awaited for and gives nothing."""
     for item in items:
-        if isinstance(item, Callable):
+        if callable(item):
             await item()
         else:
             yield item
+
+
+def closable(answers: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The answers of a streaming method as what they are: a generator, which can be closed."""
+    assert isinstance(answers, AsyncGenerator)
+    return answers

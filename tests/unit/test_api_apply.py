@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from kit.apirig import ALPINE, DEBIAN, ApiRig, api_rig
+from kit.apirig import ALPINE, DEBIAN, NO_CONTEXT, ApiRig, api_rig
 from veapi.errors import Conflict, InvalidInput
 from veapi.v1 import api_pb2, types_pb2
 
@@ -25,7 +25,7 @@ def fields(response: api_pb2.ApplyVEResponse) -> dict[str, tuple[str, str]]:
 
 
 async def test_what_is_not_there_is_created(rig: ApiRig) -> None:
-    made = await rig.ve.Apply(manifest(image="debian", labels={"tier": "web"}), None)
+    made = await rig.ve.Apply(manifest(image="debian", labels={"tier": "web"}), NO_CONTEXT)
     assert made.outcome == Outcome.OUTCOME_CREATED
     assert fields(made)["spec.image"] == ("", "debian")
     assert fields(made)["metadata.labels.tier"] == ("", "web")
@@ -33,18 +33,18 @@ async def test_what_is_not_there_is_created(rig: ApiRig) -> None:
 
 
 async def test_applying_again_finds_nothing_to_do(rig: ApiRig) -> None:
-    await rig.ve.Apply(manifest(image="debian", cpu=2, labels={"tier": "web"}), None)
-    writes = rig.store.writes
-    again = await rig.ve.Apply(manifest(image="debian", cpu=2, labels={"tier": "web"}), None)
+    await rig.ve.Apply(manifest(image="debian", cpu=2, labels={"tier": "web"}), NO_CONTEXT)
+    writes = rig.model.writes
+    again = await rig.ve.Apply(manifest(image="debian", cpu=2, labels={"tier": "web"}), NO_CONTEXT)
     assert (again.outcome, list(again.changes)) == (Outcome.OUTCOME_UNCHANGED, [])
-    assert rig.store.writes == writes
+    assert rig.model.writes == writes
 
 
 async def test_a_change_names_the_fields_and_keeps_what_the_manifest_leaves_out(
     rig: ApiRig,
 ) -> None:
-    await rig.ve.Apply(manifest(image="debian", cpu=2, pids=100, labels={"a": "1"}), None)
-    changed = await rig.ve.Apply(manifest(image="debian", cpu=0.5), None)
+    await rig.ve.Apply(manifest(image="debian", cpu=2, pids=100, labels={"a": "1"}), NO_CONTEXT)
+    changed = await rig.ve.Apply(manifest(image="debian", cpu=0.5), NO_CONTEXT)
     assert changed.outcome == Outcome.OUTCOME_CHANGED
     assert fields(changed) == {"spec.cpu": ("2", "0.5")}
     assert (changed.ve.spec.pids, changed.ve.generation) == (100, 2)
@@ -52,8 +52,8 @@ async def test_a_change_names_the_fields_and_keeps_what_the_manifest_leaves_out(
 
 
 async def test_labels_of_a_manifest_replace_all_labels(rig: ApiRig) -> None:
-    await rig.ve.Apply(manifest(image="debian", labels={"a": "1", "b": "2"}), None)
-    changed = await rig.ve.Apply(manifest(labels={"b": "3", "c": ""}), None)
+    await rig.ve.Apply(manifest(image="debian", labels={"a": "1", "b": "2"}), NO_CONTEXT)
+    changed = await rig.ve.Apply(manifest(labels={"b": "3", "c": ""}), NO_CONTEXT)
     assert fields(changed) == {
         "metadata.labels.a": ("1", ""),
         "metadata.labels.b": ("2", "3"),
@@ -63,16 +63,16 @@ async def test_labels_of_a_manifest_replace_all_labels(rig: ApiRig) -> None:
 
 
 async def test_a_dry_run_says_what_would_change_and_writes_nothing(rig: ApiRig) -> None:
-    writes = rig.store.writes
-    would = await rig.ve.Apply(manifest(image="debian", dry_run=True), None)
+    writes = rig.model.writes
+    would = await rig.ve.Apply(manifest(image="debian", dry_run=True), NO_CONTEXT)
     assert would.outcome == Outcome.OUTCOME_CREATED
-    assert rig.store.writes == writes
+    assert rig.model.writes == writes
     await rig.create("web")
-    writes = rig.store.writes
-    would = await rig.ve.Apply(manifest(cpu=4, dry_run=True), None)
+    writes = rig.model.writes
+    would = await rig.ve.Apply(manifest(cpu=4, dry_run=True), NO_CONTEXT)
     assert fields(would) == {"spec.cpu": ("1", "4")}
     assert would.outcome == Outcome.OUTCOME_CHANGED
-    assert rig.store.writes == writes
+    assert rig.model.writes == writes
 
 
 @pytest.mark.parametrize(
@@ -88,46 +88,46 @@ async def test_what_can_not_be_changed_is_refused_by_field(rig: ApiRig, field: s
     await rig.create("web")
     for dry_run in (True, False):
         with pytest.raises(Conflict, match=field) as refused:
-            await rig.ve.Apply(manifest(dry_run=dry_run, **spec), None)
+            await rig.ve.Apply(manifest(dry_run=dry_run, **spec), NO_CONTEXT)
         assert refused.value.hint
 
 
 async def test_another_name_of_the_same_image_is_no_change(rig: ApiRig) -> None:
     await rig.create("web")
-    same = await rig.ve.Apply(manifest(image=DEBIAN), None)
+    same = await rig.ve.Apply(manifest(image=DEBIAN), NO_CONTEXT)
     assert same.outcome == Outcome.OUTCOME_UNCHANGED
 
 
 async def test_the_address_that_a_ve_has_is_no_change(rig: ApiRig) -> None:
     await rig.create("web")
-    same = await rig.ve.Apply(manifest(ip="10.66.0.2"), None)
+    same = await rig.ve.Apply(manifest(ip="10.66.0.2"), NO_CONTEXT)
     assert same.outcome == Outcome.OUTCOME_UNCHANGED
 
 
 async def test_a_dry_run_refuses_what_the_real_one_would(rig: ApiRig) -> None:
     with pytest.raises(InvalidInput, match=r"^spec\.memory_bytes"):
-        await rig.ve.Apply(manifest(image="debian", memory_bytes=1, dry_run=True), None)
+        await rig.ve.Apply(manifest(image="debian", memory_bytes=1, dry_run=True), NO_CONTEXT)
     await rig.create("db", ip="10.66.0.50")
     with pytest.raises(Conflict, match="taken"):
-        await rig.ve.Apply(manifest(image="debian", ip="10.66.0.50", dry_run=True), None)
+        await rig.ve.Apply(manifest(image="debian", ip="10.66.0.50", dry_run=True), NO_CONTEXT)
 
 
 async def test_a_ve_that_is_being_deleted_is_not_changed(rig: ApiRig) -> None:
     await rig.running()
-    await rig.ve.Delete(api_pb2.VERef(name="web"), None)
+    await rig.ve.Delete(api_pb2.VERef(name="web"), NO_CONTEXT)
     with pytest.raises(Conflict, match="being deleted"):
-        await rig.ve.Apply(manifest(cpu=2), None)
+        await rig.ve.Apply(manifest(cpu=2), NO_CONTEXT)
 
 
 async def test_a_manifest_of_a_ve_that_was_replaced_is_refused(rig: ApiRig) -> None:
     await rig.create("web")
     with pytest.raises(Conflict, match="another one"):
-        await rig.ve.Apply(manifest(uid="old"), None)
+        await rig.ve.Apply(manifest(uid="old"), NO_CONTEXT)
 
 
 async def test_applies_at_the_same_time_create_one_ve_and_all_succeed(rig: ApiRig) -> None:
     answers = await asyncio.gather(
-        *(rig.ve.Apply(manifest(image="debian", cpu=2), None) for _ in range(4))
+        *(rig.ve.Apply(manifest(image="debian", cpu=2), NO_CONTEXT) for _ in range(4))
     )
     assert len({answer.ve.uid for answer in answers}) == 1
     assert sorted(answer.outcome for answer in answers) == [

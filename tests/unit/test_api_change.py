@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from kit.apirig import ApiRig, api_rig
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig
 from kit.modelstore import Fail
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import HostState, Uid, VEState
@@ -28,7 +28,7 @@ def stored(rig: ApiRig, ve: types_pb2.VE):
 
 async def test_a_stop_changes_what_is_wanted_and_counts_a_generation(rig: ApiRig) -> None:
     ve = await rig.running()
-    stopped = await rig.ve.SetRun(stop(), None)
+    stopped = await rig.ve.SetRun(stop(), NO_CONTEXT)
     assert (stopped.spec.run, stopped.generation) == ("stopped", 2)
     assert stopped.resource_version > ve.resource_version
     assert stored(rig, ve).stop_timeout_s == 30
@@ -36,10 +36,10 @@ async def test_a_stop_changes_what_is_wanted_and_counts_a_generation(rig: ApiRig
 
 async def test_starting_what_is_to_run_already_writes_nothing(rig: ApiRig) -> None:
     ve = await rig.running()
-    writes = rig.store.writes
-    same = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+    writes = rig.model.writes
+    same = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
     assert same == ve
-    assert rig.store.writes == writes
+    assert rig.model.writes == writes
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ async def test_a_start_is_a_new_wish_only_for_what_waits_for_its_user(
 ) -> None:
     ve = await rig.running()
     await rig.report(ve.uid, state, reason=reason)
-    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
     assert started.generation == generation
     assert stored(rig, ve).restart_seq == 0
 
@@ -67,27 +67,27 @@ async def test_a_start_of_what_its_guest_switched_off_and_its_user_stopped_count
     rig: ApiRig,
 ) -> None:
     ve = await rig.running()
-    await rig.ve.SetRun(stop(), None)
+    await rig.ve.SetRun(stop(), NO_CONTEXT)
     await rig.report(ve.uid, VEState.STOPPED, reason="PoweredOff")
-    again = await rig.ve.SetRun(stop(), None)
+    again = await rig.ve.SetRun(stop(), NO_CONTEXT)
     assert again.generation == 2
-    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
     assert started.generation == 3
 
 
 async def test_a_forced_stop_of_a_ve_that_is_stopping_kills_it(rig: ApiRig) -> None:
     ve = await rig.running()
-    await rig.ve.SetRun(stop(stop_timeout_s=300), None)
+    await rig.ve.SetRun(stop(stop_timeout_s=300), NO_CONTEXT)
     assert stored(rig, ve).stop_timeout_s == 300
-    forced = await rig.ve.SetRun(stop(force=True), None)
+    forced = await rig.ve.SetRun(stop(force=True), NO_CONTEXT)
     assert stored(rig, ve).stop_timeout_s == 0
     assert forced.generation == 2
 
 
 async def test_a_restart_counts_up_and_makes_a_stopped_ve_run(rig: ApiRig) -> None:
     ve = await rig.running()
-    await rig.ve.SetRun(stop(), None)
-    restarted = await rig.ve.Restart(api_pb2.RestartRequest(ve=WEB, stop_timeout_s=5), None)
+    await rig.ve.SetRun(stop(), NO_CONTEXT)
+    restarted = await rig.ve.Restart(api_pb2.RestartRequest(ve=WEB, stop_timeout_s=5), NO_CONTEXT)
     assert restarted.spec.run == "running"
     assert (stored(rig, ve).restart_seq, stored(rig, ve).stop_timeout_s) == (1, 5)
 
@@ -95,16 +95,16 @@ async def test_a_restart_counts_up_and_makes_a_stopped_ve_run(rig: ApiRig) -> No
 async def test_changes_at_the_same_time_are_all_made(rig: ApiRig) -> None:
     ve = await rig.running()
     request = api_pb2.RestartRequest(ve=WEB)
-    await asyncio.gather(*(rig.ve.Restart(request, None) for _ in range(4)))
+    await asyncio.gather(*(rig.ve.Restart(request, NO_CONTEXT) for _ in range(4)))
     assert stored(rig, ve).restart_seq == 4
 
 
 async def test_a_change_for_another_revision_is_refused(rig: ApiRig) -> None:
     ve = await rig.running()
     old = api_pb2.VERef(name="web", resource_version=ve.resource_version)
-    await rig.ve.SetRun(stop(old), None)
+    await rig.ve.SetRun(stop(old), NO_CONTEXT)
     with pytest.raises(Conflict, match="resource_version") as refused:
-        await rig.ve.Restart(api_pb2.RestartRequest(ve=old), None)
+        await rig.ve.Restart(api_pb2.RestartRequest(ve=old), NO_CONTEXT)
     assert refused.value.hint
 
 
@@ -112,7 +112,7 @@ async def test_of_two_changes_of_one_revision_one_is_refused(rig: ApiRig) -> Non
     ve = await rig.running()
     ref = api_pb2.VERef(name="web", resource_version=ve.resource_version)
     request = api_pb2.RestartRequest(ve=ref)
-    calls = (rig.ve.Restart(request, None), rig.ve.Restart(request, None))
+    calls = (rig.ve.Restart(request, NO_CONTEXT), rig.ve.Restart(request, NO_CONTEXT))
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert sorted(isinstance(result, Conflict) for result in results) == [False, True]
     assert stored(rig, ve).restart_seq == 1
@@ -121,25 +121,25 @@ async def test_of_two_changes_of_one_revision_one_is_refused(rig: ApiRig) -> Non
 async def test_another_ve_of_the_same_name_is_not_touched(rig: ApiRig) -> None:
     await rig.running()
     with pytest.raises(Conflict, match="another one"):
-        await rig.ve.Delete(api_pb2.VERef(name="web", uid="old"), None)
+        await rig.ve.Delete(api_pb2.VERef(name="web", uid="old"), NO_CONTEXT)
 
 
 async def test_a_ve_can_be_named_by_its_uid(rig: ApiRig) -> None:
     ve = await rig.running()
-    assert (await rig.ve.Get(api_pb2.VERef(uid=ve.uid), None)).name == "web"
+    assert (await rig.ve.Get(api_pb2.VERef(uid=ve.uid), NO_CONTEXT)).name == "web"
 
 
 @pytest.mark.parametrize("fail", [Fail.APPLIED, Fail.LOST])
 async def test_a_change_whose_answer_is_lost_is_made_once(rig: ApiRig, fail: Fail) -> None:
     ve = await rig.running()
-    rig.store.fail_writes(fail)
-    await rig.ve.Restart(api_pb2.RestartRequest(ve=WEB), None)
+    rig.model.fail_writes(fail)
+    await rig.ve.Restart(api_pb2.RestartRequest(ve=WEB), NO_CONTEXT)
     assert stored(rig, ve).restart_seq == 1
 
 
 async def test_deleting_a_placed_ve_asks_its_host_and_keeps_name_and_address(rig: ApiRig) -> None:
     ve = await rig.running()
-    deleting = await rig.ve.Delete(WEB, None)
+    deleting = await rig.ve.Delete(WEB, NO_CONTEXT)
     assert deleting.status.state == "Deleting"
     assert deleting.HasField("delete_requested_at")
     assert ("default", "web") in rig.mirror.view.names
@@ -150,31 +150,31 @@ async def test_deleting_a_placed_ve_asks_its_host_and_keeps_name_and_address(rig
 
 async def test_deleting_again_changes_nothing(rig: ApiRig) -> None:
     await rig.running()
-    first = await rig.ve.Delete(WEB, None)
-    writes = rig.store.writes
-    assert await rig.ve.Delete(WEB, None) == first
-    assert rig.store.writes == writes
+    first = await rig.ve.Delete(WEB, NO_CONTEXT)
+    writes = rig.model.writes
+    assert await rig.ve.Delete(WEB, NO_CONTEXT) == first
+    assert rig.model.writes == writes
 
 
 async def test_deleting_a_ve_without_a_host_removes_all_of_it_at_once(rig: ApiRig) -> None:
     ve = await rig.create("web")
-    gone = await rig.ve.Delete(WEB, None)
+    gone = await rig.ve.Delete(WEB, NO_CONTEXT)
     assert (gone.uid, gone.status.state) == (ve.uid, "Deleting")
     view = rig.mirror.view
     assert not view.ves
     assert not view.names
     assert not view.addresses
     with pytest.raises(NotFound):
-        await rig.ve.Get(WEB, None)
+        await rig.ve.Get(WEB, NO_CONTEXT)
 
 
 async def test_a_ve_that_gets_a_host_while_it_is_deleted_is_left_to_the_host(rig: ApiRig) -> None:
     ve = await rig.create("web")
-    rig.store.cut_watches()
+    rig.model.cut_watches()
     placing = asyncio.create_task(rig.place(ve.uid))
-    deleting = asyncio.create_task(rig.ve.Delete(WEB, None))
+    deleting = asyncio.create_task(rig.ve.Delete(WEB, NO_CONTEXT))
     await asyncio.sleep(0)
-    rig.store.heal_watches()
+    rig.model.heal_watches()
     await placing
     assert (await deleting).placement.host == "h1"
     assert stored(rig, ve).delete_requested_at is not None
@@ -183,16 +183,16 @@ async def test_a_ve_that_gets_a_host_while_it_is_deleted_is_left_to_the_host(rig
 @pytest.mark.parametrize("fail", [Fail.APPLIED, Fail.LOST])
 async def test_a_delete_whose_answer_is_lost_is_decided_by_reading(rig: ApiRig, fail: Fail) -> None:
     await rig.create("web")
-    rig.store.fail_writes(fail)
-    await rig.ve.Delete(WEB, None)
+    rig.model.fail_writes(fail)
+    await rig.ve.Delete(WEB, NO_CONTEXT)
     assert not rig.mirror.view.ves
 
 
 async def test_a_ve_that_is_being_deleted_can_not_be_started(rig: ApiRig) -> None:
     await rig.running()
-    await rig.ve.Delete(WEB, None)
+    await rig.ve.Delete(WEB, NO_CONTEXT)
     with pytest.raises(Conflict, match="being deleted") as refused:
-        await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), None)
+        await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
     assert refused.value.hint
 
 
@@ -202,14 +202,14 @@ async def test_a_ve_that_is_being_deleted_can_not_be_started(rig: ApiRig) -> Non
 )
 async def test_bad_changes_are_refused_with_a_hint(rig: ApiRig, request_) -> None:
     with pytest.raises(InvalidInput) as refused:
-        await rig.ve.SetRun(request_, None)
+        await rig.ve.SetRun(request_, NO_CONTEXT)
     assert refused.value.hint
 
 
 async def test_an_unknown_name_says_which_are_near(rig: ApiRig) -> None:
     await rig.create("web-1")
     with pytest.raises(NotFound, match="no VE web in project default") as refused:
-        await rig.ve.Get(WEB, None)
+        await rig.ve.Get(WEB, NO_CONTEXT)
     assert "web-1" in refused.value.hint
 
 
@@ -218,16 +218,16 @@ async def test_a_value_of_a_newer_version_is_never_rewritten(rig: ApiRig) -> Non
     newer = b"\x08\x63"
     await rig.put(keys.ve_spec(Uid(ve.uid)), newer)
     with pytest.raises(Conflict, match="can't be read") as refused:
-        await rig.ve.Delete(WEB, None)
+        await rig.ve.Delete(WEB, NO_CONTEXT)
     assert refused.value.hint
-    assert rig.store.etcd.items[keys.ve_spec(Uid(ve.uid))].value == newer
+    assert rig.model.etcd.items[keys.ve_spec(Uid(ve.uid))].value == newer
 
 
 async def test_a_show_has_events_and_conditions_and_a_list_has_no_events(rig: ApiRig) -> None:
     ve = await rig.running()
     assert [event.reason for event in ve.status.events] == ["Created", "Placed"]
     assert {each.type for each in ve.status.conditions} == {"Placed", "HostReady", "Running"}
-    listed = await rig.ve.List(api_pb2.ListVEsRequest(), None)
+    listed = await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)
     assert not listed.ves[0].status.events
     assert listed.revision == rig.mirror.view.revision
 
@@ -236,43 +236,43 @@ async def test_a_list_selects_and_orders(rig: ApiRig) -> None:
     await rig.put_project("team")
     for name in ("b", "a", "c"):
         await rig.create(name)
-    names = [ve.name for ve in (await rig.ve.List(api_pb2.ListVEsRequest(), None)).ves]
+    names = [ve.name for ve in (await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)).ves]
     assert names == ["a", "b", "c"]
     some = api_pb2.ListVEsRequest(names=["c", "zz", "a"])
-    assert [ve.name for ve in (await rig.ve.List(some, None)).ves] == ["a", "c"]
-    assert not (await rig.ve.List(api_pb2.ListVEsRequest(project="team"), None)).ves
-    assert not (await rig.ve.List(api_pb2.ListVEsRequest(selector="tier=web"), None)).ves
+    assert [ve.name for ve in (await rig.ve.List(some, NO_CONTEXT)).ves] == ["a", "c"]
+    assert not (await rig.ve.List(api_pb2.ListVEsRequest(project="team"), NO_CONTEXT)).ves
+    assert not (await rig.ve.List(api_pb2.ListVEsRequest(selector="tier=web"), NO_CONTEXT)).ves
     with pytest.raises(NotFound):
-        await rig.ve.List(api_pb2.ListVEsRequest(project="temp"), None)
+        await rig.ve.List(api_pb2.ListVEsRequest(project="temp"), NO_CONTEXT)
 
 
 async def test_a_host_shows_what_is_promised_there(rig: ApiRig) -> None:
     await rig.running()
-    host = await rig.host.Get(api_pb2.HostRef(name="h1"), None)
+    host = await rig.host.Get(api_pb2.HostRef(name="h1"), NO_CONTEXT)
     assert (host.state, host.ves, host.committed.cpu, host.capacity.cpu) == ("Ready", 1, 1, 8)
-    listed = await rig.host.List(api_pb2.ListHostsRequest(selector="rack=r2"), None)
+    listed = await rig.host.List(api_pb2.ListHostsRequest(selector="rack=r2"), NO_CONTEXT)
     assert not listed.hosts
     with pytest.raises(NotFound, match="no host h2") as refused:
-        await rig.host.Get(api_pb2.HostRef(name="h2"), None)
+        await rig.host.Get(api_pb2.HostRef(name="h2"), NO_CONTEXT)
     assert refused.value.hint
 
 
 async def test_projects_are_made_once_and_listed(rig: ApiRig) -> None:
-    await rig.project.Create(api_pb2.CreateProjectRequest(name="team"), None)
+    await rig.project.Create(api_pb2.CreateProjectRequest(name="team"), NO_CONTEXT)
     with pytest.raises(Conflict) as refused:
-        await rig.project.Create(api_pb2.CreateProjectRequest(name="team"), None)
+        await rig.project.Create(api_pb2.CreateProjectRequest(name="team"), NO_CONTEXT)
     assert refused.value.hint
     await rig.running()
-    projects = (await rig.project.List(api_pb2.ListProjectsRequest(), None)).projects
+    projects = (await rig.project.List(api_pb2.ListProjectsRequest(), NO_CONTEXT)).projects
     assert [(each.name, each.ves) for each in projects] == [("default", 1), ("team", 0)]
 
 
 async def test_the_version_says_who_leads(rig: ApiRig) -> None:
-    version = await rig.system.Version(api_pb2.VersionRequest(), None)
+    version = await rig.system.Version(api_pb2.VersionRequest(), NO_CONTEXT)
     assert (version.cluster, version.leader, version.epoch) == ("rack", "c1", 7)
 
 
 async def test_a_ve_on_a_silent_host_is_unknown_but_can_be_changed(rig: ApiRig) -> None:
     await rig.running()
     rig.hosts.states["h1"] = HostState.SILENT
-    assert (await rig.ve.SetRun(stop(), None)).status.state == VEState.UNKNOWN
+    assert (await rig.ve.SetRun(stop(), NO_CONTEXT)).status.state == VEState.UNKNOWN

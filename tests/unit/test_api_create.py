@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from kit.apirig import ALPINE, DEBIAN, ApiRig, api_rig, create_request
+from kit.apirig import ALPINE, DEBIAN, NO_CONTEXT, ApiRig, api_rig, create_request
 from kit.modelstore import Fail
 from veapi.errors import Conflict, InvalidInput, NotFound, Unavailable
 from veapi.model import Uid
@@ -50,7 +50,7 @@ async def test_a_taken_name_is_refused_and_names_the_ve_that_has_it(rig: ApiRig)
 async def test_the_same_name_in_another_project_is_free(rig: ApiRig) -> None:
     await rig.put_project("team")
     await rig.create("web")
-    assert (await rig.ve.Create(create_request(project="team"), None)).project == "team"
+    assert (await rig.ve.Create(create_request(project="team"), NO_CONTEXT)).project == "team"
 
 
 async def test_the_same_request_again_gives_the_same_ve(rig: ApiRig) -> None:
@@ -75,17 +75,17 @@ async def test_of_two_creates_of_one_name_exactly_one_wins(rig: ApiRig) -> None:
 async def test_a_hundred_creates_at_once_get_a_hundred_addresses_without_a_lost_race(
     rig: ApiRig,
 ) -> None:
-    before = rig.store.writes
+    before = rig.model.writes
     ves = await asyncio.gather(*(rig.create(f"ve-{n}") for n in range(100)))
     addresses = {ve.status.addresses[0] for ve in ves}
     assert addresses == {f"10.66.0.{n}" for n in range(2, 102)}
-    assert rig.store.writes - before == 100
+    assert rig.model.writes - before == 100
 
 
 async def test_a_freed_address_is_the_next_one_given(rig: ApiRig) -> None:
     await rig.create("a")
     await rig.create("b")
-    await rig.ve.Delete(api_pb2.VERef(name="a"), None)
+    await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
     assert list((await rig.create("c")).status.addresses) == ["10.66.0.2"]
 
 
@@ -134,7 +134,7 @@ async def test_a_digest_is_an_image(rig: ApiRig) -> None:
 
 async def test_an_unknown_project_says_how_to_make_it(rig: ApiRig) -> None:
     with pytest.raises(NotFound, match="no project team") as refused:
-        await rig.ve.Create(create_request(project="team"), None)
+        await rig.ve.Create(create_request(project="team"), NO_CONTEXT)
     assert "vectl project create team" in refused.value.hint
 
 
@@ -147,7 +147,7 @@ async def test_an_unknown_host_says_which_there_are(rig: ApiRig) -> None:
 async def test_labels_that_make_the_spec_too_large_are_refused(rig: ApiRig) -> None:
     labels = {f"{'x' * 60}-{n}": "v" * 63 for n in range(64)}
     with pytest.raises(InvalidInput, match="at most 8192") as refused:
-        await rig.ve.Create(create_request(labels=labels), None)
+        await rig.ve.Create(create_request(labels=labels), NO_CONTEXT)
     assert refused.value.hint
     assert not rig.mirror.view.ves
 
@@ -156,14 +156,14 @@ async def test_labels_that_make_the_spec_too_large_are_refused(rig: ApiRig) -> N
 async def test_a_write_whose_answer_is_lost_is_decided_by_its_operation(
     rig: ApiRig, fail: Fail
 ) -> None:
-    rig.store.fail_writes(fail)
+    rig.model.fail_writes(fail)
     ve = await rig.create("web")
     assert list(rig.mirror.view.ves) == [ve.uid]
     assert len(rig.mirror.view.addresses) == 1
 
 
 async def test_what_an_unknown_outcome_would_have_taken_stays_reserved(rig: ApiRig) -> None:
-    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    rig.model.fail_writes(Fail.LATE, Fail.LATE)
     with pytest.raises(Unavailable):
         await rig.create("web")
     assert list((await rig.create("db")).status.addresses) == ["10.66.0.3"]
@@ -180,19 +180,19 @@ async def test_a_client_that_goes_away_half_way_leaves_its_address_reserved(rig:
 
 
 async def test_a_write_that_surely_failed_reserves_nothing(rig: ApiRig) -> None:
-    rig.store.fail_writes(Fail.REFUSED)
+    rig.model.fail_writes(Fail.REFUSED)
     with pytest.raises(Unavailable):
         await rig.create("web")
     assert list((await rig.create("db")).status.addresses) == ["10.66.0.2"]
 
 
 async def test_a_name_taken_behind_our_back_is_found_by_the_transaction(rig: ApiRig) -> None:
-    rig.store.cut_watches()
+    rig.model.cut_watches()
     creating = asyncio.create_task(rig.create("web"))
     other = keys.ve_name("default", "web")
-    rig.store.etcd.transact([], [Put(key=other, value=values.encode_ref("somebody"))])
+    rig.model.etcd.transact([], [Put(key=other, value=values.encode_ref("somebody"))])
     await asyncio.sleep(0)
-    rig.store.heal_watches()
+    rig.model.heal_watches()
     with pytest.raises(Conflict, match="somebody"):
         await creating
     assert not rig.mirror.view.ves

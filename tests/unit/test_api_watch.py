@@ -3,7 +3,7 @@ from contextlib import aclosing
 
 import pytest
 
-from kit.apirig import ApiRig, api_rig, create_request
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable, create_request
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import Event, EventType, HostName, HostState, VEState
 from veapi.v1 import api_pb2
@@ -25,7 +25,7 @@ async def rig():
 
 
 def watching(rig: ApiRig, **fields):
-    return aclosing(rig.ve.Watch(api_pb2.WatchVEsRequest(**fields), None))
+    return aclosing(closable(rig.ve.Watch(api_pb2.WatchVEsRequest(**fields), NO_CONTEXT)))
 
 
 async def take(watch, count: int) -> list[tuple[int, str]]:
@@ -48,9 +48,9 @@ async def test_a_watch_tells_what_is_there_then_that_this_was_all_then_changes(r
         assert await take(watch, 3) == [(ADDED, "a"), (ADDED, "b"), (SYNCED, "")]
         await rig.create("c")
         assert await take(watch, 1) == [(ADDED, "c")]
-        await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="c")), None)
+        await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="c")), NO_CONTEXT)
         assert await take(watch, 1) == [(CHANGED, "c")]
-        await rig.ve.Delete(api_pb2.VERef(name="a"), None)
+        await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
         assert await take(watch, 1) == [(DELETED, "a")]
 
 
@@ -58,7 +58,7 @@ async def test_the_last_known_ve_comes_with_its_deletion(rig: ApiRig) -> None:
     ve = await rig.create("a")
     async with watching(rig) as watch:
         await take(watch, 2)
-        await rig.ve.Delete(api_pb2.VERef(name="a"), None)
+        await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
         change = await anext(watch)
         assert change.ve.uid == ve.uid
         assert change.revision == rig.mirror.view.revision
@@ -114,11 +114,11 @@ async def test_a_name_that_does_not_exist_yet_is_waited_for(rig: ApiRig) -> None
 
 
 async def test_a_ve_that_is_not_selected_any_more_leaves_the_watch(rig: ApiRig) -> None:
-    await rig.ve.Create(create_request("a", labels={"tier": "web"}), None)
+    await rig.ve.Create(create_request("a", labels={"tier": "web"}), NO_CONTEXT)
     async with watching(rig, selector="tier=web") as watch:
         assert await take(watch, 2) == [(ADDED, "a"), (SYNCED, "")]
         manifest = create_request("a", labels={"tier": "db"}).ve
-        await rig.ve.Apply(api_pb2.ApplyVERequest(ve=manifest), None)
+        await rig.ve.Apply(api_pb2.ApplyVERequest(ve=manifest), NO_CONTEXT)
         assert await take(watch, 1) == [(DELETED, "a")]
 
 
@@ -127,7 +127,7 @@ async def test_a_slow_reader_gets_the_newest_state_once(rig: ApiRig) -> None:
     async with watching(rig) as watch:
         await take(watch, 2)
         for _ in range(5):
-            await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="a")), None)
+            await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="a")), NO_CONTEXT)
         assert await take(watch, 1) == [(CHANGED, "a")]
         await nothing_more(rig, watch)
 
@@ -135,12 +135,12 @@ async def test_a_slow_reader_gets_the_newest_state_once(rig: ApiRig) -> None:
 async def test_a_watch_from_a_list_tells_exactly_what_is_later(rig: ApiRig) -> None:
     for name in ("kept", "changed", "deleted"):
         await rig.create(name)
-    revision = (await rig.ve.List(api_pb2.ListVEsRequest(), None)).revision
-    await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="changed")), None)
-    await rig.ve.Delete(api_pb2.VERef(name="deleted"), None)
+    revision = (await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)).revision
+    await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="changed")), NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.VERef(name="deleted"), NO_CONTEXT)
     await rig.create("added")
     await rig.create("short-lived")
-    await rig.ve.Delete(api_pb2.VERef(name="short-lived"), None)
+    await rig.ve.Delete(api_pb2.VERef(name="short-lived"), NO_CONTEXT)
     async with watching(rig, revision=revision) as watch:
         found = await take(watch, 3)
         assert sorted(found) == sorted(
@@ -152,7 +152,7 @@ async def test_a_watch_from_a_list_tells_exactly_what_is_later(rig: ApiRig) -> N
 async def test_a_report_after_the_list_is_later_too(rig: ApiRig) -> None:
     ve = await rig.create("a")
     await rig.place(ve.uid)
-    revision = (await rig.ve.List(api_pb2.ListVEsRequest(), None)).revision
+    revision = (await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)).revision
     await rig.report(ve.uid, VEState.RUNNING)
     async with watching(rig, revision=revision) as watch:
         assert (await anext(watch)).ve.status.state == "Running"
@@ -176,7 +176,7 @@ async def test_what_is_too_long_ago_is_refused_rather_than_left_out(rig: ApiRig)
 
 async def test_a_bad_selector_is_refused_by_watch_and_list(rig: ApiRig) -> None:
     with pytest.raises(InvalidInput):
-        await rig.ve.List(api_pb2.ListVEsRequest(selector="=x"), None)
+        await rig.ve.List(api_pb2.ListVEsRequest(selector="=x"), NO_CONTEXT)
     with pytest.raises(InvalidInput):
         async with watching(rig, selector="=x") as watch:
             await anext(watch)
@@ -199,11 +199,11 @@ async def test_events_of_many_ves_are_merged_by_time(rig: ApiRig) -> None:
     at = rig.clock.wall()
     await rig.report(first.uid, VEState.RUNNING, events=(restarted(at + 9),))
     await rig.report(second.uid, VEState.RUNNING, events=(restarted(at + 8),))
-    events = (await rig.ve.ListEvents(api_pb2.ListEventsRequest(), None)).events
+    events = (await rig.ve.ListEvents(api_pb2.ListEventsRequest(), NO_CONTEXT)).events
     assert [event.ve for event in events][-2:] == ["b", "a"]
     times = [event.time.ToNanoseconds() for event in events]
     assert times == sorted(times)
-    one = await rig.ve.ListEvents(api_pb2.ListEventsRequest(ve="a"), None)
+    one = await rig.ve.ListEvents(api_pb2.ListEventsRequest(ve="a"), NO_CONTEXT)
     assert {(event.ve, event.uid, event.project) for event in one.events} == {
         ("a", first.uid, "default")
     }
@@ -211,13 +211,14 @@ async def test_events_of_many_ves_are_merged_by_time(rig: ApiRig) -> None:
 
 async def test_events_of_an_unknown_ve_are_not_found(rig: ApiRig) -> None:
     with pytest.raises(NotFound):
-        await rig.ve.ListEvents(api_pb2.ListEventsRequest(ve="zz"), None)
+        await rig.ve.ListEvents(api_pb2.ListEventsRequest(ve="zz"), NO_CONTEXT)
 
 
 async def test_followed_events_come_once_each(rig: ApiRig) -> None:
     ve = await rig.running("a")
     at = rig.clock.wall() + 5
-    async with aclosing(rig.ve.WatchEvents(api_pb2.ListEventsRequest(), None)) as events:
+    following = rig.ve.WatchEvents(api_pb2.ListEventsRequest(), NO_CONTEXT)
+    async with aclosing(closable(following)) as events:
         assert [(await anext(events)).reason for _ in range(2)] == ["Created", "Placed"]
         await rig.report(ve.uid, VEState.RUNNING, events=(restarted(at),))
         assert (await anext(events)).reason == "Restarted"

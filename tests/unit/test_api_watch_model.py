@@ -6,7 +6,7 @@ from contextlib import aclosing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.apirig import ApiRig, api_rig, create_request
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable, create_request
 from veapi.errors import VerackError
 from veapi.model import Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
@@ -31,7 +31,8 @@ STEPS = st.lists(
         ),
         st.sampled_from(NAMES),
     ),
-    min_size=10, max_size=40,
+    min_size=10,
+    max_size=40,
 )
 
 
@@ -63,14 +64,14 @@ async def do(rig: ApiRig, step: str, name: str) -> None:
     match step:
         case "create":
             labels = {"tier": "web"} if name == "a" else {}
-            await rig.ve.Create(create_request(name, labels=labels), None)
+            await rig.ve.Create(create_request(name, labels=labels), NO_CONTEXT)
         case "delete":
-            await rig.ve.Delete(ref, None)
+            await rig.ve.Delete(ref, NO_CONTEXT)
         case "restart":
-            await rig.ve.Restart(api_pb2.RestartRequest(ve=ref), None)
+            await rig.ve.Restart(api_pb2.RestartRequest(ve=ref), NO_CONTEXT)
         case "label":
             ve = create_request(name, labels={"tier": "db"}).ve
-            await rig.ve.Apply(api_pb2.ApplyVERequest(ve=ve), None)
+            await rig.ve.Apply(api_pb2.ApplyVERequest(ve=ve), NO_CONTEXT)
         case "place" if uid:
             await rig.place(uid)
         case "run" if uid in rig.mirror.view.placements:
@@ -91,7 +92,7 @@ async def scenario(steps: list[tuple[str, str]], selector: str) -> None:
         split = len(steps) // 2
         for step, name in steps[:split]:
             await attempt(rig, step, name)
-        async with aclosing(rig.ve.Watch(request, None)) as changes:
+        async with aclosing(closable(rig.ve.Watch(request, NO_CONTEXT))) as changes:
             queue: asyncio.Queue[api_pb2.VEChange] = asyncio.Queue(maxsize=1)
             pumping = asyncio.create_task(pump(changes, queue))
             for step, name in steps[split:]:
@@ -102,7 +103,7 @@ async def scenario(steps: list[tuple[str, str]], selector: str) -> None:
             await drain(queue, follower)
             pumping.cancel()
             await asyncio.gather(pumping, return_exceptions=True)
-        listed = await rig.ve.List(api_pb2.ListVEsRequest(selector=selector), None)
+        listed = await rig.ve.List(api_pb2.ListVEsRequest(selector=selector), NO_CONTEXT)
         assert follower.synced
         assert sorted(follower.ves) == sorted(ve.uid for ve in listed.ves)
         assert all(follower.ves[ve.uid] == ve for ve in listed.ves)
