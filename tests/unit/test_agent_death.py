@@ -1,6 +1,8 @@
 """An agent that dies, at any step, and comes back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from kit.agenthost import U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veapi.errors import RemoteFailed
-from veapi.model import Action, VEState
+from veapi.model import Action, SetEntry, VEState
 
 
 async def booted(folder: Path) -> AgentHost:
@@ -133,7 +135,7 @@ async def test_death_at_any_step_of_a_life_converges(
     ):
         for _ in range(2):
             await host.manager.apply(host_set(revision, wish))
-            await host.until(lambda w=wish: death.pending or _settled(host, w))
+            await host.until(partial(_over, host, death, wish))
             if not death.pending:
                 break
             await host.crash()
@@ -148,7 +150,7 @@ async def test_death_at_any_step_of_a_life_converges(
     await host.close()
 
 
-def _settled(host: AgentHost, wish: object) -> bool:
+def _settled(host: AgentHost, wish: SetEntry) -> bool:
     report = host.report()
     match wish.action:
         case Action.RUN:
@@ -165,6 +167,10 @@ class _Death:
     happened = False
 
 
+def _over(host: AgentHost, death: _Death, wish: SetEntry) -> bool:
+    return death.pending or _settled(host, wish)
+
+
 def _die_at(host: AgentHost, action: str, *, after: bool) -> _Death:
     death = _Death()
     for fake in (host.runtime, host.roots, host.network):
@@ -173,7 +179,9 @@ def _die_at(host: AgentHost, action: str, *, after: bool) -> _Death:
             if real is None or name in ("call", "fail"):
                 continue
 
-            async def dying(*args: object, real: object = real, **kwargs: object) -> object:
+            async def dying(
+                *args: object, real: Callable[..., Awaitable[object]] = real, **kwargs: object
+            ) -> object:
                 if death.happened:
                     return await real(*args, **kwargs)
                 death.happened = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,10 @@ import pytest
 from kit.agenthost import U1, U2, entry, host_set
 from kit.eventually import eventually
 from kit.manualclock import ManualClock
-from veagent import ledger as module
 from veagent.ledger import Ledger
 from veagent.record import VERecord, first_record
 from veapi.errors import InvalidInput, RemoteFailed
+from veapi.model import Uid
 
 ONE = first_record(entry(U1), 1_000_000)
 TWO = first_record(entry(U2), 1_065_536)
@@ -25,7 +26,7 @@ def open_ledger(folder: Path, clock: ManualClock | None = None) -> Ledger:
     return ledger
 
 
-def loaded(folder: Path) -> dict[str, VERecord]:
+def loaded(folder: Path) -> dict[Uid, VERecord]:
     return dict(open_ledger(folder).load()[1])
 
 
@@ -108,7 +109,7 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(
 ) -> None:
     clock = ManualClock()
     ledger = open_ledger(tmp_path, clock)
-    real = module.os.fsync
+    real = os.fsync
     full = True
 
     def fsync(fd: int) -> None:
@@ -116,7 +117,7 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(fd)
 
-    monkeypatch.setattr(module.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     ledger.put(ONE)
     with pytest.raises(RemoteFailed, match="No space left"):
         await ledger.sync()

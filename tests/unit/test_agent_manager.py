@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veagent.manager import GRACE_S, NETWORK_RECHECK_S
 from veapi.errors import Conflict
-from veapi.model import Action, EventType, Order, VEState
+from veapi.model import Action, EventType, Order, Uid, VEState
 
 
 @pytest.fixture
@@ -27,7 +28,26 @@ def reasons(host: AgentHost) -> list[str]:
     return [event.reason for event in host.status().events]
 
 
-async def run_one(host: AgentHost, **changes: object) -> None:
+def id_base(host: AgentHost, uid: Uid = U1) -> int:
+    worker = host.manager.worker(uid)
+    assert worker is not None
+    assert worker.record is not None
+    return worker.record.id_base
+
+
+def next_try_at(host: AgentHost) -> float:
+    """On the host's clock since boot."""
+    worker = host.manager.worker(U1)
+    assert worker is not None
+    assert worker._trouble is not None
+    return worker._trouble.until
+
+
+def has_set_up(host: AgentHost, times: int) -> bool:
+    return host.network.count("setup") == times
+
+
+async def run_one(host: AgentHost, **changes) -> None:
     await host.manager.apply(host_set(1, entry(**changes)))
     await host.until(lambda: host.status().state is VEState.RUNNING)
 
@@ -39,8 +59,8 @@ async def test_a_wanted_ve_runs_with_its_own_address_and_ids(host: AgentHost) ->
     assert (status.state, status.addresses) == (VEState.RUNNING, ("10.66.1.1",))
     assert status.observed_generation == 1
     assert status.init_pid > 0
-    records = [host.manager.worker(uid).record for uid in (U1, U2)]
-    assert abs(records[0].id_base - records[1].id_base) >= 65_536
+    first, second = id_base(host, U1), id_base(host, U2)
+    assert abs(first - second) >= 65_536
     assert reasons(host) == ["Started"]
 
 
@@ -112,7 +132,7 @@ async def test_ends_right_after_the_start_are_backed_off(host: AgentHost) -> Non
         assert status.reason == "ExitedAtOnce"
         assert "init exited with 1 right after its start" in status.message
         assert "next try at" in status.message
-        waits.append(host.manager.worker(U1)._trouble.until - host.clock.boot())
+        waits.append(next_try_at(host) - host.clock.boot())
         starts = host.runtime.count("start")
         await host.clock.advance(waits[-1] - 0.5)
         assert host.runtime.count("start") == starts
@@ -259,7 +279,7 @@ async def test_a_purge_of_what_was_never_here_is_gone_at_once(host: AgentHost) -
 
 async def test_ids_come_back_only_when_the_ve_is_gone(host: AgentHost) -> None:
     await run_one(host)
-    base = host.manager.worker(U1).record.id_base
+    base = id_base(host)
     host.roots.fail("delete", U1)
     await host.manager.apply(host_set(2, entry(action=Action.PURGE)))
     await host.until(lambda: host.status().reason == "DeleteFailed")
@@ -295,7 +315,7 @@ async def test_the_network_is_looked_after_for_ever(host: AgentHost) -> None:
         for _ in range(3):
             before = host.network.count("setup")
             await host.clock.advance(NETWORK_RECHECK_S)
-            await host.until(lambda before=before: host.network.count("setup") == before + 1)
+            await host.until(partial(has_set_up, host, before + 1))
     finally:
         rounds.cancel()
         await asyncio.gather(rounds, return_exceptions=True)
@@ -320,9 +340,9 @@ async def test_few_start_at_once(tmp_path: Path) -> None:
 
 
 async def test_an_unsafe_uid_is_no_path(host: AgentHost) -> None:
-    await host.manager.apply(host_set(1, entry(uid="1/../../x"), entry(U2)))
+    await host.manager.apply(host_set(1, entry(Uid("1/../../x")), entry(U2)))
     await host.until(lambda: len(host.runtime.running) == 1)
-    assert host.manager.report("1/../../x") is None
+    assert host.manager.report(Uid("1/../../x")) is None
 
 
 async def test_an_orphan_that_crashes_stays_down_and_is_told(host: AgentHost) -> None:

@@ -19,6 +19,7 @@ from veagent.main import main
 from veagent.manager import NETWORK_RETRY_S
 from veagent.ports import Ended, EndKind
 from veapi.errors import InvalidInput, RemoteFailed, Unavailable
+from veapi.model import Event
 
 # Ids.
 
@@ -42,7 +43,8 @@ def test_what_records_hold_is_not_given_again_even_from_another_configuration() 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 7)), max_size=60))
 def test_never_are_ranges_shared(actions: list[int | None]) -> None:
-    ids, held = IdRanges(base=1_000_000, count=8), []
+    ids = IdRanges(base=1_000_000, count=8)
+    held: list[int] = []
     for action in actions:
         if action is None:
             if len(held) < 8:
@@ -86,7 +88,7 @@ def test_the_first_crash_is_answered_at_once_however_young_the_ve_is() -> None:
 
 
 def test_events_are_few_and_a_repetition_pushes_nothing_out() -> None:
-    story: tuple[events.Event, ...] = ()
+    story: tuple[Event, ...] = ()
     for at in range(30):
         story = events.add(story, events.normal(at, "h1", f"R{at}", "x"))
     assert [event.reason for event in story] == [f"R{at}" for at in range(10, 30)]

@@ -1,5 +1,5 @@
 from kit.world import DIGEST, make_facts, make_image, make_placement, make_ve, make_view
-from veapi.model import Action, HostName, Order, PeerHost, Run
+from veapi.model import Action, HostName, Order, PeerHost, Placement, Run
 from vecontroller import hostset
 
 ORDER = Order(incarnation=1, epoch=2, revision=3)
@@ -62,7 +62,7 @@ def test_every_host_wants_every_image():
 
 def test_the_same_wishes_give_the_same_set_whatever_order_they_came_in():
     ves = [make_ve(f"u{index}") for index in range(9)]
-    placements = {ve.uid: make_placement() for ve in ves}
+    placements: dict[str, Placement] = {ve.uid: make_placement() for ve in ves}
     first = build(make_view(ves=ves, placements=placements))
     second = build(make_view(ves=ves[::-1], placements=dict(reversed(list(placements.items())))))
     assert first == second

@@ -11,7 +11,10 @@ REFUSAL = Refusal(
 RUNNING = VEStatus(
     state=VEState.RUNNING, host="h1", addresses=("10.66.0.9",), placement_generation=1
 )
-DELETING = {"delete_requested_at": 150.0}
+
+
+def deleting():
+    return make_ve(delete_requested_at=150.0)
 
 
 def show(ve=None, placement=None, status=None, *, refusal=None, host_state=HostState.READY):
@@ -55,13 +58,13 @@ def test_a_ve_whose_host_does_not_answer_is_unknown_and_says_what_it_was(host_st
 
 
 def test_a_ve_that_is_removed_is_deleting_whatever_was_seen():
-    ve = make_ve(**DELETING)
+    ve = deleting()
     assert show(ve).state is VEState.DELETING
     assert show(ve, make_placement(), RUNNING).state is VEState.DELETING
 
 
 def test_a_ve_that_is_removed_on_a_silent_host_says_what_it_waits_for():
-    shown = show(make_ve(**DELETING), make_placement(), RUNNING, host_state=HostState.SILENT)
+    shown = show(deleting(), make_placement(), RUNNING, host_state=HostState.SILENT)
     assert shown.state is VEState.DELETING
     assert "when the host is back" in shown.message
 
@@ -97,7 +100,7 @@ def test_events_tell_the_story_in_order():
         state=VEState.RUNNING,
         events=(Event(at=103.0, type=EventType.NORMAL, reason="Started", message=""),),
     )
-    found = events(make_ve(**DELETING), make_placement(), status, None)
+    found = events(deleting(), make_placement(), status, None)
     assert [event.reason for event in found] == ["Created", "Placed", "Started", "DeleteRequested"]
 
 

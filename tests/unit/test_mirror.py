@@ -197,7 +197,7 @@ async def test_after_a_restore_equal_revisions_are_not_trusted() -> None:
         assert it.view == fresh_view(it.store)
 
 
-async def test_the_mirror_waits_for_a_store_that_is_away() -> None:
+async def test_the_mirror_waits_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     async with following(spec("u1")) as it:
         it.store.cut_watches()
         await it.store.transact([], [spec("u2")])
@@ -206,11 +206,11 @@ async def test_the_mirror_waits_for_a_store_that_is_away() -> None:
         listing = it.store.list
 
         async def fail_once(prefix: str):
-            it.store.list = listing
+            monkeypatch.setattr(it.store, "list", listing)
             it.store.away = True
             return await listing(prefix)
 
-        it.store.list = fail_once
+        monkeypatch.setattr(it.store, "list", fail_once)
         it.store.heal_watches()
         await it.clock.settle()
         assert set(it.view.ves) == {"u1"}
@@ -255,7 +255,7 @@ async def test_an_event_that_the_store_lost_is_found_and_repaired() -> None:
         assert it.mirror.audit_differences == 2
 
 
-async def test_an_audit_during_writes_finds_nothing() -> None:
+async def test_an_audit_during_writes_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with following(spec("u1")) as it:
         listing = it.store.list
 
@@ -265,7 +265,7 @@ async def test_an_audit_during_writes_finds_nothing() -> None:
             await it.mirror.reached(done.revision)
             return snapshot
 
-        it.store.list = list_then_write
+        monkeypatch.setattr(it.store, "list", list_then_write)
         await it.clock.advance(AUDIT_EVERY_S + 1)
         assert it.mirror.audit_differences == 0
         assert set(it.view.ves) == {"u2"}

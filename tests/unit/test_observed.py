@@ -33,6 +33,7 @@ def written(change):
 
 def test_a_new_status_is_written_guarded_by_placement_and_status():
     change = of_report(placed(), H1, report())
+    assert change is not None
     assert written(change) == RUNNING
     assert set(change.guards) == {
         Guard(key=keys.ve_placement(U1), mod_revision=5),
@@ -74,6 +75,7 @@ def test_a_host_speaks_only_of_itself_and_not_at_any_length():
 
 def test_the_last_of_a_deleted_ve_takes_all_its_keys_along():
     change = of_report(deleting(), H1, report(gone=True))
+    assert change is not None
     assert {write.key for write in change.writes} == {
         keys.ve_spec(U1),
         keys.ve_placement(U1),
@@ -90,6 +92,7 @@ def test_a_name_or_address_that_another_ve_holds_by_now_stays():
     view.names[("default", "n-u1")] = held(Uid("u2"))
     view.addresses[("default", "10.66.0.9")] = held(Uid("u2"))
     change = of_report(view, H1, report(gone=True))
+    assert change is not None
     assert {write.key for write in change.writes} == {
         keys.ve_spec(U1),
         keys.ve_placement(U1),
@@ -110,10 +113,12 @@ def test_what_a_newer_version_wrote_is_left_alone():
 def test_facts_are_written_when_they_differ():
     facts = make_facts()
     fresh = of_facts(make_view(), H1, facts)
+    assert fresh is not None
     assert fresh.guards == (Guard(key=keys.host_status(H1), mod_revision=0),)
     known = make_view(hosts={"h1": facts})
     assert of_facts(known, H1, facts) is None
     newer = of_facts(known, H1, make_facts(boot_id="other"))
+    assert newer is not None
     assert newer.guards == (Guard(key=keys.host_status(H1), mod_revision=5),)
 
 

@@ -189,7 +189,8 @@ def test_never_overfills_a_host(hosts, wanted):
 @given(host_lists, request_lists)
 def test_every_request_is_answered_exactly_once_with_a_reason(hosts, wanted):
     result = plan(hosts, wanted)
-    answered = [each.uid for each in (*result.assignments, *result.refusals)]
+    answered = [assignment.uid for assignment in result.assignments]
+    answered += [refusal.uid for refusal in result.refusals]
     assert sorted(answered) == sorted(each.uid for each in wanted)
     assert all(refusal.message and refusal.hint for refusal in result.refusals)
 

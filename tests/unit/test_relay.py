@@ -19,7 +19,7 @@ class Agent:
     """The host's end: dials back when it is asked to."""
 
     def __init__(self):
-        self.asked = asyncio.Queue()
+        self.asked: asyncio.Queue[tuple[HostName, bytes]] = asyncio.Queue()
         self.connected = True
         numbers = iter(range(1000))
         self.relays = Relays(
@@ -33,7 +33,7 @@ class Agent:
 
     async def dial(self, ticket=None, host=H1):
         """The stream down, and a queue of what goes up (None: the end)."""
-        up = asyncio.Queue()
+        up: asyncio.Queue[session_pb2.RelayUp | None] = asyncio.Queue()
         up.put_nowait(session_pb2.RelayUp(ticket=ticket or (await self.asked.get())[1]))
 
         async def requests():
@@ -154,7 +154,7 @@ async def test_a_host_has_a_limit_of_streams(agent):
 
 
 async def test_a_full_direction_makes_its_sender_wait():
-    flow = Flow(10)
+    flow: Flow[session_pb2.RelayDown] = Flow(10)
     await flow.put(session_pb2.RelayDown(chunk=b"x" * 100))
     waiting = asyncio.create_task(flow.put(session_pb2.RelayDown(chunk=b"y")))
     await asyncio.sleep(0.01)
@@ -164,12 +164,14 @@ async def test_a_full_direction_makes_its_sender_wait():
 
 
 async def test_ending_releases_a_sender_that_waits():
-    flow = Flow(10)
+    flow: Flow[session_pb2.RelayDown] = Flow(10)
     await flow.put(session_pb2.RelayDown(chunk=b"x" * 100))
     waiting = asyncio.create_task(flow.put(session_pb2.RelayDown(chunk=b"y")))
     await asyncio.sleep(0.01)
     flow.end()
     with pytest.raises(Unavailable):
         await waiting
-    assert (await flow.get()).chunk == b"x" * 100
+    first = await flow.get()
+    assert first is not None
+    assert first.chunk == b"x" * 100
     assert await flow.get() is None

@@ -32,6 +32,7 @@ class Rig:
         writer = Writer(self.store, self.mirror, lambda: self.leadership)
         self.reports = Reports(self.mirror, writer, QuickClock())
         self.done, self.failed = [], []
+        self.running: asyncio.Task[None]
 
     async def begin(self):
         await init_cluster(self.store, Cluster(name="rack"))

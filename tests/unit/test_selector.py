@@ -1,4 +1,5 @@
 import pytest
+
 from veapi.errors import InvalidInput
 from veapi.selector import selector
 

@@ -2,6 +2,7 @@ import math
 
 import msgspec
 import pytest
+
 from veapi import validate
 from veapi.errors import InvalidInput
 from veapi.model import Spec

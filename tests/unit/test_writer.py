@@ -93,7 +93,9 @@ async def test_a_write_of_unknown_outcome_is_done_exactly_once(it: Leading, how:
     assert it.writer.ambiguous == 1
 
 
-async def test_a_write_of_unknown_outcome_that_another_overtook_is_a_lost_race(it: Leading) -> None:
+async def test_a_write_of_unknown_outcome_that_another_overtook_is_a_lost_race(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
     it.store.fail_writes(Fail.LOST)
     listing = it.store.list
 
@@ -101,13 +103,15 @@ async def test_a_write_of_unknown_outcome_that_another_overtook_is_a_lost_race(i
         await it.other.transact([], [spec("theirs")])
         return await listing(prefix)
 
-    it.store.list = overtaken
+    monkeypatch.setattr(it.store, "list", overtaken)
     with pytest.raises(LostRace):
         await it.create()
     assert it.mirror.view.ves[Uid("u1")].value.op_id == "theirs"
 
 
-async def test_a_second_sending_that_meets_the_first_is_a_success(it: Leading) -> None:
+async def test_a_second_sending_that_meets_the_first_is_a_success(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
     it.store.fail_writes(Fail.LATE)
     transact = it.store.transact
 
@@ -118,10 +122,10 @@ async def test_a_second_sending_that_meets_the_first_is_a_success(it: Leading) -
     listing = it.store.list
 
     async def then_land(prefix: str):
-        it.store.transact = first_lands
+        monkeypatch.setattr(it.store, "transact", first_lands)
         return await listing(prefix)
 
-    it.store.list = then_land
+    monkeypatch.setattr(it.store, "list", then_land)
     revision = await it.create()
     item = await it.store.get(KEY)
     assert item is not None
@@ -144,13 +148,15 @@ async def test_a_key_that_is_not_guarded_is_never_sent_again(it: Leading) -> Non
     assert it.store.writes == before + 1
 
 
-async def test_an_unknown_outcome_stays_unknown_when_the_store_stays_away(it: Leading) -> None:
+async def test_an_unknown_outcome_stays_unknown_when_the_store_stays_away(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
     it.store.fail_writes(Fail.APPLIED)
 
     async def away(prefix: str):
         raise Unavailable("away")
 
-    it.store.list = away
+    monkeypatch.setattr(it.store, "list", away)
     with pytest.raises(Ambiguous):
         await it.create()
 
