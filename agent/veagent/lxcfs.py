@@ -40,28 +40,58 @@ FILES = (
 
 CHECK_EVERY_S = 1.0
 CHECK_ALL_EVERY = 30
-ANSWER_WITHIN_S = 1.0
+ANSWER_WITHIN_S = 2.0
+MISSES_LIMIT = 2
+FRESH_S = 1.0
 REBIND_TIMEOUT_S = 20.0
 _LOOKS_AFTER_CHANGE = 3
 _HELPER = Path(__file__).parent / "runtime" / "rebind.py"
 
 
 class Liveness:
-    """Whether lxcfs answers. It is asked from a thread: a read from a hung FUSE server does not come back."""
+    """Whether lxcfs answers. It is asked from a thread: a read from a hung FUSE server does not come back.
+
+    On a busy machine an answer may be late. So all who ask together wait for one answer, and one that is missed once
+    counts as the last one did; only after `MISSES_LIMIT` in a row nothing is offered, and then nobody waits any more.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._asked: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
+        self._answer: asyncio.Future[tuple[str, ...]]
+        self._asking: asyncio.Task[tuple[str, ...]] | None = None
+        self._last: tuple[str, ...] = ()
+        self._misses = 0
+        self._answers = True
 
     async def offered(self) -> tuple[str, ...]:
-        """Those of `FILES` that it has; none when it does not answer within `ANSWER_WITHIN_S`.
+        """Those of `FILES` that it has; none when it does not answer. Takes at most `ANSWER_WITHIN_S`.
 
         At most one thread ever hangs.
         """
-        if self._asked is not None and self._asked.is_alive():
-            return ()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="lxcfs-asking")
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> tuple[str, ...]:
+        if self._thread is not None and self._thread.is_alive():
+            if self._misses >= MISSES_LIMIT:
+                return ()
+        else:
+            self._begin()
+        try:
+            found = await asyncio.wait_for(asyncio.shield(self._answer), ANSWER_WITHIN_S)
+        except TimeoutError:
+            self._misses += 1
+            found = self._last if self._misses < MISSES_LIMIT else ()
+        else:
+            self._misses, self._last = 0, found
+        self._tell(answers=bool(found))
+        return found
+
+    def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
+        answer = self._answer = loop.create_future()
 
         def settle(value: tuple[str, ...]) -> None:
             if not answer.done():
@@ -72,12 +102,18 @@ class Liveness:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(settle, value)
 
-        self._asked = threading.Thread(target=ask, name="lxcfs-probe", daemon=True)
-        self._asked.start()
-        try:
-            return await asyncio.wait_for(answer, ANSWER_WITHIN_S)
-        except TimeoutError:
-            return ()
+        self._thread = threading.Thread(target=ask, name="lxcfs-probe", daemon=True)
+        self._thread.start()
+
+    def _tell(self, *, answers: bool) -> None:
+        """Once for each change."""
+        if answers is self._answers:
+            return
+        self._answers = answers
+        if answers:
+            log.info("lxcfs answers again", path=str(self._path))
+        else:
+            log.warning("lxcfs does not answer", path=str(self._path), misses=self._misses)
 
 
 def _offered(path: Path) -> tuple[str, ...]:

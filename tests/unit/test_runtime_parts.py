@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 
 from kit.eventually import eventually
 from veagent import lxcfs
@@ -147,6 +148,48 @@ async def test_an_lxcfs_that_hangs_offers_nothing_and_hangs_nobody(
     assert await liveness.offered() == ()
     assert await liveness.offered() == ()
     (tmp_path / "proc/uptime").write_text("")  # lets the one thread go
+
+
+def late_lxcfs(folder: Path) -> Path:
+    """Its answer comes when the test writes one to this file."""
+    (folder / "proc").mkdir(exist_ok=True)
+    uptime = folder / "proc/uptime"
+    uptime.unlink(missing_ok=True)
+    os.mkfifo(uptime)
+    return uptime
+
+
+async def test_all_who_ask_together_wait_for_one_answer(tmp_path: Path) -> None:
+    uptime = late_lxcfs(tmp_path)
+    liveness = lxcfs.Liveness(tmp_path)
+    asking = [asyncio.create_task(liveness.offered()) for _ in range(12)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(uptime.write_text, "1 1")
+    assert await asyncio.gather(*asking) == [("proc/uptime",)] * 12
+
+
+async def test_an_answer_that_is_late_once_counts_as_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uptime = late_lxcfs(tmp_path)
+    liveness = lxcfs.Liveness(tmp_path)
+    asking = asyncio.create_task(liveness.offered())
+    await asyncio.to_thread(uptime.write_text, "1 1")
+    assert await asking == ("proc/uptime",)
+    monkeypatch.setattr(lxcfs, "ANSWER_WITHIN_S", 0.01)
+    with structlog.testing.capture_logs() as logs:
+        assert await liveness.offered() == ("proc/uptime",)
+        assert logs == []
+        assert await liveness.offered() == ()
+        assert await liveness.offered() == ()
+        assert [line["event"] for line in logs] == ["lxcfs does not answer"]
+    await asyncio.to_thread(uptime.write_text, "1 1")  # lets the one thread go
+    monkeypatch.setattr(lxcfs, "ANSWER_WITHIN_S", 10.0)
+    assert liveness._thread is not None
+    await asyncio.to_thread(liveness._thread.join)
+    uptime.unlink()
+    uptime.write_text("1 1")
+    assert await liveness.offered() == ("proc/uptime",)
 
 
 PLACE = Attach(UID, LXC, "/usr/bin/lxc-attach", "/usr/bin/setsid", lambda: ())

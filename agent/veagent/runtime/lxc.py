@@ -260,11 +260,9 @@ class LxcRuntime:
         if self._lxcfs is None:
             return ()
         at, offered = self._lxcfs_files
-        if self._clock.boot() - at > lxcfs.ANSWER_WITHIN_S:
+        if self._clock.boot() - at > lxcfs.FRESH_S:
             offered = await self._lxcfs.offered()
             self._lxcfs_files = (self._clock.boot(), offered)
-            if not offered:
-                log.warning("lxcfs does not answer", path=str(self._settings.lxcfs))
         return offered
 
     # Ending
