@@ -17,7 +17,7 @@ from kit.fakecontroller import CLUSTER, FakeController, agent_config, running_co
 from veagent.peer import fetch_image
 from veapi.channel import host_name
 from veapi.errors import Denied
-from veapi.model import Action, VEState
+from veapi.model import Action, Uid, VEState
 from veapi.v1 import api_pb2, session_pb2
 
 MORTAL = ("setpriv", "--pdeathsig", "KILL")  # dies with the test run
@@ -54,10 +54,10 @@ async def controller(tmp_path: Path) -> AsyncIterator[FakeController]:
 
 @asynccontextmanager
 async def running_agent(
-    tmp_path: Path, controller: FakeController, host: str = "h1", **options: object
+    tmp_path: Path, controller: FakeController, host: str = "h1"
 ) -> AsyncIterator[Agent]:
     sessions = len(controller.sessions)
-    config = agent_config(tmp_path, controller, host, **options)
+    config = agent_config(tmp_path, controller, host)
     agent = Agent(config, tmp_path / f"{host}.log")
     await agent.start()
     try:
@@ -83,7 +83,7 @@ async def upload(controller: FakeController, blob: bytes = BLOB) -> list[session
     return relay.up
 
 
-async def up(controller: FakeController, *uids: str) -> None:
+async def up(controller: FakeController, *uids: Uid) -> None:
     await upload(controller)
     controller.session.push(host_set(1, *(entry(uid) for uid in uids or (U1,))))
     await eventually(
@@ -432,4 +432,5 @@ async def test_metrics_show_its_ves(controller: FakeController, agent: Agent) ->
 
 def _get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
+        page: bytes = answer.read()
+    return page.decode()

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,17 @@ async def killed_controller(folder: Path) -> tuple[int, str]:
     raise AssertionError("the controller did not start")
 
 
+def was_replaced(etcd: EmbeddedEtcd, dead: int) -> bool:
+    return etcd.pid != dead
+
+
 async def test_a_dead_etcd_is_restarted_at_the_same_endpoint_with_its_data(tmp_path) -> None:
     async with real_etcd(tmp_path) as etcd, store_of(etcd) as store:
         endpoint = etcd.endpoint
         for count in (1, 2):
             made = await put(store, f"{count}")
             dead = kill(etcd)
-            await eventually(lambda dead=dead: etcd.pid != dead)
+            await eventually(partial(was_replaced, etcd, dead))
             assert etcd.endpoint == endpoint
             item = await store.get(f"{ROOT}{count}")
             assert item is not None
@@ -124,7 +129,8 @@ async def test_an_etcd_that_runs_otherwise_than_wanted_is_replaced(tmp_path) -> 
 def _another_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def test_a_pid_file_that_names_another_process_is_not_believed(tmp_path) -> None:

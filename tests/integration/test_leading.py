@@ -76,6 +76,12 @@ class Controller:
         )
 
     @property
+    def won(self) -> Leadership:
+        """The term, once there is one."""
+        assert self.term is not None
+        return self.term
+
+    @property
     def uids(self) -> set[str]:
         return set(self.mirror.view.ves)
 
@@ -102,22 +108,23 @@ async def test_of_two_candidates_one_leads_and_the_other_takes_over(etcd) -> Non
         two.stand()
         await eventually(lambda: one.term or two.term)
         lead, standby = (one, two) if one.term else (two, one)
-        await lead.term.confirmed_after(CLOCK.boot())
+        await lead.won.confirmed_after(CLOCK.boot())
         assert standby.term is None
 
         await lead.freeze()
-        waiting = asyncio.create_task(lead.term.confirmed_after(CLOCK.boot()))
+        waiting = asyncio.create_task(lead.won.confirmed_after(CLOCK.boot()))
         await eventually(lambda: standby.term)
-        assert standby.term.epoch > lead.term.epoch
-        await standby.term.confirmed_after(CLOCK.boot())
+        assert standby.won.epoch > lead.won.epoch
+        await standby.won.confirmed_after(CLOCK.boot())
         await standby.create("u1")
 
         with pytest.raises(NotLeader):
             await lead.create("u2")
-        assert lead.term.lost.is_set()
+        assert lead.won.lost.is_set()
         with pytest.raises(NotLeader):
             await waiting
         await eventually(lambda: one.uids == two.uids == {"u1"})
+        assert one.mirror.view.leader is not None
         assert one.mirror.view.leader.value.name == standby.name
 
 
@@ -129,9 +136,9 @@ async def test_a_deposed_leader_that_wakes_confirms_nothing(etcd) -> None:
     ):
         old.stand()
         await eventually(lambda: old.term)
-        await old.term.confirmed_after(CLOCK.boot())
+        await old.won.confirmed_after(CLOCK.boot())
         proxy.freeze()
-        heartbeat = asyncio.create_task(old.term.confirmed_after(CLOCK.boot()))
+        heartbeat = asyncio.create_task(old.won.confirmed_after(CLOCK.boot()))
         new.stand()
         await eventually(lambda: new.term)
         assert not heartbeat.done()
@@ -139,8 +146,8 @@ async def test_a_deposed_leader_that_wakes_confirms_nothing(etcd) -> None:
         proxy.thaw()
         with pytest.raises(NotLeader):
             await heartbeat
-        assert old.term.deposed
-        assert not new.term.deposed
+        assert old.won.deposed
+        assert not new.won.deposed
 
 
 async def test_kill_9_of_etcd_costs_the_leader_nothing(tmp_path) -> None:
@@ -149,11 +156,11 @@ async def test_kill_9_of_etcd_costs_the_leader_nothing(tmp_path) -> None:
         await eventually(lambda: it.term)
         await it.create("u1")
         dead = kill(etcd)
-        await it.term.confirmed_after(CLOCK.boot())
+        await it.won.confirmed_after(CLOCK.boot())
         assert etcd.pid != dead
         await it.create("u2")
         assert it.uids == {"u1", "u2"}
-        assert not it.term.deposed
+        assert not it.won.deposed
         assert it.mirror.relists == 0
 
 
@@ -208,6 +215,7 @@ async def test_a_write_of_unknown_outcome_is_decided_by_its_op_id(etcd, *, appli
         await lost_answer(proxy, other, applied=applied)
         revision = await creating
         item = await other.get(keys.ve_spec(Uid("u1")))
+        assert item is not None
         assert item.mod_revision == item.create_revision == revision
         assert it.writer.ambiguous == 1
         with pytest.raises(LostRace):

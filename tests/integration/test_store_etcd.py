@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -70,6 +71,10 @@ class Seen:
             raise
 
 
+def has_seen(seen: Seen, count: int) -> bool:
+    return len(seen.events) >= count
+
+
 @asynccontextmanager
 async def watching(store, after_revision: int) -> AsyncIterator[Seen]:
     seen = Seen()
@@ -103,7 +108,9 @@ async def test_a_list_of_many_pages_is_of_one_revision(etcd, store) -> None:
     assert max(item.mod_revision for item in snapshot.items) <= snapshot.revision
 
 
-async def test_a_list_that_compaction_overtakes_begins_again(etcd, store) -> None:
+async def test_a_list_that_compaction_overtakes_begins_again(
+    etcd, store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(5):
         await put(store, f"{number:04}")
     async with store_of(etcd, page_keys=2) as paging:
@@ -117,7 +124,7 @@ async def test_a_list_that_compaction_overtakes_begins_again(etcd, store) -> Non
                 await store.compact(await put(store, "0000"))
             return answer
 
-        paging._read_once = compacted_after_the_first_page
+        monkeypatch.setattr(paging, "_read_once", compacted_after_the_first_page)
         snapshot = await paging.list(ROOT)
     assert len(snapshot.items) == 5
     assert len(pages) == 5, "one page, the one that was refused, and three of the second list"
@@ -154,7 +161,7 @@ async def test_a_watch_that_is_cut_in_its_catch_up_loses_nothing_and_repeats_not
         watching(cut, first) as seen,
     ):
         for part in range(1, 4):
-            await eventually(lambda part=part: len(seen.events) >= part * 1000, 30)
+            await eventually(partial(has_seen, seen, part * 1000), 30)
             proxy.cut()
         await eventually(lambda: len(seen.events) >= 4000, 30)
         assert proxy.connections > 1

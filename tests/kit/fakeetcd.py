@@ -49,7 +49,7 @@ class FakeEtcd(rpc_pb2_grpc.WatchServicer, rpc_pb2_grpc.KVServicer):
         self.streams: list[Stream] = []
         self._scripts = scripts
 
-    async def Watch(self, request_iterator, context) -> None:  # noqa: N802
+    async def Watch(self, request_iterator, context) -> None:  # type: ignore[override]  # noqa: N802
         create = await context.read()
         stream = Stream(context, create.create_request)
         self.streams.append(stream)
@@ -62,6 +62,12 @@ class FakeEtcd(rpc_pb2_grpc.WatchServicer, rpc_pb2_grpc.KVServicer):
     async def Range(self, request, context) -> rpc_pb2.RangeResponse:  # noqa: N802
         header = rpc_pb2.ResponseHeader(cluster_id=CLUSTER, revision=self.head)
         return rpc_pb2.RangeResponse(header=header)
+
+    async def Txn(self, request, context) -> rpc_pb2.TxnResponse:  # noqa: N802
+        raise NotImplementedError
+
+    async def Compact(self, request, context) -> rpc_pb2.CompactionResponse:  # noqa: N802
+        raise NotImplementedError
 
     @staticmethod
     async def _listen(context, stream: Stream) -> None:
