@@ -44,7 +44,7 @@ class Wishes:
         self._digest = Digest(digest)
         self._revision = 0
 
-    def push(self, **changes: object) -> None:
+    def push(self, **changes) -> None:
         self._revision += 1
         wish = entry(image_digest=self._digest, **changes)
         found = host_set(self._revision, wish)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from kit.storage import (
     tar_of,
 )
 from veagent.peer import PeerServer, fetch_image
+from veagent.ports import Images
 from veapi.errors import Denied, InvalidInput, VerackError
 
 CLUSTER = "rack"
@@ -100,7 +102,8 @@ class HalfAsleep:
 
 async def test_a_giver_that_stops_half_way_leaves_nothing_at_the_taker(giver, taker, certs):
     image = await giver.images.add(stream(tar_of() + bytes(4 * MIB)))
-    server = PeerServer(HalfAsleep(giver.images), certs["h1"], CLUSTER, "127.0.0.1:0")
+    images = cast("Images", HalfAsleep(giver.images))
+    server = PeerServer(images, certs["h1"], CLUSTER, "127.0.0.1:0")
     await server.start()
     _, pieces = fetching(server, certs, image.digest)
 
