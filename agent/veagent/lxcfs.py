@@ -57,8 +57,7 @@ class Liveness:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread: threading.Thread | None = None
-        self._answer: asyncio.Future[tuple[str, ...]]
+        self._answer: asyncio.Future[tuple[str, ...]] | None = None
         self._asking: asyncio.Task[tuple[str, ...]] | None = None
         self._last: tuple[str, ...] = ()
         self._misses = 0
@@ -74,13 +73,13 @@ class Liveness:
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> tuple[str, ...]:
-        if self._thread is not None and self._thread.is_alive():
-            if self._misses >= MISSES_LIMIT:
-                return ()
-        else:
-            self._begin()
+        answer = self._answer
+        if answer is None or answer.done():
+            answer = self._answer = self._begin()
+        elif self._misses >= MISSES_LIMIT:
+            return ()
         try:
-            found = await asyncio.wait_for(asyncio.shield(self._answer), ANSWER_WITHIN_S)
+            found = await asyncio.wait_for(asyncio.shield(answer), ANSWER_WITHIN_S)
         except TimeoutError:
             self._misses += 1
             found = self._last if self._misses < MISSES_LIMIT else ()
@@ -89,9 +88,9 @@ class Liveness:
         self._tell(answers=bool(found))
         return found
 
-    def _begin(self) -> None:
+    def _begin(self) -> asyncio.Future[tuple[str, ...]]:
         loop = asyncio.get_running_loop()
-        answer = self._answer = loop.create_future()
+        answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
 
         def settle(value: tuple[str, ...]) -> None:
             if not answer.done():
@@ -102,8 +101,8 @@ class Liveness:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(settle, value)
 
-        self._thread = threading.Thread(target=ask, name="lxcfs-probe", daemon=True)
-        self._thread.start()
+        threading.Thread(target=ask, name="lxcfs-probe", daemon=True).start()
+        return answer
 
     def _tell(self, *, answers: bool) -> None:
         """Once for each change."""
