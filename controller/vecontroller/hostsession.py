@@ -57,6 +57,11 @@ class HostSession:
             self._acked = True
             self._changed.set()
 
+    @property
+    def ended(self) -> bool:
+        """Replaced by a newer one, or failed: what still comes in on it does not count."""
+        return self._ended is not None
+
     def end(self, error: VerackError) -> None:
         """The stream ends with this error; the first one counts."""
         self._ended = self._ended or error

@@ -95,7 +95,10 @@ class Relays:
         self, host: HostName, requests: AsyncIterator[session_pb2.RelayUp]
     ) -> AsyncGenerator[session_pb2.RelayDown, None]:
         """The host's end: what goes down to it. Denied for a ticket that is not this host's, used or too old."""
-        first = await anext(requests, None)
+        try:
+            first = await asyncio.wait_for(anext(requests, None), DIAL_BACK_WITHIN_S)
+        except TimeoutError:
+            first = None
         pipe = self._redeem(host, first)
         reading = asyncio.ensure_future(_pump(requests, pipe))
         try:

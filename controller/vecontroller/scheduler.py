@@ -90,6 +90,9 @@ class Scheduler:
         self._settle(wanting)
         decided, refused = self._decide(view, wanting)
         committed = await self._commit_all(decided)
+        if not committed:
+            # Who was refused for the room of others that are not placed after all is looked at again.
+            self._refused_at_spec = {}
         placed = self._placed_total - placed_before
         if self._passes is not None and (decided or refused):
             self._passes.passed(
@@ -211,6 +214,10 @@ class Scheduler:
         for uid in view.ves.keys() - view.placements.keys():
             held = view.ves.get(uid)
             if held is None or held.value.delete_requested_at is None:
+                continue
+            if (
+                uid in view.placements
+            ):  # placed since the loop began: its host confirms the end first
                 continue
             try:
                 await self._writer.commit(*removal(view, uid), confirm=None)

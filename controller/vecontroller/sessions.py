@@ -182,7 +182,9 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     def _wake(self, changed: Changed) -> None:
         """Images and addresses of hosts concern every set, placements only the sets of their hosts."""
         roster = self._deps.roster
-        everybody = changed.relisted or changed.images or (changed.hosts and self._peers_changed())
+        looked_at = bool(changed.hosts) or changed.relisted  # before "or": it remembers what it saw
+        peers_changed = looked_at and self._peers_changed()
+        everybody = changed.relisted or changed.images or peers_changed
         for session in roster.all() if everybody else roster.of(changed.placed):
             session.set_may_have_changed()
 
@@ -203,6 +205,10 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
             facts = _decoded(codec.facts_in, hello.facts)
             await self._deps.reports.submit(Reported(host=session.host, facts=facts))
             async for message in requests:
+                if (
+                    session.ended
+                ):  # replaced: what it still says is older than what the newer one said
+                    return
                 await self._take(session, message)
             session.end(Unavailable("the agent ended the session"))
         except VerackError as error:

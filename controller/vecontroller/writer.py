@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from veapi.errors import Conflict, TimedOut, Unavailable
+from veapi.errors import Conflict, TimedOut, Unavailable, VerackError
 from vecontroller.leader import Leadership, NotLeader
 from vecontroller.mirror import Mirror
 from vecontroller.store import values
@@ -140,10 +140,17 @@ class Writer:
         if guarded[0] != (item.mod_revision if item else 0):
             await self._catch_up(revision)
             raise LostRace((item,) if item else ())
-        return await self._send_again(attempt, key, op_id)
+        return await self._send_again(attempt, unknown)
 
-    async def _send_again(self, attempt: _Attempt, key: str, op_id: str) -> Transacted:
-        done = await self._store.transact(attempt.guards, attempt.writes)
+    async def _send_again(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted:
+        assert attempt.confirm is not None
+        key, op_id = attempt.confirm
+        try:
+            done = await self._store.transact(attempt.guards, attempt.writes)
+        except Ambiguous:
+            raise
+        except VerackError:  # this one was surely not written; the first may still be
+            raise unknown from None
         if done.succeeded:
             return done
         item = next((item for item in done.found if item.key == key), None)

@@ -338,3 +338,18 @@ async def test_a_deposed_leader_places_nothing(rig):
 def test_a_batch_fits_a_transaction():
     assert 2 * BATCH_VES <= 100
     assert RETRY_S < SAFETY_PASS_S
+
+
+async def test_who_was_refused_for_room_that_stays_free_is_looked_at_again(rig):
+    await rig.put_host(
+        "h1",
+        capacity=Resources(cpu_millis=64_000, memory_bytes=GIB, disk_bytes=100 * GIB, pids=32_768),
+    )
+    first, second = make_ve("a", memory_bytes=GIB), make_ve("b", memory_bytes=GIB)
+    await rig.put_ves(first, second)
+    rig.store.fail_writes(Fail.REFUSED)
+    assert not await rig.scheduler.decide_once()
+    assert list(rig.scheduler.refusals) == [second.uid]
+    await rig.delete(keys.ve_spec(first.uid))
+    await rig.scheduler.decide_once()
+    assert rig.places() == {second.uid: "h1"}

@@ -210,3 +210,9 @@ async def test_who_does_not_wait_gets_the_revision_at_once(it: Leading) -> None:
     it.store.cut_watches()
     revision = await it.writer.commit(NEW, [spec("op")], wait=False)
     assert it.mirror.view.revision < revision
+
+
+async def test_a_second_sending_that_is_refused_leaves_the_outcome_unknown(it: Leading) -> None:
+    it.store.fail_writes(Fail.LATE, Fail.REFUSED)
+    with pytest.raises(Ambiguous):
+        await it.create()
