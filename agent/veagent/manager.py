@@ -72,6 +72,8 @@ class Manager:
         self._named = frozenset(entry.uid for entry in (self._set.entries if self._set else ()))
         ground.ids.take(record.id_base for record in records.values())
         instances = {instance.uid: instance for instance in await ground.runtime.adopt()}
+        bases = (ground.id_base_of(instance) for instance in instances.values())
+        ground.ids.take(base for base in bases if base is not None)
         roots = set(await ground.roots.all())
         ground.images.refresh()
         for uid in {*records, *instances, *roots}:

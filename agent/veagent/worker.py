@@ -170,7 +170,8 @@ class Worker:
 
     async def _rest(self, seconds: float) -> None:
         timer = asyncio.create_task(self._ground.clock.sleep(seconds))
-        timer.add_done_callback(lambda _: self._wake.set())
+        # A timer that was cancelled is no news: it would wake the next rest at once, and so on.
+        timer.add_done_callback(lambda done: None if done.cancelled() else self._wake.set())
         try:
             await self._wake.wait()
         finally:
@@ -232,6 +233,7 @@ class Worker:
         """The record is written while the network is attached; it must be durable before anything runs."""
         entry, ground = self._entry(), self._ground
         id_base = self._ensured().id_base
+        await self._complete_root(entry)
         self._memory.change(ip=entry.ip, mac=entry.mac)
         nic = await ground.network.attach(self.uid, entry.ip, entry.mac) if entry.ip else None
         await ground.ledger.sync()
@@ -247,6 +249,12 @@ class Worker:
         self._started_boot = ground.clock.boot()
         self._memory.start(entry)
         self._mind(self.instance)
+
+    async def _complete_root(self, entry: SetEntry) -> None:
+        """A root that was found may be a partial one, if the agent died while it was made."""
+        roots = self._ground.roots
+        if not await roots.exists(self.uid):
+            await roots.create(self.uid, entry.image_digest, entry.spec.disk_bytes, entry.name)
 
     async def _stop(self, timeout_s: float) -> None:
         instance = self.instance

@@ -105,6 +105,8 @@ class AgentHost:
         self.network = FakeNetwork(self.clock)
         self.peers = Peers(self.images)
         self.starts = 4
+        self.kernel_bases: dict[Uid, int] = {}
+        """First ids of running VEs, as the kernel tells them."""
         self.manager: Manager
 
     async def boot(self) -> Manager:
@@ -124,7 +126,7 @@ class AgentHost:
             slots=Slots(self.starts),
             clock=self.clock,
             changed=outbox.mark,
-            id_base_of=lambda _: None,
+            id_base_of=lambda instance: self.kernel_bases.get(instance.uid),
         )
         self.manager = Manager(ground, self._facts().read, outbox)
         await self.manager.recover()

@@ -352,3 +352,37 @@ async def test_an_orphan_that_crashes_stays_down_and_is_told(host: AgentHost) ->
     await host.until(lambda: host.status().state is VEState.STOPPED)
     assert host.status().events[-1].message == "init was killed by signal 9; no set names it"
     assert host.runtime.count("start") == 1
+
+
+async def test_a_nudge_during_a_back_off_wakes_the_worker_once(host: AgentHost) -> None:
+    host.runtime.fail("start", U1, times=9)
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().state is VEState.FAILED)
+    worker = host.manager.worker(U1)
+    assert worker is not None
+    turns = 0
+    look = worker.step_now
+
+    def counted() -> object:
+        nonlocal turns
+        turns += 1
+        return look()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "step_now", counted)
+        host.manager.images_changed()
+        await ManualClock.settle()
+    assert turns <= 2
+
+
+async def test_a_running_ve_without_a_record_keeps_its_ids_to_itself(host: AgentHost) -> None:
+    await run_one(host)
+    taken = id_base(host, U1)
+    await host.crash()
+    for lost in (host.ledger._set_path, *host.ledger._records_path.iterdir()):
+        lost.unlink()
+    host.kernel_bases[U1] = taken
+    await host.boot()
+    await host.manager.apply(host_set(2, entry(U2)))
+    await host.until(lambda: host.status(U2).state is VEState.RUNNING)
+    assert id_base(host, U2) != taken

@@ -8,17 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import structlog
 
+from kit.cgrouptree import MadeUpKernel
 from kit.eventually import eventually
 from veagent import lxcfs
+from veagent.cgroup import Cgroups
 from veagent.pidfd import Held, until_ended
 from veagent.ports import Ended, EndKind, ExecCommand, Stream
-from veagent.runtime import procs
+from veagent.runtime import adopt, procs
 from veagent.runtime.exec import Attach, arguments
+from veagent.runtime.instance import LxcInstance
 from veagent.runtime.launch import failure
+from veagent.runtime.lxc import LxcRuntime, LxcSettings
 from veagent.runtime.notes import EndNotes, end_of
 from veagent.runtime.pump import HELD_BYTES, Input, Output
 from veapi.clock import SystemClock
@@ -26,6 +31,7 @@ from veapi.errors import InvalidInput
 from veapi.model import Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
+OTHER = Uid("4b1b8a8e-0000-4000-8000-000000000002")
 LXC = Path("/state/lxc")
 TICK_S = 0.01
 
@@ -50,6 +56,41 @@ def test_ends_are_told_apart(
 ) -> None:
     expected = status if status is not None else exit_status
     assert end_of(status, note, exit_status) == Ended(kind, expected)
+
+
+class Unsweepable(Cgroups):
+    """Two VEs have left something; sweeping the first goes wrong in a way nobody thought of."""
+
+    swept: ClassVar[list[Uid]] = []
+
+    def present(self) -> set[Uid]:
+        return {UID, OTHER}
+
+    async def sweep(self, uid: Uid, *, timeout_s: float = 10.0) -> None:
+        self.swept.append(uid)
+        raise RecursionError(timeout_s)
+
+
+def runtime_that_cannot_sweep(tmp_path: Path) -> LxcRuntime:
+    cgroups = Unsweepable("verack/t", fs=str(tmp_path), files=MadeUpKernel(tmp_path, 2))
+    settings = LxcSettings(state=tmp_path / "state", cgroup_root="verack/t")
+    return LxcRuntime(settings, SystemClock(), cgroups=cgroups)
+
+
+async def test_leftovers_of_one_ve_keep_no_agent_from_starting(tmp_path: Path) -> None:
+    Unsweepable.swept.clear()
+    assert list(await runtime_that_cannot_sweep(tmp_path).adopt()) == []
+    assert set(Unsweepable.swept) == {UID, OTHER}
+
+
+async def test_an_end_is_told_even_when_its_leftovers_stay(tmp_path: Path) -> None:
+    runtime = runtime_that_cannot_sweep(tmp_path)
+    with subprocess.Popen(["/bin/true"]) as init, subprocess.Popen(["/bin/true"]) as monitor:
+        instance = LxcInstance(UID, Held(monitor.pid), Held(init.pid), 0.0)
+        runtime._enter(instance)
+        ended = await asyncio.wait_for(instance.ended(), 5.0)
+    assert ended.kind is EndKind.CRASH
+    assert not list(runtime.init_pids())
 
 
 async def test_monitors_tell_the_status_once(tmp_path: Path) -> None:
@@ -271,3 +312,11 @@ async def test_a_held_process_is_seen_to_end() -> None:
         await process.wait()
         assert not held.send(signal.SIGKILL)
         assert held.wait_status() in {None, signal.SIGKILL}
+
+
+def test_a_process_of_a_ve_can_not_pose_as_a_monitor(monkeypatch, tmp_path: Path) -> None:
+    title = f"[lxc monitor] {tmp_path} u1"
+    monkeypatch.setattr(procs, "all_pids", lambda: iter([10, 11]))
+    monkeypatch.setattr(procs, "cmdline", lambda pid: title)
+    monkeypatch.setattr(procs, "owner", {10: 0, 11: 100_000}.get)
+    assert adopt.scan(tmp_path).monitors == {"u1": 10}

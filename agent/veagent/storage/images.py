@@ -58,7 +58,9 @@ class BtrfsImages:
         self._id_base = id_base
         self._limits = limits or ImageLimits()
         self._held: dict[Digest, HeldImage] | None = None
-        self._slots = asyncio.Semaphore(_ADDS_AT_ONCE)
+        # Apart, so that people on slow lines never keep a VE waiting for its image.
+        self._uploads = asyncio.Semaphore(_ADDS_AT_ONCE)
+        self._fetches = asyncio.Semaphore(_ADDS_AT_ONCE)
         self._changing = asyncio.Lock()
 
     async def setup(self) -> None:
@@ -82,7 +84,8 @@ class BtrfsImages:
             image_folder(self._pool.images, expect)
             if expect in self._known():
                 return self._known()[expect]
-        async with self._slots, self._workspace() as work:
+        slots = self._uploads if expect is None else self._fetches
+        async with slots, self._workspace() as work:
             return await self._add(blob, expect, work)
 
     @asynccontextmanager
@@ -116,12 +119,16 @@ class BtrfsImages:
         async with self._changing:
             return await to_end(self._keep, image, work)
 
+    def _room_bytes(self) -> int:
+        """What one of those that may be under way at once may fill."""
+        return self._pool.spare_bytes() // (2 * _ADDS_AT_ONCE)
+
     def _by_blob(self, blob_digest: str) -> HeldImage | None:
         return next((i for i in self._known().values() if i.blob_digest == blob_digest), None)
 
     async def _receive(self, blob: AsyncIterator[bytes], path: Path) -> "_Received":
         """Writes the stream to `path`; hashing and writing happen in a thread, a piece at a time."""
-        most = min(self._limits.blob_bytes, self._pool.free_bytes())
+        most = min(self._limits.blob_bytes, self._room_bytes())
         pieces = aiter(blob)
         sink = _Sink(path, most)
         try:
@@ -144,7 +151,7 @@ class BtrfsImages:
             ) from None
 
     async def _unpack(self, work: Path) -> unpack.Unpacked:
-        room = min(self._limits.unpacked_bytes, self._pool.free_bytes())
+        room = min(self._limits.unpacked_bytes, self._room_bytes())
         root = work / "root"
         await to_end(self._stage, work, room)
         unpacked = await unpack.unpack(

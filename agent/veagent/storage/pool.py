@@ -225,11 +225,16 @@ class BtrfsPool:
         """Size of the pool less a reserve of 5 % (at least 64 MiB) for its own bookkeeping."""
         found = os.statvfs(self.base)
         size = found.f_blocks * found.f_frsize
-        return max(0, size - max(int(size * _RESERVE_SHARE), _RESERVE_LEAST_BYTES))
+        return max(0, size - _reserve_bytes(size))
 
     def free_bytes(self) -> int:
         found = os.statvfs(self.base)
         return found.f_bavail * found.f_frsize
+
+    def spare_bytes(self) -> int:
+        """What may be filled without touching the reserve that running VEs write into."""
+        found = os.statvfs(self.base)
+        return max(0, self.free_bytes() - _reserve_bytes(found.f_blocks * found.f_frsize))
 
     def retire(self, group: int) -> None:
         """Its subvolume was deleted; the group goes once the cleaner has been there."""
@@ -281,3 +286,7 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     devices.sync_folder(path.parent)
+
+
+def _reserve_bytes(size: int) -> int:
+    return max(int(size * _RESERVE_SHARE), _RESERVE_LEAST_BYTES)
