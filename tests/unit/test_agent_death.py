@@ -114,6 +114,22 @@ async def test_a_damaged_record_of_a_running_ve_costs_no_restart(tmp_path: Path)
     await host.close()
 
 
+@pytest.mark.parametrize("action", [Action.RUN, Action.PURGE])
+async def test_a_partial_root_is_completed_before_a_start_and_goes_with_a_purge(
+    tmp_path: Path, action: Action
+) -> None:
+    host = await booted(tmp_path)
+    await host.crash()
+    host.roots.leave_partial(U1)
+    await host.boot()
+    host.keeper.refresh()
+    await host.manager.apply(host_set(1, entry(action=action)))
+    await host.until(lambda: _settled(host, entry(action=action)))
+    assert await host.roots.exists(U1) is (action is Action.RUN)
+    assert await host.roots.all() == ([U1] if action is Action.RUN else [])
+    await host.close()
+
+
 STEPS = ["create", "attach", "start", "stop", "kill", "forget", "detach", "delete"]
 
 

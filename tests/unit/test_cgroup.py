@@ -1,5 +1,6 @@
 """Limits, usage and leftovers on made-up cgroup trees of both versions."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +253,29 @@ def test_leftovers_are_found_and_removed_with_all_below(
     assert cgroups.present() == set()
     cgroups.remove_root()
     assert not (top / "verack").exists()
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 200], ids=["by path", "deeper than paths reach"])
+def test_leftovers_nested_a_thousand_times_are_removed(
+    both: tuple[MadeUpKernel, Cgroups], name: str
+) -> None:
+    kernel, cgroups = both
+    cgroups.create(UID, LIMITS)
+    top = kernel.fs if kernel.version == 2 else kernel.fs / "pids"
+    nest(top / GROUP, name, 1000)
+    assert cgroups.remove(UID)
+    assert cgroups.present() == set()
+
+
+def nest(folder: Path, name: str, levels: int) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(os.open("cgroup.procs", os.O_CREAT | os.O_WRONLY, dir_fd=below))
+        os.close(fd)
+        fd = below
+    os.close(fd)
 
 
 async def test_a_folder_with_a_process_that_does_not_die_is_reported(

@@ -85,10 +85,15 @@ async def test_leftovers_of_one_ve_keep_no_agent_from_starting(tmp_path: Path) -
 
 async def test_an_end_is_told_even_when_its_leftovers_stay(tmp_path: Path) -> None:
     runtime = runtime_that_cannot_sweep(tmp_path)
-    with subprocess.Popen(["/bin/true"]) as init, subprocess.Popen(["/bin/true"]) as monitor:
-        instance = LxcInstance(UID, Held(monitor.pid), Held(init.pid), 0.0)
-        runtime._enter(instance)
-        ended = await asyncio.wait_for(instance.ended(), 5.0)
+    init, monitor = [
+        await asyncio.create_subprocess_exec("/bin/cat", stdin=subprocess.PIPE) for _ in "12"
+    ]
+    instance = LxcInstance(UID, Held(monitor.pid), Held(init.pid), 0.0)
+    runtime._enter(instance)
+    for process in (init, monitor):
+        process.kill()
+        await process.wait()
+    ended = await asyncio.wait_for(instance.ended(), 5.0)
     assert ended.kind is EndKind.CRASH
     assert not list(runtime.init_pids())
 

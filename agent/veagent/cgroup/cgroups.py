@@ -19,6 +19,10 @@ from veapi.model import Resources, Uid
 log = structlog.get_logger()
 FS = "/sys/fs/cgroup"
 _SWEEP_PAUSE_S = 0.01
+_LONG_PATH = 3800
+"""A path of more characters may have folders below that the kernel takes no path of (4096 bytes, names of 255)."""
+_MOST_PARTS = 64
+"""Parts of that length in the deepest tree that is removed; each takes a file descriptor."""
 
 
 class Cgroups:
@@ -80,7 +84,7 @@ class Cgroups:
 
     def note_oom(self, uid: Uid) -> None:
         """Reads the kills while the folders that counted them are still there."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             found = self._layout.oom_kills(self._ve(uid))
             if found is not None:
                 self._oom.saw(uid, found)
@@ -158,19 +162,35 @@ class Cgroups:
     def _ve(self, uid: Uid) -> str:
         return f"{self.root}/ve/{uid}"
 
-    def _remove(self, path: str) -> bool:
-        try:
+    def _remove(self, path: str, *, parts: int = _MOST_PARTS) -> bool:
+        """The folder and all below, bottom up; a VE's root decides how deep that is."""
+        with suppress(OSError):
             self._files.rmdir(path)
-        except FileNotFoundError:
+        if not self._files.exists(path):
             return True
-        except OSError:
-            below = [self._remove(child) for child in self._files.folders(path)]
-            if not below:
-                return False
+        for folder in reversed(self._tree(path)):
             with suppress(OSError):
-                self._files.rmdir(path)
-            return not self._files.exists(path)
-        return True
+                if len(folder) > _LONG_PATH and parts > 0:
+                    self._remove_beneath(folder, parts - 1)
+                self._files.rmdir(folder)
+        return not self._files.exists(path)
+
+    def _remove_beneath(self, folder: str, parts: int) -> None:
+        """Names what is below by a descriptor, as a path from the top would be too long."""
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for child in self._files.folders(f"/proc/self/fd/{fd}"):
+                self._remove(child, parts=parts)
+        finally:
+            os.close(fd)
+
+    def _tree(self, top: str) -> list[str]:
+        """The folder and all below, parents first, as deep as paths reach."""
+        paths = [top]
+        for path in paths:
+            with suppress(OSError):
+                paths += self._files.folders(path) if len(path) <= _LONG_PATH else []
+        return paths
 
     def _kill(self, uid: Uid) -> None:
         for top in self._layout.tops():
@@ -190,10 +210,7 @@ class Cgroups:
         """Paths of cgroup.procs of the group and of all below."""
         if top is None:
             top = self._layout.processes(group).removesuffix(f"/{group}/cgroup.procs")
-        paths = [f"{top}/{group}"]
-        for path in paths:
-            paths += self._files.folders(path)
-        return [f"{path}/cgroup.procs" for path in paths]
+        return [f"{path}/cgroup.procs" for path in self._tree(f"{top}/{group}")]
 
     def _pids(self, path: str) -> list[int]:
         try:

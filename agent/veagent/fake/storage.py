@@ -69,7 +69,7 @@ class FakeImages(Faults):
 
 
 class FakeRoots(Faults):
-    """ports.Roots, in a folder per VE that holds its limit."""
+    """ports.Roots, in a folder per VE that holds its limit. One without a limit is a partial root."""
 
     def __init__(self, folder: Path, images: FakeImages, clock: Clock) -> None:
         super().__init__(clock)
@@ -93,11 +93,16 @@ class FakeRoots(Faults):
     def path(self, uid: Uid) -> Path:
         return self._folder / uid
 
+    def leave_partial(self, uid: Uid) -> None:
+        """What a death in the middle of `create` leaves."""
+        self.path(uid).mkdir(parents=True, exist_ok=True)
+
     async def exists(self, uid: Uid) -> bool:
         return self._limit_file(uid).exists()
 
     async def all(self) -> Sequence[Uid]:
-        return [Uid(path.parent.name) for path in sorted(self._folder.glob("*/limit"))]
+        """Partial ones too."""
+        return [Uid(path.name) for path in sorted(self._folder.glob("*"))]
 
     async def limit(self, uid: Uid, disk_bytes: int) -> None:
         await self.call("limit", uid)

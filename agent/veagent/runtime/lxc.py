@@ -21,7 +21,7 @@ import structlog
 from veagent import lxcfs
 from veagent.cgroup import Cgroups
 from veagent.pidfd import Held, until_ended
-from veagent.ports import ExecCommand, ExecProcess, Instance, StartPlan
+from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
 from veagent.runtime import launch, rundir
 from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
 from veagent.runtime.exec import Attach, attach
@@ -228,10 +228,7 @@ class LxcRuntime:
                 break
             with monitor:
                 await self._end_monitor(uid, monitor)
-        try:
-            await self.cgroups.sweep(uid)
-        except RemoteFailed as error:
-            log.warning("leftovers stay", ve=uid, error=error.message)
+        await self._sweep(uid)
         self._notes.take(uid)
 
     async def _end_monitor(self, uid: Uid, monitor: Held) -> None:
@@ -282,14 +279,23 @@ class LxcRuntime:
     async def _end(self, instance: LxcInstance) -> None:
         """Removes what the monitor left (nothing, unless it was killed), then tells who waits."""
         uid = instance.uid
-        ended = end_of(self._notes.take(uid), self._note(uid), instance.exit_status())
+        ended = Ended(EndKind.CRASH)
+        try:
+            ended = end_of(self._notes.take(uid), self._note(uid), instance.exit_status())
+            await self._sweep(uid)
+        finally:
+            if self._instances.get(uid) is instance:
+                del self._instances[uid]
+            instance.settle(ended)
+
+    async def _sweep(self, uid: Uid) -> None:
+        """What can't be removed is logged: it is the trouble of this VE alone, and of its next start."""
         try:
             await self.cgroups.sweep(uid)
         except RemoteFailed as error:
             log.warning("leftovers stay", ve=uid, error=error.message)
-        if self._instances.get(uid) is instance:
-            del self._instances[uid]
-        instance.settle(ended)
+        except Exception:
+            log.exception("leftovers stay unexpectedly", ve=uid)
 
     def _note(self, uid: Uid) -> str:
         with suppress(OSError):
@@ -315,10 +321,7 @@ class LxcRuntime:
     async def _sweep_all(self, busy: set[Uid]) -> None:
         for uid in self.cgroups.present() - busy - self._instances.keys():
             log.info("leftovers removed", ve=uid)
-            try:
-                await self.cgroups.sweep(uid)
-            except RemoteFailed as error:
-                log.warning("leftovers stay", ve=uid, error=error.message)
+            await self._sweep(uid)
 
     # Setting up
 
