@@ -6,13 +6,14 @@ looks again. When that does not help for long, the sessions end, and their agent
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
 from veapi.clock import Clock
-from veapi.errors import Conflict, Unavailable, VerackError
+from veapi.errors import InvalidInput, Unavailable, VerackError
 from veapi.model import HostFacts, HostName, Uid, VEReport
 from vecontroller.leader import NotLeader
 from vecontroller.observed import Change, of_facts, of_report, packed, placed_here
@@ -42,20 +43,40 @@ class Reported:
     failed: Callable[[VerackError], None] = lambda _: None
 
 
+Subject = tuple[HostName, Uid | None]
+"""What a host speaks of: one of its VEs, or itself."""
+SPOILS_ONE = (VerackError, ValueError, OverflowError)
+"""What is wrong with one report, and no reason to take no others."""
+
+
 @dataclass(slots=True)
 class _Newest:
-    """The newest word of each host about itself and about each VE."""
+    """The newest word of each host about itself and about each VE, and what stood in the way of it last."""
 
-    facts: dict[HostName, HostFacts] = field(default_factory=dict)
-    ves: dict[tuple[HostName, Uid], VEReport] = field(default_factory=dict)
+    words: dict[Subject, HostFacts | VEReport] = field(default_factory=dict)
+    spoiled: set[Subject] = field(default_factory=set)
+    errors: dict[Subject, VerackError] = field(default_factory=dict)
 
-    def changes(self, view: View) -> list[Change]:
-        """What of it the view does not show yet."""
-        found = [
-            *(of_facts(view, host, facts) for host, facts in self.facts.items()),
-            *(of_report(view, host, report) for (host, _), report in self.ves.items()),
-        ]
-        return [change for change in found if change is not None]
+    def pending(self, view: View) -> dict[Subject, Change]:
+        """What of it the view does not show yet, but for what can't be written at all."""
+        found = {}
+        for subject in self.words:
+            change = None if subject in self.spoiled else self._change(view, subject)
+            if change is not None:
+                found[subject] = change
+        return found
+
+    def _change(self, view: View, subject: Subject) -> Change | None:
+        host, word = subject[0], self.words[subject]
+        try:
+            if isinstance(word, HostFacts):
+                return of_facts(view, host, word)
+            return of_report(view, host, word)
+        except SPOILS_ONE as error:
+            log.warning("report can't be written", host=host, uid=subject[1], why=str(error))
+            self.spoiled.add(subject)
+            self.errors[subject] = _as_ours(error)
+            return None
 
 
 class Reports:
@@ -90,37 +111,37 @@ class Reports:
         newest = _Newest()
         for reported in batch:
             self._note_orphans(reported)
-            newest.ves.update({(reported.host, report.uid): report for report in reported.ves})
-            if reported.facts is not None:
-                newest.facts[reported.host] = reported.facts
-        error = await self._write(newest)
+            newest.words.update(_words(reported))
+        unwritten = await self._write(newest)
         self.taken_total += len(batch)
         for reported in batch:
-            if error is None:
-                reported.done()
+            errors = [unwritten[subject] for subject in _words(reported) if subject in unwritten]
+            if errors:
+                reported.failed(errors[0])
             else:
-                reported.failed(error)
+                reported.done()
 
-    async def _write(self, newest: _Newest) -> VerackError | None:
-        """Until the view shows all of it; else the error that stood in the way."""
-        error: VerackError | None = None
+    async def _write(self, newest: _Newest) -> Mapping[Subject, VerackError]:
+        """Until the view shows all of it; else what it does not show, and the error that stood in the way."""
         for attempt in range(ATTEMPTS):
-            changes = newest.changes(self._mirror.view)
-            if not changes:
-                return None
+            pending = newest.pending(self._mirror.view)
+            if not pending:
+                break
             if attempt:
                 await self._clock.sleep(PAUSE_S * attempt)
-                changes = newest.changes(self._mirror.view)
+                pending = newest.pending(self._mirror.view)
             # After a failure one by one, so that a single bad one holds up nobody else.
             at_most = 1 if attempt > 1 else CHANGES_A_TRANSACTION
-            for group in packed(changes, at_most=at_most):
-                error = await self._commit(group) or error
-        if not newest.changes(self._mirror.view):
-            return None
-        log.error("reports not written", why=error.message if error else "")
-        return error or Unavailable("the report could not be written", hint="report again")
+            subjects = iter(pending)
+            for group in packed(pending.values(), at_most=at_most):
+                about = tuple(islice(subjects, len(group)))
+                error = await self._commit(group)
+                if error is not None:
+                    newest.errors.update(dict.fromkeys(about, error))
+        return _unwritten(newest, self._mirror.view)
 
     async def _commit(self, group: Sequence[Change]) -> VerackError | None:
+        """None when it is written; of all errors only NotLeader concerns more than this group."""
         guards = [guard for change in group for guard in change.guards]
         writes = [write for change in group for write in change.writes]
         try:
@@ -130,9 +151,9 @@ class Reports:
         except LostRace as lost:
             log.info("report lost a race", changes=len(group))
             return lost
-        except (Conflict, Unavailable) as error:
-            log.warning("report not written", changes=len(group), why=error.message)
-            return error
+        except SPOILS_ONE as error:
+            log.warning("report not written", changes=len(group), why=str(error))
+            return _as_ours(error)
         self.written_total += len(writes)
         return None
 
@@ -145,3 +166,30 @@ class Reports:
             ours = placed_here(self._mirror.view, reported.host, report.uid)
             if not report.gone and (report.orphan or not ours) and len(known) < ORPHANS_PER_HOST:
                 known[report.uid] = report
+
+
+def _words(reported: Reported) -> dict[Subject, HostFacts | VEReport]:
+    """What the report says, of what."""
+    words: dict[Subject, HostFacts | VEReport] = {
+        (reported.host, report.uid): report for report in reported.ves
+    }
+    if reported.facts is not None:
+        words[reported.host, None] = reported.facts
+    return words
+
+
+def _unwritten(newest: _Newest, view: View) -> Mapping[Subject, VerackError]:
+    subjects = {*newest.pending(view), *newest.spoiled}
+    if subjects:
+        log.error("reports not written", count=len(subjects))
+    unknown = Unavailable("the report could not be written", hint="report again")
+    return {subject: newest.errors.get(subject, unknown) for subject in subjects}
+
+
+def _as_ours(error: Exception) -> VerackError:
+    """What the host is told that its session ends with."""
+    if isinstance(error, VerackError):
+        return error
+    return InvalidInput(
+        f"the report can't be stored: {error}", hint="use a veagent of this version"
+    )

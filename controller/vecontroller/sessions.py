@@ -16,9 +16,9 @@ from veapi import channel, codec
 from veapi.channel import Role
 from veapi.clock import Clock
 from veapi.errors import Denied, InvalidInput, Unavailable, VerackError
-from veapi.model import Cluster, Digest, HostName, HostSet, HostState, Order, VEReport
+from veapi.model import Cluster, Digest, HostFacts, HostName, HostSet, HostState, Order, VEReport
 from veapi.v1 import session_pb2, session_pb2_grpc
-from vecontroller import hostset
+from vecontroller import claims, hostset
 from vecontroller.calls import Context, refuse
 from vecontroller.hostsession import HostSession, Roster
 from vecontroller.imagesource import ImageSources
@@ -202,7 +202,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     ) -> None:
         """Takes what the agent sends; whatever goes wrong here ends the session."""
         try:
-            facts = _decoded(codec.facts_in, hello.facts)
+            facts = _facts(hello.facts)
             await self._deps.reports.submit(Reported(host=session.host, facts=facts))
             async for message in requests:
                 if (
@@ -225,6 +225,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
                 session.set_acked(codec.order_in(message.set_ack.order))
             case "image_wanted":
                 digest = Digest(message.image_wanted.digest)
+                claims.check_text("digest", digest)
                 source = self._deps.sources.find(session.host, digest)
                 session.tell(session_pb2.SessionDown(image_source=source))
             case other:
@@ -245,23 +246,31 @@ async def _hello(requests: AsyncIterator[session_pb2.SessionUp]) -> session_pb2.
 
 
 def _reported(session: HostSession, report: session_pb2.Report) -> Reported:
-    """As a value that acknowledges itself on the session."""
+    """As a value that acknowledges itself on the session; InvalidInput for what no host may claim."""
+    claims.check_count("reports", len(report.ves), claims.REPORTS_LIMIT)
     ack = session_pb2.SessionDown(report_ack=session_pb2.ReportAck(seq=report.seq))
     return Reported(
         host=session.host,
-        ves=tuple(_decoded(codec.report_in, each) for each in report.ves),
-        facts=_decoded(codec.facts_in, report.facts) if report.HasField("facts") else None,
+        ves=tuple(claims.check_report(_decoded(codec.report_in, each)) for each in report.ves),
+        facts=_facts(report.facts) if report.HasField("facts") else None,
         whole=report.whole,
         done=lambda: session.tell(ack),
         failed=session.end,
     )
 
 
+def _facts(message: session_pb2.HostFacts) -> HostFacts:
+    """What the host says of itself; InvalidInput for what no host may claim."""
+    facts = _decoded(codec.facts_in, message)
+    claims.check_facts(facts)
+    return facts
+
+
 def _decoded(decode: Callable[[M], V], message: M) -> V:
     """InvalidInput for a message that says what no agent may say."""
     try:
         return decode(message)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise InvalidInput(
             f"the agent sent something that can't be read: {error}",
             hint="use a veagent of this version",

@@ -388,6 +388,21 @@ async def test_a_report_that_makes_no_sense_ends_the_session_with_a_reason(runni
     await eventually(lambda: not running.core.sessions.connected(H1))
 
 
+async def test_a_claim_out_of_bounds_ends_that_session_and_no_other(running):
+    async with running.agent("h2") as other, running.agent() as agent:
+        await eventually(lambda: agent.sets and other.sets)
+        facts = session_pb2.HostFacts(boot_id="b")
+        facts.capacity.memory_bytes = 2**62
+        await agent.say(session_pb2.SessionUp(report=session_pb2.Report(seq=1, facts=facts)))
+        await eventually(lambda: agent.ended)
+        assert agent.ended.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await eventually(lambda: not running.core.sessions.connected(H1))
+        assert running.core.sessions.connected(HostName("h2"))
+        assert not other.ended
+    await eventually(lambda: H1 in running.core.mirror.view.hosts)
+    assert running.core.mirror.view.hosts[H1].value == make_facts()
+
+
 async def test_an_agent_that_acknowledges_no_set_still_gets_its_answers(running):
     async with running.agent(acks=False) as agent:
         await eventually(lambda: agent.sets)

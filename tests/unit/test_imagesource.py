@@ -3,7 +3,7 @@ import pytest
 from kit.manualclock import ManualClock
 from kit.world import DIGEST, make_facts, make_view
 from veapi.model import HeldImage, HostName, HostState
-from vecontroller.imagesource import ImageSources
+from vecontroller.imagesource import GRANTS_PER_ASKER, ImageSources
 from vecontroller.relay import TICKET_LIFE_S
 
 HELD = (HeldImage(digest=DIGEST, blob_digest="sha256:b", size_bytes=1, blob_bytes=1),)
@@ -30,7 +30,7 @@ class Rack:
                 "h3": make_facts(),
             }
         )
-        numbers = iter(range(100))
+        numbers = iter(range(1000))
         self.sources = ImageSources(
             lambda: self.view,
             self.hosts,
@@ -87,3 +87,15 @@ def test_without_a_live_holder_the_failure_says_who_has_it(rack):
 def test_an_image_that_no_host_holds_is_not_found(rack):
     rack.view = make_view(hosts={"h3": make_facts()})
     assert rack.find().failure.kind == "not_found"
+
+
+def test_a_host_that_asks_too_often_is_told_so_and_no_holder_hears_of_it(rack):
+    for _ in range(GRANTS_PER_ASKER):
+        assert rack.find().ticket
+    refused = rack.find().failure
+    assert "asked too often" in refused.message
+    assert refused.hint
+    assert len(rack.told) == GRANTS_PER_ASKER
+    assert rack.find(asker="h1").peer == "h2"
+    rack.clock.jump(TICKET_LIFE_S)
+    assert rack.find().ticket

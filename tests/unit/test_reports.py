@@ -6,6 +6,7 @@ from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import make_facts, make_placement, make_ve
+from veapi.errors import InvalidInput
 from veapi.model import Cluster, HostName, Uid, VEReport, VEState, VEStatus
 from vecontroller.leader import NotLeader, acquire, init_cluster
 from vecontroller.mirror import Mirror
@@ -53,9 +54,9 @@ class Rig:
         ]
         await self.mirror.reached(self.store.etcd.transact([], writes).revision)
 
-    async def submit(self, uid, state=VEState.RUNNING, host=H1, **options):
+    async def submit(self, uid, state=VEState.RUNNING, host=H1, started_at=None, **options):
         """One report of one VE."""
-        status = VEStatus(state=state, placement_generation=1)
+        status = VEStatus(state=state, placement_generation=1, started_at=started_at)
         report = VEReport(uid=Uid(uid), name="n", project="p", status=status, **options)
         await self.reports.submit(
             Reported(
@@ -144,14 +145,14 @@ async def test_a_write_that_lands_late_does_not_undo_a_later_one(rig):
 
 
 class Spoiled:
-    """A writer whose commits lose their race when they touch one key."""
+    """A writer whose commits fail when they touch one key; they lose their race unless another error is given."""
 
-    def __init__(self, inner, key):
-        self.inner, self.key = inner, key
+    def __init__(self, inner, key, error=None):
+        self.inner, self.key, self.error = inner, key, error or LostRace(())
 
     async def commit(self, guards, writes, *, confirm):
         if any(write.key == self.key for write in writes):
-            raise LostRace(())
+            raise self.error
         return await self.inner.commit(guards, writes, confirm=confirm)
 
 
@@ -169,6 +170,37 @@ async def test_one_that_can_not_be_written_holds_up_nobody_else(rig):
         None,
         VEState.RUNNING,
     ]
+
+
+@pytest.mark.parametrize("error", [InvalidInput("too much"), ValueError("garbage")])
+async def test_only_the_report_that_can_not_be_written_fails(rig, error):
+    for uid in ("u1", "u2", "u3"):
+        await rig.place(uid)
+    rig.reports._writer = Spoiled(rig.reports._writer, keys.ve_status(Uid("u2")), error)
+    rig.running.cancel()
+    for uid in ("u1", "u2", "u3"):
+        await rig.submit(uid)
+    rig.running = asyncio.create_task(rig.reports.run())
+    await rig.answered(3)
+    assert rig.done == ["u1", "u3"]
+    assert [uid for uid, _ in rig.failed] == ["u2"]
+    assert not rig.running.done()
+
+
+async def test_a_report_that_can_not_be_put_into_words_fails_alone(rig):
+    await rig.place("u1")
+    await rig.place("u2")
+    rig.running.cancel()
+    await rig.submit("u1", started_at=1e18)
+    await rig.submit("u2")
+    rig.running = asyncio.create_task(rig.reports.run())
+    await rig.answered(2)
+    assert rig.done == ["u2"]
+    ((uid, error),) = rig.failed
+    assert (uid, error.kind) == ("u1", "invalid_input")
+    await rig.submit("u1")
+    await rig.answered(3)
+    assert rig.stored("u1") is VEState.RUNNING
 
 
 async def test_what_was_written_behind_the_mirrors_back_is_overtaken(rig):

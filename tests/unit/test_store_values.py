@@ -221,6 +221,22 @@ def test_values_of_other_keys_are_not_taken_for_ours() -> None:
     assert values.decode_host_status(values.encode_host_status(make_facts())) == make_facts()
 
 
+@pytest.mark.parametrize("out_of_bounds", [-1, 2**60])
+def test_a_capacity_that_no_host_has_is_unreadable(out_of_bounds: int) -> None:
+    for field in ("cpu_millis", "memory_bytes", "disk_bytes", "pids"):
+        made_up = make_facts(capacity=Resources(**{field: out_of_bounds}))
+        with pytest.raises(Unreadable):
+            values.decode_host_status(values.encode_host_status(made_up))
+
+
+def test_a_capacity_without_end_is_unreadable() -> None:
+    message = store_pb2.StoredHostStatus.FromString(values.encode_host_status(make_facts()))
+    for cores in (float("inf"), float("nan")):
+        message.facts.capacity.cpu = cores
+        with pytest.raises(Unreadable):
+            values.decode_host_status(message.SerializeToString())
+
+
 KEYS = {
     keys.ve_spec(Uid("u")): (Kind.VE_SPEC, ("u",)),
     keys.ve_name("p", "n"): (Kind.VE_NAME, ("p", "n")),

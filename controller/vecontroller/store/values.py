@@ -11,7 +11,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from veapi import codec
-from veapi.errors import VerackError
+from veapi.errors import InvalidInput, VerackError
 from veapi.model import (
     VE,
     Cluster,
@@ -24,6 +24,7 @@ from veapi.model import (
     VEStatus,
 )
 from veapi.v1 import store_pb2
+from vecontroller import claims
 from vecontroller.store import keys
 from vecontroller.store.keys import Kind
 
@@ -170,7 +171,12 @@ def encode_host_status(value: HostFacts) -> bytes:
 def decode_host_status(data: bytes) -> HostFacts:
     message = _parse(store_pb2.StoredHostStatus, data)
     _checked(message, message.HasField("facts"))
-    return _model(lambda: codec.facts_in(message.facts))
+    facts = _model(lambda: codec.facts_in(message.facts))
+    try:
+        claims.check_capacity(facts.capacity)
+    except InvalidInput as error:
+        raise Unreadable(f"no value of ours: {error.message}", hint=error.hint) from None
+    return facts
 
 
 def encode_image(value: Image) -> bytes:

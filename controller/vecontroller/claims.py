@@ -1,0 +1,138 @@
+"""What a host may claim, in number and size: pure, and asked where messages of hosts come in.
+
+A host may say anything. What is out of bounds is InvalidInput there and ends that host's session; so neither the store nor
+whoever reckons with it ever meets such a value, and one host can't stop a controller that serves them all.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from veapi import codec
+from veapi.errors import InvalidInput
+from veapi.model import EVENTS_KEPT, Event, HeldImage, HostFacts, Resources, VEReport, VEStatus
+
+NUMBER_LIMIT = 2**53
+"""Largest whole number that every reader of the wire and every sum over hosts keeps exactly."""
+CPU_LIMIT_MILLIS = 2**50
+"""Less, as the wire has cores: more would not come back as the same number of thousandths."""
+EARLIEST_S = 0.0
+LATEST_S = 7_258_118_400.0
+"""The years 1970 to 2200, in Unix seconds."""
+PORT_LIMIT = 65_535
+IMAGES_LIMIT = 1_000
+LABELS_LIMIT = 64
+REPORTS_LIMIT = 10_000
+"""Reports in one message."""
+ADDRESSES_LIMIT = 16
+TEXT_LIMIT_BYTES = 1024
+HINT = "look at that host's veagent: it must be of this version, and its machine's clock right"
+
+
+def check_count(field: str, count: int, limit: int) -> None:
+    """InvalidInput when a host sends more of them than `limit`."""
+    if count > limit:
+        raise InvalidInput(f"{field}: {count} are more than {limit}", hint=HINT)
+
+
+def check_text(field: str, value: str) -> None:
+    """InvalidInput for a text of more than 1 KiB."""
+    size = len(value.encode())
+    if size > TEXT_LIMIT_BYTES:
+        raise InvalidInput(f"{field}: {size} bytes are more than {TEXT_LIMIT_BYTES}", hint=HINT)
+
+
+def check_capacity(capacity: Resources) -> None:
+    """InvalidInput for an amount that no host has."""
+    _check_number("capacity.cpu_millis", capacity.cpu_millis, CPU_LIMIT_MILLIS)
+    _check_number("capacity.memory_bytes", capacity.memory_bytes)
+    _check_number("capacity.disk_bytes", capacity.disk_bytes)
+    _check_number("capacity.pids", capacity.pids)
+
+
+def check_facts(facts: HostFacts) -> None:
+    """InvalidInput, naming the field, for what no host may say of itself."""
+    check_capacity(facts.capacity)
+    _check_number("peer_port", facts.peer_port, PORT_LIMIT)
+    _check_texts("facts", (facts.boot_id, facts.version, facts.address, facts.metrics_address))
+    _check_labels(facts.labels)
+    check_count("images", len(facts.images), IMAGES_LIMIT)
+    for image in facts.images:
+        _check_image(image)
+
+
+def check_report(report: VEReport) -> VEReport:
+    """The report with its times in whole microseconds, as the store has them, and its prose not at any length.
+
+    InvalidInput, naming the field, for what no host may say of a VE.
+    """
+    _check_texts("report", (report.uid, report.name, report.project))
+    return msgspec.structs.replace(report, status=_checked_status(report.status))
+
+
+def _checked_status(status: VEStatus) -> VEStatus:
+    check_text("status.host", status.host)
+    check_count("status.addresses", len(status.addresses), ADDRESSES_LIMIT)
+    _check_texts("status.addresses", status.addresses)
+    for field in (
+        "restarts",
+        "observed_generation",
+        "placement_generation",
+        "observed_restart_seq",
+        "init_pid",
+    ):
+        _check_number(f"status.{field}", getattr(status, field))
+    started = status.started_at
+    return msgspec.structs.replace(
+        status,
+        reason=_cut(status.reason),
+        message=_cut(status.message),
+        started_at=None if started is None else _whole_micros("status.started_at", started),
+        events=tuple(_checked_event(event) for event in status.events[-EVENTS_KEPT:]),
+    )
+
+
+def _checked_event(event: Event) -> Event:
+    check_text("event.host", event.host)
+    return msgspec.structs.replace(
+        event,
+        at=_whole_micros("event.time", event.at),
+        reason=_cut(event.reason),
+        message=_cut(event.message),
+    )
+
+
+def _check_image(image: HeldImage) -> None:
+    _check_texts("images", (image.digest, image.blob_digest))
+    _check_number("images.size_bytes", image.size_bytes)
+    _check_number("images.blob_bytes", image.blob_bytes)
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    check_count("labels", len(labels), LABELS_LIMIT)
+    _check_texts("labels", labels)
+    _check_texts("labels", labels.values())
+
+
+def _check_texts(field: str, values: Iterable[str]) -> None:
+    for value in values:
+        check_text(field, value)
+
+
+def _check_number(field: str, value: int, limit: int = NUMBER_LIMIT) -> None:
+    if not 0 <= value <= limit:
+        raise InvalidInput(f"{field}: {value:.6g} is not from 0 to {limit}", hint=HINT)
+
+
+def _whole_micros(field: str, seconds: float) -> float:
+    """As it comes back from the store; else what was written would for ever differ from what was said."""
+    if not EARLIEST_S <= seconds <= LATEST_S:
+        raise InvalidInput(f"{field}: {seconds:.6g} s is not in the years 1970 to 2200", hint=HINT)
+    stamp = codec.to_timestamp(seconds)
+    assert stamp is not None
+    return codec.from_timestamp(stamp)
+
+
+def _cut(prose: str) -> str:
+    """Prose may quote what a program in a VE said, so its length is no fault of the host."""
+    return prose.encode()[:TEXT_LIMIT_BYTES].decode(errors="ignore")

@@ -1,0 +1,101 @@
+"""What hosts claim: in bounds it passes, out of bounds it is refused by the name of the field."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.world import make_facts
+from veapi import codec
+from veapi.errors import InvalidInput
+from veapi.model import (
+    EVENTS_KEPT,
+    Digest,
+    Event,
+    EventType,
+    HeldImage,
+    Resources,
+    Uid,
+    VEReport,
+    VEState,
+    VEStatus,
+)
+from vecontroller import claims
+
+LONG = "x" * (claims.TEXT_LIMIT_BYTES + 1)
+IMAGE = HeldImage(digest=Digest("d"), blob_digest="b", size_bytes=1, blob_bytes=1)
+
+
+def report(**status) -> VEReport:
+    made = VEStatus(state=VEState.RUNNING, **status)
+    return VEReport(uid=Uid("u"), name="n", project="p", status=made)
+
+
+def event(at=1.0, **options) -> Event:
+    return Event(**{"at": at, "type": EventType.NORMAL, "reason": "r", "message": "m", **options})
+
+
+def test_what_a_host_says_usually_passes():
+    claims.check_facts(make_facts(images=(IMAGE,) * claims.IMAGES_LIMIT))
+    said = report(started_at=5.0, events=(event(),), addresses=("10.0.0.1",), restarts=2)
+    assert claims.check_report(said) == said
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("cpu_millis", {"capacity": Resources(cpu_millis=2**53)}),
+        ("memory_bytes", {"capacity": Resources(memory_bytes=-1)}),
+        ("disk_bytes", {"capacity": Resources(disk_bytes=2**53 + 1)}),
+        ("pids", {"capacity": Resources(pids=-1)}),
+        ("cpu_millis", {"capacity": Resources(cpu_millis=round(1e300))}),
+        ("peer_port", {"peer_port": 65_536}),
+        ("labels", {"labels": {f"k{index}": "" for index in range(65)}}),
+        ("labels", {"labels": {"k": LONG}}),
+        ("facts", {"address": LONG}),
+        ("images", {"images": (IMAGE,) * (claims.IMAGES_LIMIT + 1)}),
+        ("size_bytes", {"images": (msgspec.structs.replace(IMAGE, size_bytes=-1),)}),
+    ],
+)
+def test_facts_out_of_bounds_are_refused(field, options):
+    with pytest.raises(InvalidInput, match=field) as refused:
+        claims.check_facts(make_facts(**options))
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ("started_at", {"started_at": -1.0}),
+        ("started_at", {"started_at": 1e18}),
+        ("event", {"events": (event(8e9),)}),
+        ("event.host", {"events": (event(host=LONG),)}),
+        ("addresses", {"addresses": ("a",) * 17}),
+        ("restarts", {"restarts": -1}),
+        ("observed_generation", {"observed_generation": 2**60}),
+    ],
+)
+def test_a_report_out_of_bounds_is_refused(field, status):
+    with pytest.raises(InvalidInput, match=field):
+        claims.check_report(report(**status))
+
+
+def test_prose_is_cut_and_of_many_events_the_newest_are_kept():
+    events = tuple(event(float(at), message=LONG) for at in range(EVENTS_KEPT + 5))
+    status = claims.check_report(report(message="ä" * 1000, events=events)).status
+    assert len(status.message.encode()) <= claims.TEXT_LIMIT_BYTES
+    assert [kept.at for kept in status.events] == [float(at) for at in range(5, EVENTS_KEPT + 5)]
+    assert len(status.events[0].message) == claims.TEXT_LIMIT_BYTES
+
+
+@given(st.floats(min_value=claims.EARLIEST_S, max_value=claims.LATEST_S))
+def test_times_are_as_they_come_back_from_the_store(at):
+    checked = claims.check_report(report(started_at=at, events=(event(at),)))
+    assert codec.report_in(codec.report_out(checked)) == checked
+
+
+@given(st.integers(min_value=0, max_value=claims.CPU_LIMIT_MILLIS))
+def test_an_allowed_capacity_comes_back_from_the_store_as_it_went(cpu):
+    facts = make_facts(capacity=Resources(cpu_millis=cpu))
+    claims.check_facts(facts)
+    assert codec.facts_in(codec.facts_out(facts)) == facts
