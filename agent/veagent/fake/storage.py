@@ -105,8 +105,10 @@ class FakeRoots(Faults):
         return [Uid(path.name) for path in sorted(self._folder.glob("*"))]
 
     async def limit(self, uid: Uid, disk_bytes: int) -> None:
+        """A partial root stays one: only `create` completes it."""
         await self.call("limit", uid)
-        self._limit_file(uid).write_text(str(disk_bytes))
+        if await self.exists(uid):
+            self._limit_file(uid).write_text(str(disk_bytes))
 
     async def delete(self, uid: Uid) -> None:
         await self.call("delete", uid)
