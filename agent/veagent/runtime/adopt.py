@@ -1,5 +1,6 @@
 """Finds what runs, whoever started it: the kernel's process table is the truth, our memory is not."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def hold(uid: Uid, monitor_pid: int, lxc_path: Path, clock: Clock) -> LxcInstanc
     init_pid = procs.init_below(monitor_pid)
     init = _held(init_pid) if init_pid is not None else None
     if init is not None and _right(uid, monitor, init, lxc_path):
-        return LxcInstance(uid, monitor, init, procs.started_at(init.pid, clock))
+        return LxcInstance(uid, monitor, init, _started_at(uid, init.pid, lxc_path, clock))
     monitor.close()
     if init is not None:
         init.close()
@@ -57,6 +58,20 @@ def hold_monitor(uid: Uid, lxc_path: Path) -> Held | None:
         return held
     held.close()
     return None
+
+
+def _started_at(uid: Uid, init_pid: int, lxc_path: Path, clock: Clock) -> float:
+    """Noted when it is first seen: two clocks are never read in the same moment, and an adopted VE keeps its time."""
+    ticks = procs.start_ticks(init_pid)
+    note = lxc_path / uid / "started"
+    with suppress(OSError, ValueError):
+        pid, kept_ticks, at = note.read_text().split()
+        if (int(pid), int(kept_ticks)) == (init_pid, ticks):
+            return float(at)
+    started_at = procs.started_at(init_pid, clock)
+    with suppress(OSError):
+        note.write_text(f"{init_pid} {ticks} {started_at!r}")
+    return started_at
 
 
 def _trusted_line(pid: int, lxc_path: Path) -> str:

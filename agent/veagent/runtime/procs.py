@@ -107,8 +107,12 @@ def started_at(pid: int, clock: Clock) -> float:
 
     /proc/stat has the time of the boot in whole seconds only: by it a process is up to a second older than it is.
     """
-    ticks = int(stat_fields(pid)[19])
-    return _booted_at(clock) + ticks / _TICKS_PER_S
+    return _booted_at(clock) + start_ticks(pid) / _TICKS_PER_S
+
+
+def start_ticks(pid: int) -> int:
+    """When it began, in clock ticks since the boot: with its pid, the identity of a process."""
+    return int(stat_fields(pid)[19])
 
 
 def _booted_at(clock: Clock) -> float:
