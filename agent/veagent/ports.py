@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from veapi.model import Digest, HeldImage, HostName, Network, PeerHost, Resources, Uid
+from veapi.model import Digest, HeldImage, Network, PeerHost, Resources, Uid
 
 
 class EndKind(Enum):
@@ -231,12 +231,3 @@ class ImageSource(Protocol):
     """Gets an image that this host lacks, from a peer."""
 
     async def fetch(self, digest: Digest) -> HeldImage: ...
-
-
-@dataclass(frozen=True, slots=True)
-class HostIdentity:
-    """Who this host is. `state` is its folder for ledger and runtime; `pool` where roots and images are mounted."""
-
-    name: HostName
-    state: Path
-    pool: Path
