@@ -11,6 +11,7 @@ import pytest
 
 from devrack.down import down, leftovers
 from devrack.plan import REPOSITORY, RackPlan
+from devrack.up import up
 from kit.rack import Rack, sweep_stale
 
 
@@ -62,6 +63,13 @@ def test_a_rack_cut_half_way_is_taken_away_wholly(plan: RackPlan, after_s: float
     process.communicate(timeout=60)
     finished(devrack(plan, "down"))
     assert leftovers(plan) == []
+
+
+@pytest.mark.timeout(400)
+def test_a_rack_without_its_ves_is_no_whole_rack(plan: RackPlan) -> None:
+    up(plan, lambda text: None)
+    finished(devrack(plan, "up"))
+    assert len(Rack(plan).ves()) == 12
 
 
 @pytest.mark.timeout(400)

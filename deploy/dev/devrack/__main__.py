@@ -21,11 +21,12 @@ def _say_since(start: float) -> Say:
 
 def _up(plan: RackPlan) -> None:
     say = _say_since(time.monotonic())
-    if daemons.pid_of(plan, "controller") and ready_hosts(plan) == len(plan.hosts):
+    if plan.complete.exists() and ready_hosts(plan) == len(plan.hosts):
         say("the rack is up already; `make down` takes it away")
     else:
         up(plan, say)
         populate(plan, say)
+        plan.complete.touch()
     if plan.uplink:
         adopt_user(plan)
     say("done")

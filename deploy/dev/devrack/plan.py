@@ -46,6 +46,11 @@ class RackPlan:
         return Path("/run/verack") / self.name
 
     @property
+    def complete(self) -> Path:
+        """Exists once everything is up, VEs too: a rack that was cut half way is not taken for a whole one."""
+        return self.run / "complete"
+
+    @property
     def state(self) -> Path:
         """Certificates, etcd's data, pools, ledgers."""
         return Path("/var/lib/verack") / self.name
