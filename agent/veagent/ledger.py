@@ -21,6 +21,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from veagent.record import VERecord
+from veagent.storage.threads import to_end
 from veapi import codec
 from veapi.errors import InvalidInput, RemoteFailed, VerackError
 from veapi.model import HostSet, Uid
@@ -54,6 +55,7 @@ class Ledger:
         self._set_path = folder / "set"
         self._records_path = folder / "record"
         self._sleep = sleep
+        self._saving = asyncio.Lock()
         self._open: _Batch | None = None
         self._writing: _Batch | None = None
         self._task: asyncio.Task[None] | None = None
@@ -76,10 +78,14 @@ class Ledger:
         return records
 
     async def save_set(self, host_set: HostSet) -> None:
-        """Returns when it is durable. RemoteFailed when the disk refuses."""
+        """Returns when it is durable. RemoteFailed when the disk refuses.
+
+        One after the other: a caller that is cancelled waits for its write, or that would overtake the next one's.
+        """
         body = codec.host_set_out(host_set).SerializeToString()
         try:
-            await asyncio.to_thread(_replace_file, self._set_path, _seal(b"set", body))
+            async with self._saving:
+                await to_end(_replace_file, self._set_path, _seal(b"set", body))
         except OSError as error:
             raise _refused(error) from None
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -129,3 +130,29 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(
     await eventually((tmp_path / "record" / U2).exists)
     await ledger.sync()
     assert loaded(tmp_path) == {U1: ONE, U2: TWO}
+
+
+async def test_a_save_that_is_cancelled_never_overtakes_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(tmp_path)
+    real, began, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def slow_once(fd: int) -> None:
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(10)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slow_once)
+    older = asyncio.create_task(ledger.save_set(host_set(1)))
+    await eventually(began.is_set)
+    older.cancel()
+    newer = asyncio.create_task(ledger.save_set(host_set(2, entry())))
+    await asyncio.wait([older, newer], timeout=0.2)  # what is too early has come by then
+    early = newer.done()
+    go_on.set()
+    await asyncio.gather(older, newer, return_exceptions=True)
+    assert older.cancelled()
+    assert not early
+    assert open_ledger(tmp_path).load()[0] == host_set(2, entry())
