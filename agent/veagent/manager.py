@@ -56,7 +56,7 @@ class Manager:
         self._ground = ground
         self._facts = facts
         self._set: HostSet | None = None
-        self._in_force = False
+        self._in_force: HostSet | None = None
         self._named: frozenset[Uid] = frozenset()
         self._workers: dict[Uid, Worker] = {}
         self._tasks: dict[Uid, asyncio.Task[None]] = {}
@@ -126,16 +126,15 @@ class Manager:
             return self.held
 
     async def run(self) -> None:
-        """Puts the ledger's set in force when no controller speaks for 15 s; looks after the network for ever."""
+        """Puts the ledger's set in force when no controller speaks for 15 s; looks after it and the network for ever."""
         await self._attach_adopted()
         await self._grace()
         while True:
             fine = self._wires is not None
             await self._ground.clock.sleep(NETWORK_RECHECK_S if fine else NETWORK_RETRY_S)
             async with self._applying:
-                if self._set is not None:
-                    self._wires = None
-                    await self._try_to_wire(self._set)
+                self._wires = None
+                await self._keep_in_force()
 
     async def _attach_adopted(self) -> None:
         """The filters of what was adopted, in case that they were flushed meanwhile."""
@@ -151,12 +150,20 @@ class Manager:
     async def _grace(self) -> None:
         await self._ground.clock.sleep(GRACE_S)
         async with self._applying:
-            if self._set is not None and not self._in_force:
-                log.warning("no controller, the ledger's set counts", ves=len(self._set.entries))
-                await self._put_in_force(self._set, only_stay=True)
+            await self._keep_in_force()
+
+    async def _keep_in_force(self) -> None:
+        """What is durable counts: also a set whose session broke before the workers had it."""
+        if self._set is None:
+            return
+        if self._in_force is self._set:
+            await self._try_to_wire(self._set)
+        else:
+            log.warning("no controller, the ledger's set counts", ves=len(self._set.entries))
+            await self._put_in_force(self._set, only_stay=True)
 
     async def _put_in_force(self, host_set: HostSet, *, only_stay: bool = False) -> None:
-        self._in_force = True
+        """May be cut while it wires: it is in force once the workers have their wishes."""
         await self._try_to_wire(host_set)
         named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
         for uid, entry in named.items():
@@ -165,6 +172,7 @@ class Manager:
             if uid not in named and not only_stay:
                 worker.wish(None)
                 self._sweep(worker)
+        self._in_force = host_set
         self._want_images()
 
     def _want_images(self) -> None:
@@ -232,7 +240,7 @@ class Manager:
     def _report(self, worker: Worker) -> VEReport:
         """Before a set is in force nobody is called an orphan whom the ledger's set names."""
         report = worker.report()
-        if self._in_force or not report.orphan:
+        if self._in_force is not None or not report.orphan:
             return report
         return msgspec.structs.replace(report, orphan=worker.uid not in self._named)
 

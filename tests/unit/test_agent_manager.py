@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veagent.manager import GRACE_S, NETWORK_RECHECK_S
 from veapi.errors import Conflict
-from veapi.model import Action, EventType, Order, Uid, VEState
+from veapi.model import Action, EventType, HostName, HostSet, Order, PeerHost, Uid, VEState
 
 
 @pytest.fixture
@@ -386,3 +387,41 @@ async def test_a_running_ve_without_a_record_keeps_its_ids_to_itself(host: Agent
     await host.manager.apply(host_set(2, entry(U2)))
     await host.until(lambda: host.status(U2).state is VEState.RUNNING)
     assert id_base(host, U2) != taken
+
+
+async def cut_while_wiring(host: AgentHost, newest: HostSet) -> None:
+    """A session that breaks while the network of its set is being made."""
+    before = host.network.count("setup")
+    host.network.slow("setup", 1000.0)
+    applying = asyncio.create_task(host.manager.apply(newest))
+    await host.until(partial(has_set_up, host, before + 1))
+    applying.cancel()
+    await asyncio.gather(applying, return_exceptions=True)
+    host.network.slow("setup", 0.0)
+
+
+async def test_a_set_whose_session_broke_while_wiring_counts_after_15_s_without_controller(
+    host: AgentHost,
+) -> None:
+    await cut_while_wiring(host, host_set(1, entry()))
+    rounds = asyncio.create_task(host.manager.run())
+    await ManualClock.settle()
+    await host.clock.advance(GRACE_S)
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    rounds.cancel()
+
+
+async def test_a_later_set_whose_session_broke_while_wiring_is_taken_up_too(
+    host: AgentHost,
+) -> None:
+    await run_one(host)
+    rounds = asyncio.create_task(host.manager.run())
+    await ManualClock.settle()
+    await host.clock.advance(GRACE_S)
+    newer = host_set(2, entry(action=Action.STOP))
+    peers = (PeerHost(name=HostName("h2"), address="10.88.0.12"),)
+    await cut_while_wiring(host, msgspec.structs.replace(newer, peers=peers))
+    await ManualClock.settle()
+    await host.clock.advance(NETWORK_RECHECK_S)
+    await host.until(lambda: host.status().state is VEState.STOPPED)
+    rounds.cancel()
