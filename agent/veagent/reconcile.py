@@ -94,9 +94,9 @@ def next_action(wanted: SetEntry | None, observed: Observed) -> Step:
 
 def _wanted_step(wanted: SetEntry, observed: Observed) -> Step:
     match wanted.action:
-        case Action.RUN:
+        case Action.RUN | Action.FREEZE:
             return _settle(wanted, observed) if observed.running else _bring_up(wanted, observed)
-        case Action.STOP:
+        case Action.STOP | Action.KEEP:
             return _halt(wanted, observed)
         case Action.RELEASE:
             return _remove(observed, timeout_s=wanted.stop_timeout_s, root=False)

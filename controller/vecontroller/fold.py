@@ -121,6 +121,23 @@ def _status(view: View, parts: tuple[str, ...], item: StoreItem | None, changes:
     changes.ves.add(uid)
 
 
+def _deleted(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    uid = Uid(parts[0])
+    before = view.deleted.get(uid)
+    _set(view.deleted, uid, item, values.decode_deleted)
+    after = view.deleted.get(uid)
+    if before is not None:
+        host = before.value.placement.host
+        view.deleted_on[host].discard(uid)
+        if not view.deleted_on[host]:
+            del view.deleted_on[host]
+        changes.placed.add(host)
+    if after is not None:
+        view.deleted_on[after.value.placement.host].add(uid)
+        changes.placed.add(after.value.placement.host)
+    changes.ves.add(uid)
+
+
 def _address(view: View, parts: tuple[str, ...], item: StoreItem | None, _changes: Changes) -> None:
     _set(view.addresses, (parts[0], parts[1]), item, _uid)
 
@@ -170,6 +187,7 @@ _RULES: dict[Kind, _Rule] = {
     Kind.VE_NAME: _name,
     Kind.VE_PLACEMENT: _placement,
     Kind.VE_STATUS: _status,
+    Kind.VE_DELETED: _deleted,
     Kind.ADDRESS: _address,
     Kind.HOST_STATUS: _host,
     Kind.IMAGE: _image,

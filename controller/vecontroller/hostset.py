@@ -59,4 +59,6 @@ def _entry(ve: VE, placement: Placement) -> SetEntry:
         ip=ve.ip,
         mac=ve.mac,
         labels=ve.labels,
+        root=ve.root,
+        snapshots=ve.snapshots,
     )

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from veapi.model import (
     VE,
     Cluster,
+    Deleted,
     Digest,
     HostFacts,
     HostName,
@@ -46,6 +47,8 @@ class View:
     names: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
     placements: dict[Uid, Held[Placement]] = field(default_factory=dict)
     statuses: dict[Uid, Held[VEStatus]] = field(default_factory=dict)
+    deleted: dict[Uid, Held[Deleted]] = field(default_factory=dict)
+    """Deleted VEs whose roots are kept."""
     addresses: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
     hosts: dict[HostName, Held[HostFacts]] = field(default_factory=dict)
     images: dict[Digest, Held[Image]] = field(default_factory=dict)
@@ -53,6 +56,8 @@ class View:
     projects: dict[str, Held[Project]] = field(default_factory=dict)
     placed_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
     """Index of placements by host; kept by the mirror."""
+    deleted_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
+    """Index of the deleted by host; kept by the mirror."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """Keys whose values can't be read, with their mod-revisions; they are never rewritten."""
 

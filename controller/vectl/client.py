@@ -132,7 +132,8 @@ class Client:
     async def delete(self, name: str, *, project: str = "", uid: str = "") -> VE:
         """With `uid`: Conflict when the VE of that name is another one."""
         ref = self.ref(name, project=project, uid=uid)
-        return await wire.unary(self.ves.Delete, ref, context=self.context)
+        request = api_pb2.DeleteVERequest(ve=ref)
+        return await wire.unary(self.ves.Delete, request, context=self.context)
 
     async def exec(
         self,

@@ -1,9 +1,15 @@
 """Model values to wire messages and back: the only place that knows both."""
 
+from typing import TYPE_CHECKING
+
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from veapi import model
 from veapi.v1 import session_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from veapi.v1 import store_pb2
 
 
 def to_timestamp(seconds: float | None) -> Timestamp | None:
@@ -48,6 +54,16 @@ def spec_out(value: model.Spec) -> types_pb2.VESpec:
         ip=value.ip,
         host=value.host,
         on_host_loss=value.on_host_loss.value,
+        cpu_weight=value.cpu_weight,
+        swap_bytes=value.swap_bytes,
+        io_weight=value.io_weight,
+        io_read_bps=value.io_read_bps,
+        io_write_bps=value.io_write_bps,
+        net_in_bps=value.net_in_bps,
+        net_out_bps=value.net_out_bps,
+        snapshot_schedule=value.snapshot_schedule,
+        env=dict(value.env),
+        command=value.command,
     )
 
 
@@ -63,6 +79,69 @@ def spec_in(message: types_pb2.VESpec) -> model.Spec:
         ip=message.ip,
         host=message.host,
         on_host_loss=model.OnHostLoss(message.on_host_loss or model.OnHostLoss.STAY),
+        cpu_weight=message.cpu_weight,
+        swap_bytes=message.swap_bytes,
+        io_weight=message.io_weight,
+        io_read_bps=message.io_read_bps,
+        io_write_bps=message.io_write_bps,
+        net_in_bps=message.net_in_bps,
+        net_out_bps=message.net_out_bps,
+        snapshot_schedule=message.snapshot_schedule,
+        env=dict(message.env),
+        command=tuple(message.command),
+    )
+
+
+def root_out(value: model.RootWish) -> session_pb2.RootWish | None:
+    """None for the usual one: not set on the wire."""
+    if value == model.RootWish():
+        return None
+    return session_pb2.RootWish(seq=value.seq, from_uid=value.from_uid, snapshot=value.snapshot)
+
+
+def root_in(message: session_pb2.RootWish) -> model.RootWish:
+    return model.RootWish(
+        seq=message.seq, from_uid=model.Uid(message.from_uid), snapshot=message.snapshot
+    )
+
+
+def snapshot_wish_out(value: model.SnapshotWish) -> session_pb2.SnapshotWish:
+    return session_pb2.SnapshotWish(
+        tag=value.tag,
+        seq=value.seq,
+        created_at=to_timestamp(value.created_at),
+        rule=value.rule,
+        deleting=value.deleting,
+    )
+
+
+def snapshot_wish_in(message: session_pb2.SnapshotWish) -> model.SnapshotWish:
+    return model.SnapshotWish(
+        tag=message.tag,
+        seq=message.seq,
+        created_at=from_timestamp(message.created_at),
+        rule=message.rule,
+        deleting=message.deleting,
+    )
+
+
+def snapshot_status_out(value: model.SnapshotStatus) -> session_pb2.SnapshotStatus:
+    return session_pb2.SnapshotStatus(
+        tag=value.tag,
+        seq=value.seq,
+        taken_at=to_timestamp(value.taken_at),
+        size_bytes=value.size_bytes,
+        error=value.error,
+    )
+
+
+def snapshot_status_in(message: session_pb2.SnapshotStatus) -> model.SnapshotStatus:
+    return model.SnapshotStatus(
+        tag=message.tag,
+        seq=message.seq,
+        taken_at=from_timestamp(message.taken_at),
+        size_bytes=message.size_bytes,
+        error=message.error,
     )
 
 
@@ -123,10 +202,14 @@ def status_out(value: model.VEStatus) -> types_pb2.VEStatus:
         placement_generation=value.placement_generation,
         init_pid=value.init_pid,
         events=[event_out(event) for event in value.events],
+        oom_kills=value.oom_kills,
+        cpus=value.cpus,
+        disk_used_bytes=value.disk_used_bytes,
     )
 
 
 def status_in(message: types_pb2.VEStatus, observed_restart_seq: int = 0) -> model.VEStatus:
+    """Without what travels beside it: the root's number and the snapshots."""
     return model.VEStatus(
         state=model.VEState(message.state),
         reason=message.reason,
@@ -140,6 +223,9 @@ def status_in(message: types_pb2.VEStatus, observed_restart_seq: int = 0) -> mod
         observed_restart_seq=observed_restart_seq,
         init_pid=message.init_pid,
         events=tuple(event_in(event) for event in message.events),
+        oom_kills=message.oom_kills,
+        cpus=message.cpus,
+        disk_used_bytes=message.disk_used_bytes,
     )
 
 
@@ -171,6 +257,7 @@ def facts_out(value: model.HostFacts) -> session_pb2.HostFacts:
         peer_port=value.peer_port,
         metrics_address=value.metrics_address,
         images=[held_image_out(image) for image in value.images],
+        refuses=value.refuses,
     )
 
 
@@ -184,6 +271,7 @@ def facts_in(message: session_pb2.HostFacts) -> model.HostFacts:
         peer_port=message.peer_port,
         metrics_address=message.metrics_address,
         images=tuple(held_image_in(image) for image in message.images),
+        refuses=message.refuses,
     )
 
 
@@ -244,6 +332,8 @@ _ACTION_OUT = {
     model.Action.STOP: session_pb2.SetEntry.ACTION_STOP,
     model.Action.RELEASE: session_pb2.SetEntry.ACTION_RELEASE,
     model.Action.PURGE: session_pb2.SetEntry.ACTION_PURGE,
+    model.Action.FREEZE: session_pb2.SetEntry.ACTION_FREEZE,
+    model.Action.KEEP: session_pb2.SetEntry.ACTION_KEEP,
 }
 _ACTION_IN = {out: action for action, out in _ACTION_OUT.items()}
 
@@ -263,6 +353,8 @@ def entry_out(value: model.SetEntry) -> session_pb2.SetEntry:
         ip=value.ip,
         mac=value.mac,
         labels=dict(value.labels),
+        root=root_out(value.root),
+        snapshots=[snapshot_wish_out(wish) for wish in value.snapshots],
     )
 
 
@@ -281,6 +373,8 @@ def entry_in(message: session_pb2.SetEntry) -> model.SetEntry:
         ip=message.ip,
         mac=message.mac,
         labels=dict(message.labels),
+        root=root_in(message.root),
+        snapshots=tuple(snapshot_wish_in(wish) for wish in message.snapshots),
     )
 
 
@@ -319,6 +413,10 @@ def report_out(value: model.VEReport) -> session_pb2.VEReport:
         gone=value.gone,
         orphan=value.orphan,
         observed_restart_seq=value.status.observed_restart_seq,
+        kept=value.kept,
+        entry=entry_out(value.entry) if value.entry is not None else None,
+        observed_root_seq=value.status.observed_root_seq,
+        snapshots=[snapshot_status_out(snapshot) for snapshot in value.status.snapshots],
     )
 
 
@@ -327,7 +425,22 @@ def report_in(message: session_pb2.VEReport) -> model.VEReport:
         uid=model.Uid(message.uid),
         name=message.name,
         project=message.project,
-        status=status_in(message.status, message.observed_restart_seq),
+        status=beside(message, status_in(message.status, message.observed_restart_seq)),
         gone=message.gone,
         orphan=message.orphan,
+        kept=message.kept,
+        entry=entry_in(message.entry) if message.HasField("entry") else None,
+    )
+
+
+def beside(
+    message: "session_pb2.VEReport | store_pb2.StoredVEStatus", status: model.VEStatus
+) -> model.VEStatus:
+    """The status with what travels beside it."""
+    if not message.observed_root_seq and not message.snapshots:
+        return status
+    return msgspec.structs.replace(
+        status,
+        observed_root_seq=message.observed_root_seq,
+        snapshots=tuple(snapshot_status_in(snapshot) for snapshot in message.snapshots),
     )

@@ -24,6 +24,7 @@ class Run(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
+    FROZEN = "frozen"
 
 
 class OnHostLoss(StrEnum):
@@ -33,7 +34,7 @@ class OnHostLoss(StrEnum):
 
 
 class VEState(StrEnum):
-    """State of a VE as an operator reads it. PENDING and UNKNOWN are computed, never stored."""
+    """State of a VE as an operator reads it. PENDING, UNKNOWN and DELETED are computed, never stored."""
 
     PENDING = "Pending"
     CREATING = "Creating"
@@ -41,6 +42,7 @@ class VEState(StrEnum):
     FROZEN = "Frozen"
     STOPPED = "Stopped"
     DELETING = "Deleting"
+    DELETED = "Deleted"
     FAILED = "Failed"
     UNKNOWN = "Unknown"
     MIGRATING = "Migrating"
@@ -66,6 +68,8 @@ class Action(Enum):
     STOP = "stop"
     RELEASE = "release"
     PURGE = "purge"
+    FREEZE = "freeze"
+    KEEP = "keep"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +93,31 @@ class Resources(Value, frozen=True, kw_only=True):
         )
 
 
+class Limits(Value, frozen=True, kw_only=True):
+    """All that the kernel holds a VE to. Weights: 0 is the default of 100; rates: 0 is no limit.
+
+    `cpu_weight` 1 to 10000, `io_weight` 1 to 1000; `io_*_bps` in bytes a second, `net_*_bps` in bits a second; `swap_bytes` on
+    top of the memory.
+    """
+
+    cpu_millis: int = 0
+    cpu_weight: int = 0
+    memory_bytes: int = 0
+    swap_bytes: int = 0
+    pids: int = 0
+    disk_bytes: int = 0
+    io_weight: int = 0
+    io_read_bps: int = 0
+    io_write_bps: int = 0
+    net_in_bps: int = 0
+    net_out_bps: int = 0
+
+
 class Spec(Value, frozen=True, kw_only=True):
-    """What was asked of a VE. Empty `ip` or `host`: the controller chooses."""
+    """What was asked of a VE. Empty `ip` or `host`: the controller chooses. Units: as in `Limits`.
+
+    `env` and `command`: over those of the image.
+    """
 
     image: str
     cpu_millis: int
@@ -101,6 +128,33 @@ class Spec(Value, frozen=True, kw_only=True):
     ip: str = ""
     host: str = ""
     on_host_loss: OnHostLoss = OnHostLoss.STAY
+    cpu_weight: int = 0
+    swap_bytes: int = 0
+    io_weight: int = 0
+    io_read_bps: int = 0
+    io_write_bps: int = 0
+    net_in_bps: int = 0
+    net_out_bps: int = 0
+    snapshot_schedule: str = ""
+    env: Mapping[str, str] = {}
+    command: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """What its host holds it to."""
+        return Limits(
+            cpu_millis=self.cpu_millis,
+            cpu_weight=self.cpu_weight,
+            memory_bytes=self.memory_bytes,
+            swap_bytes=self.swap_bytes,
+            pids=self.pids,
+            disk_bytes=self.disk_bytes,
+            io_weight=self.io_weight,
+            io_read_bps=self.io_read_bps,
+            io_write_bps=self.io_write_bps,
+            net_in_bps=self.net_in_bps,
+            net_out_bps=self.net_out_bps,
+        )
 
     @property
     def request(self) -> Resources:
@@ -123,8 +177,40 @@ class Event(Value, frozen=True, kw_only=True):
     host: str = ""
 
 
+class RootWish(Value, frozen=True, kw_only=True):
+    """What a root shall be made of; made anew when `seq` is higher than that of the root that is there.
+
+    Neither `from_uid` nor `snapshot`: the VE's image. Only `snapshot`: its own. `from_uid`: another VE of the host, its snapshot
+    or its live root.
+    """
+
+    seq: int = 0
+    from_uid: Uid = Uid("")
+    snapshot: str = ""
+
+
+class SnapshotWish(Value, frozen=True, kw_only=True):
+    """A snapshot to take (once: `seq` counts them) and keep, or to remove. `rule`: of the schedule that asked for it."""
+
+    tag: str
+    seq: int
+    created_at: float
+    rule: str = ""
+    deleting: bool = False
+
+
+class SnapshotStatus(Value, frozen=True, kw_only=True):
+    """A snapshot as its host has it, or (with `error`) why it has not."""
+
+    tag: str
+    seq: int
+    taken_at: float
+    size_bytes: int = 0
+    error: str = ""
+
+
 class VE(Value, frozen=True, kw_only=True):
-    """The desired VE: content of ve/spec/<uid>."""
+    """The desired VE: content of ve/spec/<uid>. `purge`: its deletion keeps nothing. `snapshot_seq`: the last one given."""
 
     uid: Uid
     name: str
@@ -141,6 +227,10 @@ class VE(Value, frozen=True, kw_only=True):
     mac: str = ""
     op_id: str = ""
     request_id: str = ""
+    root: RootWish = RootWish()
+    snapshots: tuple[SnapshotWish, ...] = ()
+    snapshot_seq: int = 0
+    purge: bool = False
 
 
 class Placement(Value, frozen=True, kw_only=True):
@@ -154,7 +244,10 @@ class Placement(Value, frozen=True, kw_only=True):
 
 
 class VEStatus(Value, frozen=True, kw_only=True):
-    """What a host observed of a VE: content of ve/status/<uid>."""
+    """What a host observed of a VE: content of ve/status/<uid>. `cpus`: those it may use, e.g. "0,2-3".
+
+    `disk_used_bytes` (root and snapshots) is only said of one that is deleted and kept: usage never passes the store.
+    """
 
     state: VEState
     reason: str = ""
@@ -168,6 +261,27 @@ class VEStatus(Value, frozen=True, kw_only=True):
     observed_restart_seq: int = 0
     init_pid: int = 0
     events: tuple[Event, ...] = ()
+    oom_kills: int = 0
+    cpus: str = ""
+    disk_used_bytes: int = 0
+    observed_root_seq: int = 0
+    snapshots: tuple[SnapshotStatus, ...] = ()
+
+
+class Deleted(Value, frozen=True, kw_only=True):
+    """A VE that was deleted and whose root its host keeps: content of ve/deleted/<uid>.
+
+    `purging`: the host is to remove it. `disk_used_bytes` counts in the host's ledger.
+    """
+
+    ve: VE
+    placement: Placement
+    deleted_at: float
+    purge_at: float
+    purging: bool = False
+    disk_used_bytes: int = 0
+    snapshots: tuple[SnapshotStatus, ...] = ()
+    op_id: str = ""
 
 
 class HeldImage(Value, frozen=True, kw_only=True):
@@ -180,7 +294,10 @@ class HeldImage(Value, frozen=True, kw_only=True):
 
 
 class HostFacts(Value, frozen=True, kw_only=True):
-    """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port."""
+    """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port.
+
+    `refuses`: why it takes no new VEs now; empty when it does.
+    """
 
     boot_id: str
     version: str
@@ -190,6 +307,7 @@ class HostFacts(Value, frozen=True, kw_only=True):
     peer_port: int
     metrics_address: str = ""
     images: tuple[HeldImage, ...] = ()
+    refuses: str = ""
 
 
 class Image(Value, frozen=True, kw_only=True):
@@ -262,6 +380,8 @@ class SetEntry(Value, frozen=True, kw_only=True):
     ip: str
     mac: str
     labels: Mapping[str, str] = {}
+    root: RootWish = RootWish()
+    snapshots: tuple[SnapshotWish, ...] = ()
 
 
 class PeerHost(Value, frozen=True, kw_only=True):
@@ -285,7 +405,10 @@ class HostSet(Value, frozen=True, kw_only=True):
 
 
 class VEReport(Value, frozen=True, kw_only=True):
-    """What an agent reports of one VE. `gone`: nothing of it is left; `orphan`: no set names it."""
+    """What an agent reports of one VE. `gone`: nothing of it is left; `orphan`: no set names it.
+
+    `kept`: it is down, and root and record are kept as asked. `entry`: of an orphan, the last that was asked of it.
+    """
 
     uid: Uid
     name: str
@@ -293,3 +416,5 @@ class VEReport(Value, frozen=True, kw_only=True):
     status: VEStatus
     gone: bool = False
     orphan: bool = False
+    kept: bool = False
+    entry: SetEntry | None = None

@@ -51,5 +51,5 @@ async def test_names_and_addresses_come_back_after_a_delete(rig: ApiRig) -> None
     for _ in range(3):
         ve = (await rig.ve.Create(create_request("web"), NO_CONTEXT)).status
         assert list(ve.addresses) == ["10.66.0.2"]
-        await rig.ve.Delete(api_pb2.VERef(name="web"), NO_CONTEXT)
+        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web")), NO_CONTEXT)
     assert not rig.mirror.view.ves

@@ -274,7 +274,7 @@ BAD_INPUT = [
     ("VEService.Apply", "name", api_pb2.ApplyVERequest()),
     ("VEService.Apply", "spec.cpu", api_pb2.ApplyVERequest(ve=create_request(cpu=-1).ve)),
     ("VEService.Get", "ve.name", ref()),
-    ("VEService.Delete", "ve.name", ref()),
+    ("VEService.Delete", "ve.name", api_pb2.DeleteVERequest(ve=ref())),
     ("VEService.SetRun", "run", api_pb2.SetRunRequest(ve=ref(name="web"), run="x")),
     (
         "VEService.SetRun",

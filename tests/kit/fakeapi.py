@@ -290,7 +290,7 @@ class VEs(api_pb2_grpc.VEServiceServicer):
 
     async def Delete(self, request: Any, context: Any) -> Any:
         self.cluster.calls.append("Delete")
-        ve = await self._found(request, context)
+        ve = await self._found(request.ve, context)
         self.cluster.state(ve, "Deleting")
         asyncio.get_running_loop().call_soon(self._remove, ve)
         return ve

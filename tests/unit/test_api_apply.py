@@ -114,7 +114,7 @@ async def test_a_dry_run_refuses_what_the_real_one_would(rig: ApiRig) -> None:
 
 async def test_a_ve_that_is_being_deleted_is_not_changed(rig: ApiRig) -> None:
     await rig.running()
-    await rig.ve.Delete(api_pb2.VERef(name="web"), NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web")), NO_CONTEXT)
     with pytest.raises(Conflict, match="being deleted"):
         await rig.ve.Apply(manifest(cpu=2), NO_CONTEXT)
 

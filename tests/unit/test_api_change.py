@@ -121,7 +121,7 @@ async def test_of_two_changes_of_one_revision_one_is_refused(rig: ApiRig) -> Non
 async def test_another_ve_of_the_same_name_is_not_touched(rig: ApiRig) -> None:
     await rig.running()
     with pytest.raises(Conflict, match="another one"):
-        await rig.ve.Delete(api_pb2.VERef(name="web", uid="old"), NO_CONTEXT)
+        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web", uid="old")), NO_CONTEXT)
 
 
 async def test_a_ve_can_be_named_by_its_uid(rig: ApiRig) -> None:
@@ -139,7 +139,7 @@ async def test_a_change_whose_answer_is_lost_is_made_once(rig: ApiRig, fail: Fai
 
 async def test_deleting_a_placed_ve_asks_its_host_and_keeps_name_and_address(rig: ApiRig) -> None:
     ve = await rig.running()
-    deleting = await rig.ve.Delete(WEB, NO_CONTEXT)
+    deleting = await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     assert deleting.status.state == "Deleting"
     assert deleting.HasField("delete_requested_at")
     assert ("default", "web") in rig.mirror.view.names
@@ -150,15 +150,15 @@ async def test_deleting_a_placed_ve_asks_its_host_and_keeps_name_and_address(rig
 
 async def test_deleting_again_changes_nothing(rig: ApiRig) -> None:
     await rig.running()
-    first = await rig.ve.Delete(WEB, NO_CONTEXT)
+    first = await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     writes = rig.model.writes
-    assert await rig.ve.Delete(WEB, NO_CONTEXT) == first
+    assert await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT) == first
     assert rig.model.writes == writes
 
 
 async def test_deleting_a_ve_without_a_host_removes_all_of_it_at_once(rig: ApiRig) -> None:
     ve = await rig.create("web")
-    gone = await rig.ve.Delete(WEB, NO_CONTEXT)
+    gone = await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     assert (gone.uid, gone.status.state) == (ve.uid, "Deleting")
     view = rig.mirror.view
     assert not view.ves
@@ -172,7 +172,7 @@ async def test_a_ve_that_gets_a_host_while_it_is_deleted_is_left_to_the_host(rig
     ve = await rig.create("web")
     rig.model.cut_watches()
     placing = asyncio.create_task(rig.place(ve.uid))
-    deleting = asyncio.create_task(rig.ve.Delete(WEB, NO_CONTEXT))
+    deleting = asyncio.create_task(rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT))
     await asyncio.sleep(0)
     rig.model.heal_watches()
     await placing
@@ -184,13 +184,13 @@ async def test_a_ve_that_gets_a_host_while_it_is_deleted_is_left_to_the_host(rig
 async def test_a_delete_whose_answer_is_lost_is_decided_by_reading(rig: ApiRig, fail: Fail) -> None:
     await rig.create("web")
     rig.model.fail_writes(fail)
-    await rig.ve.Delete(WEB, NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     assert not rig.mirror.view.ves
 
 
 async def test_a_ve_that_is_being_deleted_can_not_be_started(rig: ApiRig) -> None:
     await rig.running()
-    await rig.ve.Delete(WEB, NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     with pytest.raises(Conflict, match="being deleted") as refused:
         await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
     assert refused.value.hint
@@ -218,7 +218,7 @@ async def test_a_value_of_a_newer_version_is_never_rewritten(rig: ApiRig) -> Non
     newer = b"\x08\x63"
     await rig.put(keys.ve_spec(Uid(ve.uid)), newer)
     with pytest.raises(Conflict, match="can't be read") as refused:
-        await rig.ve.Delete(WEB, NO_CONTEXT)
+        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     assert refused.value.hint
     assert rig.model.etcd.items[keys.ve_spec(Uid(ve.uid))].value == newer
 

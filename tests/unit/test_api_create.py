@@ -85,7 +85,7 @@ async def test_a_hundred_creates_at_once_get_a_hundred_addresses_without_a_lost_
 async def test_a_freed_address_is_the_next_one_given(rig: ApiRig) -> None:
     await rig.create("a")
     await rig.create("b")
-    await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="a")), NO_CONTEXT)
     assert list((await rig.create("c")).status.addresses) == ["10.66.0.2"]
 
 

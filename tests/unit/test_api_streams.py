@@ -152,7 +152,7 @@ async def test_logs_of_a_ve_that_is_deleted_end_quietly_and_of_another_do_not(ri
     with pytest.raises(RemoteFailed) as refused:
         await collect(rig.ve.Logs(request, NO_CONTEXT))
     assert refused.value.hint
-    await rig.ve.Delete(WEB, NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=WEB), NO_CONTEXT)
     rig.relays.pipe = FakePipe()
     agent_says(rig, Up(log=b"one"), None)
     assert [each.data for each in await collect(rig.ve.Logs(request, NO_CONTEXT))] == [b"one"]

@@ -50,7 +50,7 @@ async def test_a_watch_tells_what_is_there_then_that_this_was_all_then_changes(r
         assert await take(watch, 1) == [(ADDED, "c")]
         await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="c")), NO_CONTEXT)
         assert await take(watch, 1) == [(CHANGED, "c")]
-        await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
+        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="a")), NO_CONTEXT)
         assert await take(watch, 1) == [(DELETED, "a")]
 
 
@@ -58,7 +58,7 @@ async def test_the_last_known_ve_comes_with_its_deletion(rig: ApiRig) -> None:
     ve = await rig.create("a")
     async with watching(rig) as watch:
         await take(watch, 2)
-        await rig.ve.Delete(api_pb2.VERef(name="a"), NO_CONTEXT)
+        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="a")), NO_CONTEXT)
         change = await anext(watch)
         assert change.ve.uid == ve.uid
         assert change.revision == rig.mirror.view.revision
@@ -137,10 +137,10 @@ async def test_a_watch_from_a_list_tells_exactly_what_is_later(rig: ApiRig) -> N
         await rig.create(name)
     revision = (await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)).revision
     await rig.ve.Restart(api_pb2.RestartRequest(ve=api_pb2.VERef(name="changed")), NO_CONTEXT)
-    await rig.ve.Delete(api_pb2.VERef(name="deleted"), NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="deleted")), NO_CONTEXT)
     await rig.create("added")
     await rig.create("short-lived")
-    await rig.ve.Delete(api_pb2.VERef(name="short-lived"), NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="short-lived")), NO_CONTEXT)
     async with watching(rig, revision=revision) as watch:
         found = await take(watch, 3)
         assert sorted(found) == sorted(

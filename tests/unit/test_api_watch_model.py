@@ -66,7 +66,7 @@ async def do(rig: ApiRig, step: str, name: str) -> None:
             labels = {"tier": "web"} if name == "a" else {}
             await rig.ve.Create(create_request(name, labels=labels), NO_CONTEXT)
         case "delete":
-            await rig.ve.Delete(ref, NO_CONTEXT)
+            await rig.ve.Delete(api_pb2.DeleteVERequest(ve=ref), NO_CONTEXT)
         case "restart":
             await rig.ve.Restart(api_pb2.RestartRequest(ve=ref), NO_CONTEXT)
         case "label":

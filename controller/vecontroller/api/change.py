@@ -64,8 +64,9 @@ async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
     return held
 
 
-async def delete(deps: ApiDeps, ref: api_pb2.VERef) -> Held[VE]:
+async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
     """Asks for the removal; a VE that has no host is gone at once. Idempotent while the VE is there."""
+    ref = request.ve
     for attempt in range(1, ATTEMPTS + 1):
         held = find_ve(deps.mirror.view, ref)
         try:

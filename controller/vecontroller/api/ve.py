@@ -58,7 +58,7 @@ class VEService(api_pb2_grpc.VEServiceServicer):
     async def Restart(self, request: api_pb2.RestartRequest, context: Context) -> types_pb2.VE:
         return self._describe.ve(await change.restart(self._deps, request), events=True)
 
-    async def Delete(self, request: api_pb2.VERef, context: Context) -> types_pb2.VE:
+    async def Delete(self, request: api_pb2.DeleteVERequest, context: Context) -> types_pb2.VE:
         return self._describe.ve(await change.delete(self._deps, request), events=True)
 
     def Exec(

@@ -20,6 +20,7 @@ class Kind(Enum):
     VE_NAME = "ve/name"
     VE_PLACEMENT = "ve/placement"
     VE_STATUS = "ve/status"
+    VE_DELETED = "ve/deleted"
     ADDRESS = "addr"
     HOST_STATUS = "host/status"
     IMAGE = "image/digest"
@@ -49,6 +50,10 @@ def ve_placement(uid: Uid) -> str:
 
 def ve_status(uid: Uid) -> str:
     return _key(Kind.VE_STATUS, uid)
+
+
+def ve_deleted(uid: Uid) -> str:
+    return _key(Kind.VE_DELETED, uid)
 
 
 def address(network: str, ip: str) -> str:

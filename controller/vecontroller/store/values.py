@@ -15,6 +15,7 @@ from veapi.errors import InvalidInput, VerackError
 from veapi.model import (
     VE,
     Cluster,
+    Deleted,
     Digest,
     HostFacts,
     Image,
@@ -91,6 +92,10 @@ def _model(make: Callable[[], V]) -> V:
 
 
 def encode_ve(value: VE) -> bytes:
+    return _stored_ve(value).SerializeToString(deterministic=True)
+
+
+def _stored_ve(value: VE) -> store_pb2.StoredVE:
     return store_pb2.StoredVE(
         schema=SCHEMA,
         op_id=value.op_id,
@@ -108,11 +113,18 @@ def encode_ve(value: VE) -> bytes:
         ip=value.ip,
         mac=value.mac,
         request_id=value.request_id,
-    ).SerializeToString(deterministic=True)
+        root=codec.root_out(value.root),
+        snapshots=[codec.snapshot_wish_out(wish) for wish in value.snapshots],
+        snapshot_seq=value.snapshot_seq,
+        purge=value.purge,
+    )
 
 
 def decode_ve(data: bytes) -> VE:
-    message = _parse(store_pb2.StoredVE, data)
+    return _checked_ve(_parse(store_pb2.StoredVE, data))
+
+
+def _checked_ve(message: store_pb2.StoredVE) -> VE:
     return _checked(_model(lambda: _ve(message)), message.uid, message.name, message.project)
 
 
@@ -134,7 +146,40 @@ def _ve(message: store_pb2.StoredVE) -> VE:
         mac=message.mac,
         op_id=message.op_id,
         request_id=message.request_id,
+        root=codec.root_in(message.root),
+        snapshots=tuple(codec.snapshot_wish_in(wish) for wish in message.snapshots),
+        snapshot_seq=message.snapshot_seq,
+        purge=message.purge,
     )
+
+
+def encode_deleted(value: Deleted) -> bytes:
+    return store_pb2.StoredDeleted(
+        schema=SCHEMA,
+        op_id=value.op_id,
+        ve=_stored_ve(value.ve),
+        placement=codec.placement_out(value.placement),
+        deleted_at=codec.to_timestamp(value.deleted_at),
+        purge_at=codec.to_timestamp(value.purge_at),
+        purging=value.purging,
+        disk_used_bytes=value.disk_used_bytes,
+        snapshots=[codec.snapshot_status_out(snapshot) for snapshot in value.snapshots],
+    ).SerializeToString(deterministic=True)
+
+
+def decode_deleted(data: bytes) -> Deleted:
+    message = _parse(store_pb2.StoredDeleted, data)
+    value = Deleted(
+        ve=_checked_ve(message.ve),
+        placement=codec.placement_in(message.placement),
+        deleted_at=codec.from_timestamp(message.deleted_at),
+        purge_at=codec.from_timestamp(message.purge_at),
+        purging=message.purging,
+        disk_used_bytes=message.disk_used_bytes,
+        snapshots=tuple(codec.snapshot_status_in(snapshot) for snapshot in message.snapshots),
+        op_id=message.op_id,
+    )
+    return _checked(value, value.placement.host)
 
 
 def encode_placement(value: Placement) -> bytes:
@@ -154,12 +199,16 @@ def encode_status(value: VEStatus) -> bytes:
         schema=SCHEMA,
         status=codec.status_out(value),
         observed_restart_seq=value.observed_restart_seq,
+        observed_root_seq=value.observed_root_seq,
+        snapshots=[codec.snapshot_status_out(snapshot) for snapshot in value.snapshots],
     ).SerializeToString()
 
 
 def decode_status(data: bytes) -> VEStatus:
     message = _parse(store_pb2.StoredVEStatus, data)
-    return _model(lambda: codec.status_in(message.status, message.observed_restart_seq))
+    return _model(
+        lambda: codec.beside(message, codec.status_in(message.status, message.observed_restart_seq))
+    )
 
 
 def encode_host_status(value: HostFacts) -> bytes:
@@ -278,6 +327,8 @@ def op_id(key: str, data: bytes) -> str:
     match parsed[0] if parsed is not None else None:
         case Kind.VE_SPEC:
             return decode_ve(data).op_id
+        case Kind.VE_DELETED:
+            return decode_deleted(data).op_id
         case Kind.VE_PLACEMENT:
             return decode_placement(data).op_id
         case Kind.VE_NAME | Kind.ADDRESS | Kind.IMAGE_TAG:

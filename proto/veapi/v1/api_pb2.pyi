@@ -84,10 +84,13 @@ class ListVEsRequest(_message.Message):
     ALL_PROJECTS_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     all_projects: _builtins.bool
     selector: _builtins.str
     """k=v, k!=v, k, !k, joined by commas."""
+    deleted: _builtins.bool
+    """Those that were deleted and are kept, instead of those that are there."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -97,10 +100,11 @@ class ListVEsRequest(_message.Message):
         all_projects: _builtins.bool = ...,
         selector: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_projects", b"all_projects", "names", b"names", "project", b"project", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_projects", b"all_projects", "deleted", b"deleted", "names", b"names", "project", b"project", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -315,7 +319,7 @@ class SetRunRequest(_message.Message):
     STOP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """"running" or "stopped"."""
+    """"running", "stopped" or "frozen"."""
     stop_timeout_s: _builtins.int
     """How long a clean stop may take before it is killed; 0: the default of 30 s."""
     force: _builtins.bool
@@ -363,6 +367,359 @@ class RestartRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestartRequest: _TypeAlias = RestartRequest  # noqa: Y015
+
+@_typing.final
+class SetVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
+    STOP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LABELS_REMOVED_FIELD_NUMBER: _builtins.int
+    restart: _builtins.bool
+    """Restart it once it is changed; needed for what can't change live."""
+    stop_timeout_s: _builtins.int
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    @_builtins.property
+    def spec(self) -> _types_pb2.VESpec:
+        """Only the named fields count."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the spec to set, by their names here, e.g. "cpu", "io_read_bps"."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to set, and label keys to remove."""
+
+    @_builtins.property
+    def labels_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        spec: _types_pb2.VESpec | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        restart: _builtins.bool = ...,
+        stop_timeout_s: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        labels_removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "labels", b"labels", "labels_removed", b"labels_removed", "restart", b"restart", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVERequest: _TypeAlias = SetVERequest  # noqa: Y015
+
+@_typing.final
+class RenameVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameVERequest: _TypeAlias = RenameVERequest  # noqa: Y015
+
+@_typing.final
+class CloneVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    VE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.str
+    """Tag; empty: its root as it is now."""
+    request_id: _builtins.str
+    @_builtins.property
+    def source(self) -> Global___VERef: ...
+    @_builtins.property
+    def ve(self) -> _types_pb2.VE:
+        """Name, project and labels of the new VE; what is set in its spec replaces what the source has."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___VERef | None = ...,
+        snapshot: _builtins.str = ...,
+        ve: _types_pb2.VE | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "snapshot", b"snapshot", "source", b"source", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloneVERequest: _TypeAlias = CloneVERequest  # noqa: Y015
+
+@_typing.final
+class RebuildVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    STOP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """Tag or digest; empty: what its own spec names, by the digest that the tag has now."""
+    stop_timeout_s: _builtins.int
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        image: _builtins.str = ...,
+        stop_timeout_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildVERequest: _TypeAlias = RebuildVERequest  # noqa: Y015
+
+@_typing.final
+class DeleteVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VE_FIELD_NUMBER: _builtins.int
+    PURGE_FIELD_NUMBER: _builtins.int
+    purge: _builtins.bool
+    """Keep nothing of it."""
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        purge: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purge", b"purge", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVERequest: _TypeAlias = DeleteVERequest  # noqa: Y015
+
+@_typing.final
+class UndeleteVERequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Under another name; empty: its own."""
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteVERequest: _TypeAlias = UndeleteVERequest  # noqa: Y015
+
+@_typing.final
+class SnapshotRef(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """Of a new one: chosen by the controller when empty."""
+    @_builtins.property
+    def ve(self) -> Global___VERef: ...
+    def __init__(
+        self,
+        *,
+        ve: Global___VERef | None = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRef: _TypeAlias = SnapshotRef  # noqa: Y015
+
+@_typing.final
+class Orphan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    host: _builtins.str
+    name: _builtins.str
+    """As it was called last."""
+    project: _builtins.str
+    @_builtins.property
+    def status(self) -> _types_pb2.VEStatus: ...
+    @_builtins.property
+    def spec(self) -> _types_pb2.VESpec:
+        """As it was last asked for; not set when its host has no record of it."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        host: _builtins.str = ...,
+        name: _builtins.str = ...,
+        project: _builtins.str = ...,
+        status: _types_pb2.VEStatus | None = ...,
+        spec: _types_pb2.VESpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "name", b"name", "project", b"project", "spec", b"spec", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
+
+@_typing.final
+class ListOrphansRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Only of this host."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansRequest: _TypeAlias = ListOrphansRequest  # noqa: Y015
+
+@_typing.final
+class ListOrphansResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]: ...
+    def __init__(
+        self,
+        *,
+        orphans: _abc.Iterable[Global___Orphan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orphans", b"orphans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansResponse: _TypeAlias = ListOrphansResponse  # noqa: Y015
+
+@_typing.final
+class OrphanRef(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    host: _builtins.str
+    """May be empty when only one host has it."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrphanRef: _TypeAlias = OrphanRef  # noqa: Y015
+
+@_typing.final
+class AdoptOrphanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHAN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Empty: as it was."""
+    project: _builtins.str
+    @_builtins.property
+    def orphan(self) -> Global___OrphanRef: ...
+    def __init__(
+        self,
+        *,
+        orphan: Global___OrphanRef | None = ...,
+        name: _builtins.str = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["orphan", b"orphan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "orphan", b"orphan", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptOrphanRequest: _TypeAlias = AdoptOrphanRequest  # noqa: Y015
 
 @_typing.final
 class ExecRequest(_message.Message):

@@ -70,9 +70,54 @@ class VEServiceStub:
                 request_serializer=veapi_dot_v1_dot_api__pb2.RestartRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
                 _registered_method=True)
+        self.Set = channel.unary_unary(
+                '/veapi.v1.VEService/Set',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SetVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Rename = channel.unary_unary(
+                '/veapi.v1.VEService/Rename',
+                request_serializer=veapi_dot_v1_dot_api__pb2.RenameVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Clone = channel.unary_unary(
+                '/veapi.v1.VEService/Clone',
+                request_serializer=veapi_dot_v1_dot_api__pb2.CloneVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Rebuild = channel.unary_unary(
+                '/veapi.v1.VEService/Rebuild',
+                request_serializer=veapi_dot_v1_dot_api__pb2.RebuildVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/veapi.v1.VEService/Delete',
+                request_serializer=veapi_dot_v1_dot_api__pb2.DeleteVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Undelete = channel.unary_unary(
+                '/veapi.v1.VEService/Undelete',
+                request_serializer=veapi_dot_v1_dot_api__pb2.UndeleteVERequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/veapi.v1.VEService/Purge',
                 request_serializer=veapi_dot_v1_dot_api__pb2.VERef.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.TakeSnapshot = channel.unary_unary(
+                '/veapi.v1.VEService/TakeSnapshot',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/veapi.v1.VEService/DeleteSnapshot',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/veapi.v1.VEService/Restore',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
                 _registered_method=True)
         self.Exec = channel.stream_stream(
@@ -146,8 +191,70 @@ class VEServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Set(self, request, context):
+        """Live where the kernel can; what needs a restart is refused unless restart is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rename(self, request, context):
+        """Its host name follows at its next start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Clone(self, request, context):
+        """A new VE from the root or a snapshot of another, on its host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebuild(self, request, context):
+        """A new root from an image; name, address and snapshots stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
-        """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once.
+        """Name and address stay taken until the host has stopped it; a VE that has no host is gone at once. Its root is kept for
+        a time (Undelete) unless purge is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Undelete(self, request, context):
+        """Of a deleted VE that is kept. By uid, or by name where only one of that name is kept: else a conflict names them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Removes a deleted VE for good, now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Its root becomes what it was; what was written since is lost. A running VE is restarted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,9 +323,54 @@ def add_VEServiceServicer_to_server(servicer, server):
                     request_deserializer=veapi_dot_v1_dot_api__pb2.RestartRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
             ),
+            'Set': grpc.unary_unary_rpc_method_handler(
+                    servicer.Set,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SetVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Rename': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rename,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.RenameVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Clone': grpc.unary_unary_rpc_method_handler(
+                    servicer.Clone,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.CloneVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Rebuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebuild,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.RebuildVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.DeleteVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Undelete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Undelete,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.UndeleteVERequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
                     request_deserializer=veapi_dot_v1_dot_api__pb2.VERef.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeSnapshot,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SnapshotRef.FromString,
                     response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
             ),
             'Exec': grpc.stream_stream_rpc_method_handler(
@@ -442,6 +594,114 @@ class VEService:
             _registered_method=True)
 
     @staticmethod
+    def Set(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Set',
+            veapi_dot_v1_dot_api__pb2.SetVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rename(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Rename',
+            veapi_dot_v1_dot_api__pb2.RenameVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Clone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Clone',
+            veapi_dot_v1_dot_api__pb2.CloneVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Rebuild',
+            veapi_dot_v1_dot_api__pb2.RebuildVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Delete(request,
             target,
             options=(),
@@ -456,7 +716,142 @@ class VEService:
             request,
             target,
             '/veapi.v1.VEService/Delete',
+            veapi_dot_v1_dot_api__pb2.DeleteVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Undelete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Undelete',
+            veapi_dot_v1_dot_api__pb2.UndeleteVERequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Purge',
             veapi_dot_v1_dot_api__pb2.VERef.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/TakeSnapshot',
+            veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/DeleteSnapshot',
+            veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.VEService/Restore',
+            veapi_dot_v1_dot_api__pb2.SnapshotRef.SerializeToString,
             veapi_dot_v1_dot_types__pb2.VE.FromString,
             options,
             channel_credentials,
@@ -1072,6 +1467,169 @@ class SystemService:
             '/veapi.v1.SystemService/Version',
             veapi_dot_v1_dot_api__pb2.VersionRequest.SerializeToString,
             veapi_dot_v1_dot_api__pb2.VersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class OrphanServiceStub:
+    """What hosts have and nobody's set names.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/veapi.v1.OrphanService/List',
+                request_serializer=veapi_dot_v1_dot_api__pb2.ListOrphansRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.ListOrphansResponse.FromString,
+                _registered_method=True)
+        self.Adopt = channel.unary_unary(
+                '/veapi.v1.OrphanService/Adopt',
+                request_serializer=veapi_dot_v1_dot_api__pb2.AdoptOrphanRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.VE.FromString,
+                _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/veapi.v1.OrphanService/Purge',
+                request_serializer=veapi_dot_v1_dot_api__pb2.OrphanRef.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.Orphan.FromString,
+                _registered_method=True)
+
+
+class OrphanServiceServicer:
+    """What hosts have and nobody's set names.
+    """
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Adopt(self, request, context):
+        """Makes it a VE again, where it is, as it was last asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Has its host remove all of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OrphanServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.ListOrphansRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.ListOrphansResponse.SerializeToString,
+            ),
+            'Adopt': grpc.unary_unary_rpc_method_handler(
+                    servicer.Adopt,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.AdoptOrphanRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.VE.SerializeToString,
+            ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.OrphanRef.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.Orphan.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'veapi.v1.OrphanService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('veapi.v1.OrphanService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class OrphanService:
+    """What hosts have and nobody's set names.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.OrphanService/List',
+            veapi_dot_v1_dot_api__pb2.ListOrphansRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.ListOrphansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Adopt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.OrphanService/Adopt',
+            veapi_dot_v1_dot_api__pb2.AdoptOrphanRequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.VE.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.OrphanService/Purge',
+            veapi_dot_v1_dot_api__pb2.OrphanRef.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.Orphan.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,8 +45,26 @@ class VEServiceStub:
     """
     SetRun: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetRunRequest, _types_pb2.VE]
     Restart: _grpc.UnaryUnaryMultiCallable[_api_pb2.RestartRequest, _types_pb2.VE]
-    Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]
-    """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
+    Set: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetVERequest, _types_pb2.VE]
+    """Live where the kernel can; what needs a restart is refused unless restart is set."""
+    Rename: _grpc.UnaryUnaryMultiCallable[_api_pb2.RenameVERequest, _types_pb2.VE]
+    """Its host name follows at its next start."""
+    Clone: _grpc.UnaryUnaryMultiCallable[_api_pb2.CloneVERequest, _types_pb2.VE]
+    """A new VE from the root or a snapshot of another, on its host."""
+    Rebuild: _grpc.UnaryUnaryMultiCallable[_api_pb2.RebuildVERequest, _types_pb2.VE]
+    """A new root from an image; name, address and snapshots stay."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.DeleteVERequest, _types_pb2.VE]
+    """Name and address stay taken until the host has stopped it; a VE that has no host is gone at once. Its root is kept for
+    a time (Undelete) unless purge is set.
+    """
+    Undelete: _grpc.UnaryUnaryMultiCallable[_api_pb2.UndeleteVERequest, _types_pb2.VE]
+    """Of a deleted VE that is kept. By uid, or by name where only one of that name is kept: else a conflict names them."""
+    Purge: _grpc.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]
+    """Removes a deleted VE for good, now."""
+    TakeSnapshot: _grpc.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]
+    DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]
+    Restore: _grpc.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]
+    """Its root becomes what it was; what was written since is lost. A running VE is restarted."""
     Exec: _grpc.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]
     Logs: _grpc.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]
@@ -69,8 +87,26 @@ class VEServiceAsyncStub(VEServiceStub):
     """
     SetRun: _aio.UnaryUnaryMultiCallable[_api_pb2.SetRunRequest, _types_pb2.VE]  # type: ignore[assignment]
     Restart: _aio.UnaryUnaryMultiCallable[_api_pb2.RestartRequest, _types_pb2.VE]  # type: ignore[assignment]
-    Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]  # type: ignore[assignment]
-    """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
+    Set: _aio.UnaryUnaryMultiCallable[_api_pb2.SetVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """Live where the kernel can; what needs a restart is refused unless restart is set."""
+    Rename: _aio.UnaryUnaryMultiCallable[_api_pb2.RenameVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """Its host name follows at its next start."""
+    Clone: _aio.UnaryUnaryMultiCallable[_api_pb2.CloneVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """A new VE from the root or a snapshot of another, on its host."""
+    Rebuild: _aio.UnaryUnaryMultiCallable[_api_pb2.RebuildVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """A new root from an image; name, address and snapshots stay."""
+    Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.DeleteVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """Name and address stay taken until the host has stopped it; a VE that has no host is gone at once. Its root is kept for
+    a time (Undelete) unless purge is set.
+    """
+    Undelete: _aio.UnaryUnaryMultiCallable[_api_pb2.UndeleteVERequest, _types_pb2.VE]  # type: ignore[assignment]
+    """Of a deleted VE that is kept. By uid, or by name where only one of that name is kept: else a conflict names them."""
+    Purge: _aio.UnaryUnaryMultiCallable[_api_pb2.VERef, _types_pb2.VE]  # type: ignore[assignment]
+    """Removes a deleted VE for good, now."""
+    TakeSnapshot: _aio.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]  # type: ignore[assignment]
+    DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]  # type: ignore[assignment]
+    Restore: _aio.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]  # type: ignore[assignment]
+    """Its root becomes what it was; what was written since is lost. A running VE is restarted."""
     Exec: _aio.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]  # type: ignore[assignment]
     Logs: _aio.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -134,12 +170,84 @@ class VEServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]: ...
 
     @_abc_1.abstractmethod
+    def Set(
+        self,
+        request: _api_pb2.SetVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Live where the kernel can; what needs a restart is refused unless restart is set."""
+
+    @_abc_1.abstractmethod
+    def Rename(
+        self,
+        request: _api_pb2.RenameVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Its host name follows at its next start."""
+
+    @_abc_1.abstractmethod
+    def Clone(
+        self,
+        request: _api_pb2.CloneVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """A new VE from the root or a snapshot of another, on its host."""
+
+    @_abc_1.abstractmethod
+    def Rebuild(
+        self,
+        request: _api_pb2.RebuildVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """A new root from an image; name, address and snapshots stay."""
+
+    @_abc_1.abstractmethod
     def Delete(
+        self,
+        request: _api_pb2.DeleteVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Name and address stay taken until the host has stopped it; a VE that has no host is gone at once. Its root is kept for
+        a time (Undelete) unless purge is set.
+        """
+
+    @_abc_1.abstractmethod
+    def Undelete(
+        self,
+        request: _api_pb2.UndeleteVERequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Of a deleted VE that is kept. By uid, or by name where only one of that name is kept: else a conflict names them."""
+
+    @_abc_1.abstractmethod
+    def Purge(
         self,
         request: _api_pb2.VERef,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
-        """Name and address stay taken until the host has removed all of it; a VE that has no host is gone at once."""
+        """Removes a deleted VE for good, now."""
+
+    @_abc_1.abstractmethod
+    def TakeSnapshot(
+        self,
+        request: _api_pb2.SnapshotRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: _api_pb2.SnapshotRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]: ...
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request: _api_pb2.SnapshotRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Its root becomes what it was; what was written since is lost. A running VE is restarted."""
 
     @_abc_1.abstractmethod
     def Exec(
@@ -316,3 +424,55 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_api_pb2.VersionResponse, _abc.Awaitable[_api_pb2.VersionResponse]]: ...
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class OrphanServiceStub:
+    """What hosts have and nobody's set names."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> OrphanServiceAsyncStub: ...
+    List: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListOrphansRequest, _api_pb2.ListOrphansResponse]
+    Adopt: _grpc.UnaryUnaryMultiCallable[_api_pb2.AdoptOrphanRequest, _types_pb2.VE]
+    """Makes it a VE again, where it is, as it was last asked for."""
+    Purge: _grpc.UnaryUnaryMultiCallable[_api_pb2.OrphanRef, _api_pb2.Orphan]
+    """Has its host remove all of it."""
+
+@_typing.type_check_only
+class OrphanServiceAsyncStub(OrphanServiceStub):
+    """What hosts have and nobody's set names."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    List: _aio.UnaryUnaryMultiCallable[_api_pb2.ListOrphansRequest, _api_pb2.ListOrphansResponse]  # type: ignore[assignment]
+    Adopt: _aio.UnaryUnaryMultiCallable[_api_pb2.AdoptOrphanRequest, _types_pb2.VE]  # type: ignore[assignment]
+    """Makes it a VE again, where it is, as it was last asked for."""
+    Purge: _aio.UnaryUnaryMultiCallable[_api_pb2.OrphanRef, _api_pb2.Orphan]  # type: ignore[assignment]
+    """Has its host remove all of it."""
+
+class OrphanServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What hosts have and nobody's set names."""
+
+    @_abc_1.abstractmethod
+    def List(
+        self,
+        request: _api_pb2.ListOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.ListOrphansResponse, _abc.Awaitable[_api_pb2.ListOrphansResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Adopt(
+        self,
+        request: _api_pb2.AdoptOrphanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.VE, _abc.Awaitable[_types_pb2.VE]]:
+        """Makes it a VE again, where it is, as it was last asked for."""
+
+    @_abc_1.abstractmethod
+    def Purge(
+        self,
+        request: _api_pb2.OrphanRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.Orphan, _abc.Awaitable[_api_pb2.Orphan]]:
+        """Has its host remove all of it."""
+
+def add_OrphanServiceServicer_to_server(servicer: OrphanServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -185,12 +185,15 @@ class HostFacts(_message.Message):
     PEER_PORT_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    REFUSES_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     version: _builtins.str
     address: _builtins.str
     """Address of the host on the network between the hosts (VXLAN, peers), and port of its PeerService."""
     peer_port: _builtins.int
     metrics_address: _builtins.str
+    refuses: _builtins.str
+    """Why it takes no new VEs now, e.g. that its pool is full; empty when it does."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -208,10 +211,11 @@ class HostFacts(_message.Message):
         peer_port: _builtins.int = ...,
         metrics_address: _builtins.str = ...,
         images: _abc.Iterable[Global___HeldImage] | None = ...,
+        refuses: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "images", b"images", "labels", b"labels", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "images", b"images", "labels", b"labels", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "refuses", b"refuses", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,6 +367,10 @@ class SetEntry(_message.Message):
         """Stop, keep the root, forget the VE."""
         ACTION_PURGE: SetEntry._Action.ValueType  # 4
         """Stop and remove all of it."""
+        ACTION_FREEZE: SetEntry._Action.ValueType  # 5
+        """Run and freeze."""
+        ACTION_KEEP: SetEntry._Action.ValueType  # 6
+        """Stop, give its network up, keep root and record: it was deleted and may be wanted back."""
 
     class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
     ACTION_UNSPECIFIED: SetEntry.Action.ValueType  # 0
@@ -372,6 +380,10 @@ class SetEntry(_message.Message):
     """Stop, keep the root, forget the VE."""
     ACTION_PURGE: SetEntry.Action.ValueType  # 4
     """Stop and remove all of it."""
+    ACTION_FREEZE: SetEntry.Action.ValueType  # 5
+    """Run and freeze."""
+    ACTION_KEEP: SetEntry.Action.ValueType  # 6
+    """Stop, give its network up, keep root and record: it was deleted and may be wanted back."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -406,6 +418,8 @@ class SetEntry(_message.Message):
     IP_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -423,6 +437,10 @@ class SetEntry(_message.Message):
     def spec(self) -> _types_pb2.VESpec: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def root(self) -> Global___RootWish: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotWish]: ...
     def __init__(
         self,
         *,
@@ -439,14 +457,114 @@ class SetEntry(_message.Message):
         ip: _builtins.str = ...,
         mac: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        root: Global___RootWish | None = ...,
+        snapshots: _abc.Iterable[Global___SnapshotWish] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "project", b"project", "restart_seq", b"restart_seq", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetEntry: _TypeAlias = SetEntry  # noqa: Y015
+
+@_typing.final
+class RootWish(_message.Message):
+    """What the root shall be made of. Made anew when seq is higher than that of the root that is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    FROM_UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    from_uid: _builtins.str
+    """Another VE of the host whose root or snapshot is cloned; empty: its own image, or its own snapshot."""
+    snapshot: _builtins.str
+    """Tag; empty: the image, or the live root of from_uid."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        from_uid: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_uid", b"from_uid", "seq", b"seq", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RootWish: _TypeAlias = RootWish  # noqa: Y015
+
+@_typing.final
+class SnapshotWish(_message.Message):
+    """Taken when seq is higher than the last one carried out; removed when it is deleting. No snapshot is removed otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    DELETING_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    seq: _builtins.int
+    rule: _builtins.str
+    deleting: _builtins.bool
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        rule: _builtins.str = ...,
+        deleting: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleting", b"deleting", "rule", b"rule", "seq", b"seq", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWish: _TypeAlias = SnapshotWish  # noqa: Y015
+
+@_typing.final
+class SnapshotStatus(_message.Message):
+    """A snapshot as a host has it, or why it has not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    TAKEN_AT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    seq: _builtins.int
+    size_bytes: _builtins.int
+    error: _builtins.str
+    """Why it could not be taken or removed."""
+    @_builtins.property
+    def taken_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        taken_at: _timestamp_pb2.Timestamp | None = ...,
+        size_bytes: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["taken_at", b"taken_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "seq", b"seq", "size_bytes", b"size_bytes", "tag", b"tag", "taken_at", b"taken_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStatus: _TypeAlias = SnapshotStatus  # noqa: Y015
 
 @_typing.final
 class SetImage(_message.Message):
@@ -593,6 +711,10 @@ class VEReport(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
     OBSERVED_RESTART_SEQ_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     gone: _builtins.bool
     """All of it is gone from the host, as a PURGE or RELEASE asked."""
@@ -601,10 +723,19 @@ class VEReport(_message.Message):
     name: _builtins.str
     project: _builtins.str
     observed_restart_seq: _builtins.int
+    kept: _builtins.bool
+    """As KEEP asked: it is down, and only root and record are left."""
+    observed_root_seq: _builtins.int
     @_builtins.property
     def status(self) -> _types_pb2.VEStatus:
         """The last 20 events come along."""
 
+    @_builtins.property
+    def entry(self) -> Global___SetEntry:
+        """Of an orphan: the last that was asked of it."""
+
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotStatus]: ...
     def __init__(
         self,
         *,
@@ -615,10 +746,14 @@ class VEReport(_message.Message):
         name: _builtins.str = ...,
         project: _builtins.str = ...,
         observed_restart_seq: _builtins.int = ...,
+        kept: _builtins.bool = ...,
+        entry: Global___SetEntry | None = ...,
+        observed_root_seq: _builtins.int = ...,
+        snapshots: _abc.Iterable[Global___SnapshotStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "orphan", b"orphan", "project", b"project", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "gone", b"gone", "kept", b"kept", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "orphan", b"orphan", "project", b"project", "snapshots", b"snapshots", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

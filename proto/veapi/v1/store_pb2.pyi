@@ -63,6 +63,10 @@ class StoredVE(_message.Message):
     IP_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
+    PURGE_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     """The operation that wrote this value: how the writer finds out whether a write of unknown outcome was applied."""
@@ -78,6 +82,10 @@ class StoredVE(_message.Message):
     mac: _builtins.str
     request_id: _builtins.str
     """Chosen by the client of Create."""
+    snapshot_seq: _builtins.int
+    """The last one given to a snapshot."""
+    purge: _builtins.bool
+    """With delete_requested_at: keep nothing."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -86,6 +94,10 @@ class StoredVE(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def delete_requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def root(self) -> _session_pb2.RootWish: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SnapshotWish]: ...
     def __init__(
         self,
         *,
@@ -105,14 +117,72 @@ class StoredVE(_message.Message):
         ip: _builtins.str = ...,
         mac: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        root: _session_pb2.RootWish | None = ...,
+        snapshots: _abc.Iterable[_session_pb2.SnapshotWish] | None = ...,
+        snapshot_seq: _builtins.int = ...,
+        purge: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "project", b"project", "request_id", b"request_id", "restart_seq", b"restart_seq", "schema", b"schema", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoredVE: _TypeAlias = StoredVE  # noqa: Y015
+
+@_typing.final
+class StoredDeleted(_message.Message):
+    """ve/deleted/<uid>: a VE that was deleted and whose root its host keeps for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    OP_ID_FIELD_NUMBER: _builtins.int
+    VE_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
+    PURGE_AT_FIELD_NUMBER: _builtins.int
+    PURGING_FIELD_NUMBER: _builtins.int
+    DISK_USED_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    op_id: _builtins.str
+    purging: _builtins.bool
+    """The host is to remove it now."""
+    disk_used_bytes: _builtins.int
+    """Counts in the host's ledger."""
+    @_builtins.property
+    def ve(self) -> Global___StoredVE: ...
+    @_builtins.property
+    def placement(self) -> _types_pb2.Placement: ...
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def purge_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SnapshotStatus]:
+        """As the host last had them."""
+
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        op_id: _builtins.str = ...,
+        ve: Global___StoredVE | None = ...,
+        placement: _types_pb2.Placement | None = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        purge_at: _timestamp_pb2.Timestamp | None = ...,
+        purging: _builtins.bool = ...,
+        disk_used_bytes: _builtins.int = ...,
+        snapshots: _abc.Iterable[_session_pb2.SnapshotStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at", "placement", b"placement", "purge_at", b"purge_at", "ve", b"ve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at", "disk_used_bytes", b"disk_used_bytes", "op_id", b"op_id", "placement", b"placement", "purge_at", b"purge_at", "purging", b"purging", "schema", b"schema", "snapshots", b"snapshots", "ve", b"ve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredDeleted: _TypeAlias = StoredDeleted  # noqa: Y015
 
 @_typing.final
 class StoredPlacement(_message.Message):
@@ -151,20 +221,27 @@ class StoredVEStatus(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     OBSERVED_RESTART_SEQ_FIELD_NUMBER: _builtins.int
+    OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     observed_restart_seq: _builtins.int
+    observed_root_seq: _builtins.int
     @_builtins.property
     def status(self) -> _types_pb2.VEStatus: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SnapshotStatus]: ...
     def __init__(
         self,
         *,
         schema: _builtins.int = ...,
         status: _types_pb2.VEStatus | None = ...,
         observed_restart_seq: _builtins.int = ...,
+        observed_root_seq: _builtins.int = ...,
+        snapshots: _abc.Iterable[_session_pb2.SnapshotStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_restart_seq", b"observed_restart_seq", "schema", b"schema", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "schema", b"schema", "snapshots", b"snapshots", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

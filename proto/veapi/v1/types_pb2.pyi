@@ -56,6 +56,9 @@ class VE(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     DELETE_REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    PURGE_AT_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     project: _builtins.str
     uid: _builtins.str
@@ -63,6 +66,8 @@ class VE(_message.Message):
     """Counts changes of the spec, from 1."""
     resource_version: _builtins.int
     """Mod-revision of the spec in the store."""
+    image_digest: _builtins.str
+    """Of the image that its root was made of."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -75,6 +80,12 @@ class VE(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def delete_requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]: ...
+    @_builtins.property
+    def purge_at(self) -> _timestamp_pb2.Timestamp:
+        """Of a deleted VE that is kept: when its root will be removed."""
+
     def __init__(
         self,
         *,
@@ -89,18 +100,85 @@ class VE(_message.Message):
         status: Global___VEStatus | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         delete_requested_at: _timestamp_pb2.Timestamp | None = ...,
+        snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
+        purge_at: _timestamp_pb2.Timestamp | None = ...,
+        image_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "placement", b"placement", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "placement", b"placement", "purge_at", b"purge_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "labels", b"labels", "name", b"name", "placement", b"placement", "project", b"project", "resource_version", b"resource_version", "spec", b"spec", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "placement", b"placement", "project", b"project", "purge_at", b"purge_at", "resource_version", b"resource_version", "snapshots", b"snapshots", "spec", b"spec", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VE: _TypeAlias = VE  # noqa: Y015
 
 @_typing.final
+class Snapshot(_message.Message):
+    """A snapshot of a VE's root, as it is asked for and as its host has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    size_bytes: _builtins.int
+    """What only it holds; 0 when not known."""
+    rule: _builtins.str
+    """The rule of the schedule that made it, e.g. "every 6h"; empty: a person."""
+    state: _builtins.str
+    """Creating, Ready, Deleting or Failed."""
+    message: _builtins.str
+    seq: _builtins.int
+    """Counts the snapshots of the VE, from 1."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        size_bytes: _builtins.int = ...,
+        rule: _builtins.str = ...,
+        state: _builtins.str = ...,
+        message: _builtins.str = ...,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "message", b"message", "rule", b"rule", "seq", b"seq", "size_bytes", b"size_bytes", "state", b"state", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
 class VESpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     IMAGE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
@@ -111,6 +189,16 @@ class VESpec(_message.Message):
     IP_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
+    CPU_WEIGHT_FIELD_NUMBER: _builtins.int
+    SWAP_BYTES_FIELD_NUMBER: _builtins.int
+    IO_WEIGHT_FIELD_NUMBER: _builtins.int
+    IO_READ_BPS_FIELD_NUMBER: _builtins.int
+    IO_WRITE_BPS_FIELD_NUMBER: _builtins.int
+    NET_IN_BPS_FIELD_NUMBER: _builtins.int
+    NET_OUT_BPS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_SCHEDULE_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Tag or digest (sha256:...) of the image."""
     cpu: _builtins.float
@@ -119,13 +207,35 @@ class VESpec(_message.Message):
     disk_bytes: _builtins.int
     pids: _builtins.int
     run: _builtins.str
-    """"running" or "stopped"."""
+    """"running", "stopped" or "frozen"."""
     ip: _builtins.str
     """IPv4 address out of the cluster's pool; chosen by the controller when empty."""
     host: _builtins.str
     """Name of the one host that may run it; any when empty."""
     on_host_loss: _builtins.str
     """"stay" (the only policy that is served so far)."""
+    cpu_weight: _builtins.int
+    """Share of the processors when they are short, 1 to 10000; 0: 100."""
+    swap_bytes: _builtins.int
+    """Swap on top of the memory."""
+    io_weight: _builtins.int
+    """Share of the disk when it is busy, 1 to 1000; 0: 100."""
+    io_read_bps: _builtins.int
+    """Bytes a second; 0: no limit."""
+    io_write_bps: _builtins.int
+    net_in_bps: _builtins.int
+    """Bits a second into the VE and out of it; 0: no limit."""
+    net_out_bps: _builtins.int
+    snapshot_schedule: _builtins.str
+    """e.g. "every 6h keep 4, daily keep 7"; empty: none."""
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Added to the environment of its init, over the image's."""
+
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Run as its init in place of the image's; empty: the image's, else /sbin/init."""
+
     def __init__(
         self,
         *,
@@ -138,10 +248,20 @@ class VESpec(_message.Message):
         ip: _builtins.str = ...,
         host: _builtins.str = ...,
         on_host_loss: _builtins.str = ...,
+        cpu_weight: _builtins.int = ...,
+        swap_bytes: _builtins.int = ...,
+        io_weight: _builtins.int = ...,
+        io_read_bps: _builtins.int = ...,
+        io_write_bps: _builtins.int = ...,
+        net_in_bps: _builtins.int = ...,
+        net_out_bps: _builtins.int = ...,
+        snapshot_schedule: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "disk_bytes", b"disk_bytes", "host", b"host", "image", b"image", "ip", b"ip", "memory_bytes", b"memory_bytes", "on_host_loss", b"on_host_loss", "pids", b"pids", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "cpu", b"cpu", "cpu_weight", b"cpu_weight", "disk_bytes", b"disk_bytes", "env", b"env", "host", b"host", "image", b"image", "io_read_bps", b"io_read_bps", "io_weight", b"io_weight", "io_write_bps", b"io_write_bps", "ip", b"ip", "memory_bytes", b"memory_bytes", "net_in_bps", b"net_in_bps", "net_out_bps", b"net_out_bps", "on_host_loss", b"on_host_loss", "pids", b"pids", "run", b"run", "snapshot_schedule", b"snapshot_schedule", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,8 +314,11 @@ class VEStatus(_message.Message):
     INIT_PID_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    OOM_KILLS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    DISK_USED_BYTES_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """Pending, Creating, Running, Frozen, Stopped, Deleting, Failed, Unknown, Migrating."""
+    """Pending, Creating, Running, Frozen, Stopped, Deleting, Deleted, Failed, Unknown, Migrating."""
     reason: _builtins.str
     """One CamelCase word, e.g. "NoHostFits", "ImageMissing", "ExitedAtOnce"."""
     message: _builtins.str
@@ -206,6 +329,12 @@ class VEStatus(_message.Message):
     placement_generation: _builtins.int
     init_pid: _builtins.int
     """Process id of the VE's init on its host."""
+    oom_kills: _builtins.int
+    """How often the kernel ended one of its processes for want of memory, since its start."""
+    cpus: _builtins.str
+    """The processors that it may use, as a list, e.g. "0,2-3"; empty: all."""
+    disk_used_bytes: _builtins.int
+    """What its root and snapshots hold; said only of a VE that is deleted and kept."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -231,10 +360,13 @@ class VEStatus(_message.Message):
         init_pid: _builtins.int = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
+        oom_kills: _builtins.int = ...,
+        cpus: _builtins.str = ...,
+        disk_used_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "conditions", b"conditions", "events", b"events", "host", b"host", "init_pid", b"init_pid", "message", b"message", "observed_generation", b"observed_generation", "placement_generation", b"placement_generation", "reason", b"reason", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "conditions", b"conditions", "cpus", b"cpus", "disk_used_bytes", b"disk_used_bytes", "events", b"events", "host", b"host", "init_pid", b"init_pid", "message", b"message", "observed_generation", b"observed_generation", "oom_kills", b"oom_kills", "placement_generation", b"placement_generation", "reason", b"reason", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
