@@ -4,7 +4,9 @@ A host may say anything. What is out of bounds is InvalidInput there and ends th
 whoever reckons with it ever meets such a value, and one host can't stop a controller that serves them all.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from ipaddress import AddressValueError, IPv4Address
 
 import msgspec
 
@@ -26,6 +28,7 @@ REPORTS_LIMIT = 10_000
 """Reports in one message."""
 ADDRESSES_LIMIT = 16
 TEXT_LIMIT_BYTES = 1024
+_LISTENS_AT = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 HINT = "look at that host's veagent: it must be of this version, and its machine's clock right"
 
 
@@ -53,8 +56,11 @@ def check_capacity(capacity: Resources) -> None:
 def check_facts(facts: HostFacts) -> None:
     """InvalidInput, naming the field, for what no host may say of itself."""
     check_capacity(facts.capacity)
-    _check_number("peer_port", facts.peer_port, PORT_LIMIT)
-    _check_texts("facts", (facts.boot_id, facts.version, facts.address, facts.metrics_address))
+    _check_texts("facts", (facts.boot_id, facts.version))
+    _check_address("address", facts.address)
+    _check_port("peer_port", facts.peer_port)
+    if facts.metrics_address:
+        _check_listens_at("metrics_address", facts.metrics_address)
     _check_labels(facts.labels)
     check_count("images", len(facts.images), IMAGES_LIMIT)
     for image in facts.images:
@@ -100,6 +106,30 @@ def _checked_event(event: Event) -> Event:
         reason=_cut(event.reason),
         message=_cut(event.message),
     )
+
+
+def _check_address(field: str, value: str) -> None:
+    """What other hosts send to: never a name that somebody would have to look up."""
+    check_text(field, value)
+    try:
+        address = IPv4Address(value)
+    except AddressValueError:
+        raise InvalidInput(f"{field}: {value!r} is not an IPv4 address", hint=HINT) from None
+    if address.is_unspecified or address.is_multicast:
+        raise InvalidInput(f"{field}: {value} is not the address of a host", hint=HINT)
+
+
+def _check_listens_at(field: str, value: str) -> None:
+    check_text(field, value)
+    found = _LISTENS_AT.fullmatch(value)
+    if found is None:
+        raise InvalidInput(f"{field}: {value!r} is not host:port", hint=HINT)
+    _check_port(field, int(found[2]))
+
+
+def _check_port(field: str, port: int) -> None:
+    if not 1 <= port <= PORT_LIMIT:
+        raise InvalidInput(f"{field}: {port} is not a port from 1 to {PORT_LIMIT}", hint=HINT)
 
 
 def _check_image(image: HeldImage) -> None:

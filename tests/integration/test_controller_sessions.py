@@ -377,6 +377,14 @@ async def test_a_session_that_does_not_begin_with_hello_is_refused(running):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_host_that_gives_a_name_for_its_address_is_refused_with_a_reason(running):
+    async with running.agent(facts=make_facts(address="h1.example")) as agent:
+        await eventually(lambda: agent.ended)
+        assert agent.ended.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "address: 'h1.example'" in agent.ended.details()
+    assert H1 not in running.core.mirror.view.hosts
+
+
 async def test_a_report_that_makes_no_sense_ends_the_session_with_a_reason(running):
     async with running.agent() as agent:
         await eventually(lambda: agent.sets)

@@ -41,6 +41,11 @@ def test_what_a_host_says_usually_passes():
     assert claims.check_report(said) == said
 
 
+@pytest.mark.parametrize("where", ["", "10.88.0.11:7481", "h1.rack:1", "[fd00::1]:65535"])
+def test_a_host_says_where_its_metrics_are(where):
+    claims.check_facts(make_facts(metrics_address=where))
+
+
 @pytest.mark.parametrize(
     ("field", "options"),
     [
@@ -50,9 +55,28 @@ def test_what_a_host_says_usually_passes():
         ("pids", {"capacity": Resources(pids=-1)}),
         ("cpu_millis", {"capacity": Resources(cpu_millis=round(1e300))}),
         ("peer_port", {"peer_port": 65_536}),
+        ("peer_port", {"peer_port": 0}),
+        ("peer_port", {"peer_port": -1}),
         ("labels", {"labels": {f"k{index}": "" for index in range(65)}}),
         ("labels", {"labels": {"k": LONG}}),
-        ("facts", {"address": LONG}),
+        ("facts", {"boot_id": LONG}),
+        ("address", {"address": LONG}),
+        ("address", {"address": ""}),
+        ("address", {"address": "host.example"}),
+        ("address", {"address": "10.0.0.1:7444"}),
+        ("address", {"address": "10.0.0.1 "}),
+        ("address", {"address": "010.0.0.1"}),
+        ("address", {"address": "fd00::1"}),
+        ("address", {"address": "0.0.0.0"}),
+        ("address", {"address": "224.0.0.1"}),
+        ("metrics_address", {"metrics_address": LONG}),
+        ("metrics_address", {"metrics_address": "10.0.0.1"}),
+        ("metrics_address", {"metrics_address": "10.0.0.1:"}),
+        ("metrics_address", {"metrics_address": ":7481"}),
+        ("metrics_address", {"metrics_address": "10.0.0.1:0"}),
+        ("metrics_address", {"metrics_address": "10.0.0.1:65536"}),
+        ("metrics_address", {"metrics_address": "10.0.0.1:7481\nx"}),
+        ("metrics_address", {"metrics_address": "[fd00::1:7481"}),
         ("images", {"images": (IMAGE,) * (claims.IMAGES_LIMIT + 1)}),
         ("size_bytes", {"images": (msgspec.structs.replace(IMAGE, size_bytes=-1),)}),
     ],
