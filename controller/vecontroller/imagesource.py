@@ -7,7 +7,6 @@ source is limited: each grant is a message to another host, and kept for a minut
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from veapi.clock import Clock
 from veapi.errors import NotFound, Unavailable, VerackError
@@ -18,14 +17,33 @@ from vecontroller.relay import TICKET_LIFE_S, Tell
 from vecontroller.view import View
 
 GRANTS_PER_ASKER = 64
+ASKS_PER_ASKER = 256
 """Of the last 60 s, the life of a ticket."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Grant:
-    at: float
-    asker: HostName
-    holder: HostName
+class _Recent:
+    """How often each host did something within the last 60 s."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._times: deque[tuple[float, HostName]] = deque()
+        self._counts: Counter[HostName] = Counter()
+
+    def add(self, host: HostName) -> None:
+        self._times.append((self._clock.boot(), host))
+        self._counts[host] += 1
+
+    def count(self, host: HostName) -> int:
+        self._forget_old()
+        return self._counts[host]
+
+    def _forget_old(self) -> None:
+        since = self._clock.boot() - TICKET_LIFE_S
+        while self._times and self._times[0][0] <= since:
+            _, host = self._times.popleft()
+            self._counts[host] -= 1
+            if not self._counts[host]:
+                del self._counts[host]
 
 
 class ImageSources:
@@ -43,25 +61,34 @@ class ImageSources:
         self._view = view
         self._hosts = hosts
         self._tell = tell
-        self._clock = clock
         self._new_ticket = new_ticket
-        self._granted: deque[_Grant] = deque()
-        self._by_asker: Counter[HostName] = Counter()
-        self._by_holder: Counter[HostName] = Counter()
+        self._asked = _Recent(clock)
+        self._granted_to = _Recent(clock)
+        self._granted_by = _Recent(clock)
 
     def find(self, asker: HostName, digest: Digest) -> session_pb2.ImageSource:
         """The answer for the asker; with a failure when it asks too often, or no live host holds the image."""
-        self._forget_old_grants()
-        if self._by_asker[asker] >= GRANTS_PER_ASKER:
-            return session_pb2.ImageSource(digest=digest, failure=_failure(_too_often(asker)))
+        refusal = self._admit(asker)
+        if refusal is not None:
+            return session_pb2.ImageSource(digest=digest, failure=_failure(refusal))
         view = self._view()
         for holder in self._live_holders(view, asker, digest):
             ticket = self._new_ticket()
             grant = session_pb2.PeerGrant(ticket=ticket, peer=asker, digest=digest)
             if self._tell(holder, session_pb2.SessionDown(peer_grant=grant)):
-                self._remember(_Grant(self._clock.boot(), asker, holder))
+                self._granted_to.add(asker)
+                self._granted_by.add(holder)
                 return _source(holder, view.hosts[holder].value, digest, ticket)
         return session_pb2.ImageSource(digest=digest, failure=_failure(_why_none(view, digest)))
+
+    def _admit(self, asker: HostName) -> VerackError | None:
+        """Why it is not answered now; else the ask is counted. Refused ones are not: they cost, and keep, nothing."""
+        if self._granted_to.count(asker) >= GRANTS_PER_ASKER:
+            return _too_often(asker, f"{GRANTS_PER_ASKER} images")
+        if self._asked.count(asker) >= ASKS_PER_ASKER:
+            return _too_often(asker, f"{ASKS_PER_ASKER} times")
+        self._asked.add(asker)
+        return None
 
     def _live_holders(self, view: View, asker: HostName, digest: Digest) -> list[HostName]:
         live = [
@@ -69,28 +96,10 @@ class ImageSources:
             for name, held in view.hosts.items()
             if name != asker and _held(held.value, digest) is not None and self._is_live(name)
         ]
-        return sorted(live, key=lambda name: (self._by_holder[name], name))
+        return sorted(live, key=lambda name: (self._granted_by.count(name), name))
 
     def _is_live(self, host: HostName) -> bool:
         return self._hosts.connected(host) and self._hosts.host_state(host) is HostState.READY
-
-    def _remember(self, grant: _Grant) -> None:
-        self._granted.append(grant)
-        self._by_asker[grant.asker] += 1
-        self._by_holder[grant.holder] += 1
-
-    def _forget_old_grants(self) -> None:
-        since = self._clock.boot() - TICKET_LIFE_S
-        while self._granted and self._granted[0].at <= since:
-            grant = self._granted.popleft()
-            _take_one(self._by_asker, grant.asker)
-            _take_one(self._by_holder, grant.holder)
-
-
-def _take_one(counts: Counter[HostName], host: HostName) -> None:
-    counts[host] -= 1
-    if not counts[host]:
-        del counts[host]
 
 
 def _held(facts: HostFacts, digest: Digest) -> HeldImage | None:
@@ -123,9 +132,9 @@ def _why_none(view: View, digest: Digest) -> VerackError:
     )
 
 
-def _too_often(asker: HostName) -> VerackError:
+def _too_often(asker: HostName, most: str) -> VerackError:
     return Unavailable(
-        f"host {asker} asked too often: at most {GRANTS_PER_ASKER} images in {TICKET_LIFE_S:g} s",
+        f"host {asker} asked too often: at most {most} in {TICKET_LIFE_S:g} s",
         hint="it is told a source again in a minute; if it goes on, look at its veagent's log",
     )
 

@@ -3,7 +3,7 @@ import pytest
 from kit.manualclock import ManualClock
 from kit.world import DIGEST, make_facts, make_view
 from veapi.model import HeldImage, HostName, HostState
-from vecontroller.imagesource import GRANTS_PER_ASKER, ImageSources
+from vecontroller.imagesource import ASKS_PER_ASKER, GRANTS_PER_ASKER, ImageSources
 from vecontroller.relay import TICKET_LIFE_S
 
 HELD = (HeldImage(digest=DIGEST, blob_digest="sha256:b", size_bytes=1, blob_bytes=1),)
@@ -99,3 +99,33 @@ def test_a_host_that_asks_too_often_is_told_so_and_no_holder_hears_of_it(rack):
     assert rack.find(asker="h1").peer == "h2"
     rack.clock.jump(TICKET_LIFE_S)
     assert rack.find().ticket
+
+
+def test_a_host_that_asks_on_for_what_nobody_holds_is_looked_for_no_more(rack):
+    looks = 0
+
+    def view():
+        nonlocal looks
+        looks += 1
+        return make_view(hosts={"h3": make_facts()})
+
+    rack.sources = ImageSources(view, rack.hosts, rack.tell, rack.clock, new_ticket=bytes)
+    for _ in range(ASKS_PER_ASKER):
+        assert rack.find().failure.kind == "not_found"
+    refused = rack.find().failure
+    assert (refused.kind, looks) == ("unavailable", ASKS_PER_ASKER)
+    assert "asked too often" in refused.message
+    assert refused.hint
+    assert rack.find(asker="h1").failure.kind == "not_found"
+    rack.clock.jump(TICKET_LIFE_S)
+    assert rack.find().failure.kind == "not_found"
+
+
+def test_refused_asks_do_not_keep_a_host_out_for_longer(rack):
+    rack.view = make_view(hosts={"h3": make_facts()})
+    for _ in range(2 * ASKS_PER_ASKER):
+        rack.find()
+    rack.clock.jump(TICKET_LIFE_S / 2)
+    assert rack.find().failure.kind == "unavailable"
+    rack.clock.jump(TICKET_LIFE_S / 2)
+    assert rack.find().failure.kind == "not_found"
