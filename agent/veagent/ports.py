@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from veapi.model import Digest, HeldImage, Network, PeerHost, Resources, Uid
+from veapi.model import Digest, HeldImage, Limits, Network, PeerHost, SnapshotStatus, Uid
 
 
 class EndKind(Enum):
@@ -45,15 +45,23 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """All that a start needs. `id_base` is the first of the VE's own 65,536 host ids."""
+    """All that a start needs. `id_base` is the first of the VE's own 65,536 host ids.
+
+    `cpus`: the processors that it may use; empty: all. `command`: its init, with `user` (a name or number of the VE, with or
+    without :group) and `cwd`; empty: /sbin/init as root.
+    """
 
     uid: Uid
     hostname: str
     root: Path
     id_base: int
-    limits: Resources
+    limits: Limits
     nic: Nic | None
     environment: Mapping[str, str] = field(default_factory=dict)
+    cpus: tuple[int, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    cwd: str = ""
 
 
 class Instance(Protocol):
@@ -74,13 +82,24 @@ class Instance(Protocol):
         """Waits until init and its monitor are gone and all that the runtime made is released. May be awaited by many."""
         ...
 
+    async def oom_killed(self, *, after: int) -> int:
+        """Waits until the kernel has ended more than `after` processes of it for want of memory; gives how many by now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ExecCommand:
-    """A command to run inside. `columns`/`rows` count only with `tty`."""
+    """A command to run inside. `columns`/`rows` count only with `tty`.
+
+    `user`: a name or number of the VE, with or without :group; empty: root. `cwd`: empty: the user's home, else /.
+    `login`: the user's login shell instead of `argv`.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    cwd: str = ""
+    login: bool = False
     tty: bool = False
     columns: int = 80
     rows: int = 24
@@ -133,8 +152,24 @@ class Runtime(Protocol):
         """Asks init to end, kills it after `timeout_s` (0: at once), returns when all is released."""
         ...
 
-    async def limit(self, uid: Uid, limits: Resources) -> None:
-        """Sets cpu, memory and pids of a running VE live; raises Conflict when memory in use does not fit."""
+    async def limit(self, uid: Uid, limits: Limits) -> None:
+        """Sets all but disk and network of a running VE live; Conflict when what is in use does not fit."""
+        ...
+
+    async def pin(self, uid: Uid, cpus: Sequence[int]) -> None:
+        """Sets the processors that a running VE may use."""
+        ...
+
+    async def freeze(self, uid: Uid) -> None:
+        """Returns when nothing of the VE runs any more. Of a frozen one: nothing to do. A stop thaws it."""
+        ...
+
+    async def thaw(self, uid: Uid) -> None: ...
+
+    def frozen(self, uid: Uid) -> bool: ...
+
+    async def attach_console(self, instance: Instance, *, columns: int, rows: int) -> ExecProcess:
+        """The VE's console, as a process whose end is the detaching; Conflict when somebody else is attached."""
         ...
 
     async def execute(self, instance: Instance, command: ExecCommand) -> ExecProcess: ...
@@ -158,15 +193,46 @@ class DiskUsage:
     limit_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class RootSource:
+    """What a root is made of: an image; or (with `snapshot`) an own snapshot; or a VE's snapshot or live root."""
+
+    image: Digest
+    from_uid: Uid = Uid("")
+    snapshot: str = ""
+
+
 class Roots(Protocol):
-    """The root file systems of VEs."""
+    """The root file systems of VEs, and their snapshots. Root and snapshots of a VE share its one disk limit."""
 
     async def setup(self) -> None:
         """Brings the pool up (creates and mounts it when it is a loop file that does not exist)."""
         ...
 
-    async def create(self, uid: Uid, image: Digest, disk_bytes: int, hostname: str) -> Path:
-        """A writable copy of the image with a limit. NotFound when the image is not held."""
+    async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
+        """A writable copy of the source with a limit. NotFound when that is not here; Unavailable when the pool is full."""
+        ...
+
+    async def drop(self, uid: Uid) -> None:
+        """Removes the root alone: snapshots and limit stay. Only of a VE that does not run."""
+        ...
+
+    async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
+        """Takes one, of a running VE too; again with the same number: finds it."""
+        ...
+
+    async def delete_snapshot(self, uid: Uid, seq: int) -> None: ...
+
+    async def snapshots(self, uid: Uid) -> Sequence[SnapshotStatus]:
+        """Those that are there, oldest first."""
+        ...
+
+    async def used_bytes(self, uid: Uid) -> int:
+        """What root and snapshots hold together."""
+        ...
+
+    def refuses(self) -> str:
+        """Why no new root can be made now; empty when one can. Cheap."""
         ...
 
     def path(self, uid: Uid) -> Path: ...
@@ -175,10 +241,12 @@ class Roots(Protocol):
 
     async def all(self) -> Sequence[Uid]: ...
 
-    async def limit(self, uid: Uid, disk_bytes: int) -> None: ...
+    async def limit(self, uid: Uid, disk_bytes: int) -> None:
+        """Conflict when it holds more than that."""
+        ...
 
     async def delete(self, uid: Uid) -> None:
-        """Only after the VE's monitor has ended: btrfs deletes the root of a running VE without a word."""
+        """Root, snapshots and limit. Only after the VE's monitor has ended: btrfs deletes the root of a running VE without a word."""
         ...
 
     def usage(self) -> Mapping[Uid, DiskUsage]:
@@ -218,6 +286,10 @@ class VENetwork(Protocol):
 
     async def attach(self, uid: Uid, ip: str, mac: str) -> Nic:
         """What a start needs for its card; lets exactly this address through the filters."""
+        ...
+
+    async def rate(self, uid: Uid, *, in_bps: int, out_bps: int) -> None:
+        """Bits a second into the attached VE and out of it, in force from now on and at later starts; 0: no limit."""
         ...
 
     async def detach(self, uid: Uid) -> None: ...
