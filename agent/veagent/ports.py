@@ -289,7 +289,10 @@ class VENetwork(Protocol):
         ...
 
     async def rate(self, uid: Uid, *, in_bps: int, out_bps: int) -> None:
-        """Bits a second into the attached VE and out of it, in force from now on and at later starts; 0: no limit."""
+        """Bits a second into the running VE and out of it; 0: no limit. Quick when it is so already.
+
+        Each start makes a new card, so it is called after each start and each adoption; `detach` forgets it.
+        """
         ...
 
     async def detach(self, uid: Uid) -> None: ...

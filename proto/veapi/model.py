@@ -94,7 +94,7 @@ class Resources(Value, frozen=True, kw_only=True):
 
 
 class Limits(Value, frozen=True, kw_only=True):
-    """All that the kernel holds a VE to. Weights: 0 is the default of 100; rates: 0 is no limit.
+    """All that the kernel holds a VE to. Weights: 0 is the default (cpu: 100 per core; io: 100); rates: 0 is no limit.
 
     `cpu_weight` 1 to 10000, `io_weight` 1 to 1000; `io_*_bps` in bytes a second, `net_*_bps` in bits a second; `swap_bytes` on
     top of the memory.

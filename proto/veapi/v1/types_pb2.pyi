@@ -215,7 +215,7 @@ class VESpec(_message.Message):
     on_host_loss: _builtins.str
     """"stay" (the only policy that is served so far)."""
     cpu_weight: _builtins.int
-    """Share of the processors when they are short, 1 to 10000; 0: 100."""
+    """Share of the processors when they are short, 1 to 10000; 0: 100 for each core that it has."""
     swap_bytes: _builtins.int
     """Swap on top of the memory."""
     io_weight: _builtins.int
