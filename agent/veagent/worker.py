@@ -12,7 +12,7 @@ import structlog
 from veagent import ends
 from veagent.ground import Ground
 from veagent.memory import Memory
-from veagent.ports import Ended, Instance, StartPlan
+from veagent.ports import Ended, Instance, RootSource, StartPlan
 from veagent.reconcile import (
     AwaitImage,
     Confirm,
@@ -226,7 +226,8 @@ class Worker:
         entry, ground = self._entry(), self._ground
         self._ensured()
         self._memory.limit_disk(entry.spec.disk_bytes)
-        await ground.roots.create(self.uid, entry.image_digest, entry.spec.disk_bytes, entry.name)
+        source = RootSource(image=entry.image_digest)
+        await ground.roots.create(self.uid, source, entry.spec.disk_bytes, entry.name)
         self._root = True
 
     async def _start(self) -> None:
@@ -254,7 +255,8 @@ class Worker:
         """A root that was found may be a partial one, if the agent died while it was made."""
         roots = self._ground.roots
         if not await roots.exists(self.uid):
-            await roots.create(self.uid, entry.image_digest, entry.spec.disk_bytes, entry.name)
+            source = RootSource(image=entry.image_digest)
+            await roots.create(self.uid, source, entry.spec.disk_bytes, entry.name)
 
     async def _stop(self, timeout_s: float) -> None:
         instance = self.instance

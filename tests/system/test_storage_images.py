@@ -28,6 +28,7 @@ from kit.storage import (
     stream,
     tar_of,
 )
+from veagent.ports import RootSource
 from veagent.storage.images import ImageLimits
 from veapi.errors import InvalidInput, NotFound, TimedOut
 from veapi.model import Digest
@@ -141,7 +142,7 @@ async def test_a_blob_with_another_digest_than_expected_is_refused(storage):
 
 async def test_delete_keeps_roots_and_is_idempotent(storage):
     image = await storage.images.add(stream(tar_of()))
-    root = await storage.roots.create(UID, image.digest, 64 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image.digest), 64 * MIB, "web")
     await storage.images.delete(image.digest)
     await storage.images.delete(image.digest)
     assert (root / "sbin/init").exists()

@@ -63,7 +63,7 @@ async def test_a_fetched_image_is_the_same_and_makes_roots(giver, taker, server,
     image = await giver.images.add(stream(blob))
     _, pieces = fetching(server, certs, image.digest)
     assert await taker.images.add(pieces, expect=image.digest) == image
-    root = await taker.roots.create(UID, image.digest, 64 * MIB, "web")
+    root = await taker.roots.create(UID, RootSource(image=image.digest), 64 * MIB, "web")
     assert (root / "sbin/init").exists()
 
 

@@ -19,6 +19,7 @@ from kit.storage import (
     stream,
     tar_of,
 )
+from veagent.ports import RootSource
 from veagent.storage import btrfs, devices
 from veagent.storage.pool import BtrfsPool, PoolSettings
 from veapi.errors import Conflict, InvalidInput, Unavailable
@@ -219,7 +220,7 @@ async def test_full_qgroups_of_an_existing_btrfs_are_taken_as_they_are(place):
     await storage.roots.setup()
     assert storage.pool.mode is btrfs.QuotaMode.FULL
     image = await storage.images.add(stream(tar_of()))
-    root = await storage.roots.create(UID, image.digest, 16 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image.digest), 16 * MIB, "web")
     with pytest.raises(OSError, match="quota"):
         (root / "big").write_bytes(os.urandom(32 * MIB))
         btrfs.sync(storage.pool.base)

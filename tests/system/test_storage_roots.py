@@ -19,6 +19,7 @@ from kit.storage import (
     stream,
     tar_of,
 )
+from veagent.ports import RootSource
 from veagent.storage import btrfs
 from veapi.errors import InvalidInput, NotFound
 from veapi.model import Digest, Uid
@@ -27,6 +28,7 @@ DIE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from kit.storage import UID, make_storage
+from veagent.ports import RootSource
 from veagent.storage import beneath, btrfs, roots
 
 def die(*_args, **_options):
@@ -38,7 +40,7 @@ setattr(places[sys.argv[3]], sys.argv[3], die)
 async def main():
     storage = make_storage(Path(sys.argv[1]))
     await storage.roots.setup()
-    await storage.roots.create(UID, sys.argv[2], 64 << 20, "web")
+    await storage.roots.create(UID, RootSource(image=sys.argv[2]), 64 << 20, "web")
 
 asyncio.run(main())
 """
@@ -72,7 +74,7 @@ def fill(path: Path, size_bytes: int) -> None:
 
 
 async def test_a_root_has_the_image_s_content_and_its_own_hostname(storage, image):
-    root = await storage.roots.create(UID, image, 64 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 64 * MIB, "web")
     assert root == storage.roots.path(UID)
     assert (root / "etc/motd").read_text() == "hello\n"
     assert (root / "etc/hostname").read_text() == "web\n"
@@ -81,7 +83,7 @@ async def test_a_root_has_the_image_s_content_and_its_own_hostname(storage, imag
 
 
 async def test_writes_over_the_limit_are_refused_and_a_raise_lets_them_pass(storage, image):
-    root = await storage.roots.create(UID, image, 32 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     with pytest.raises(OSError, match="quota") as refused:
         fill(root / "big", 64 * MIB)
     assert refused.value.errno == errno.EDQUOT
@@ -91,7 +93,7 @@ async def test_writes_over_the_limit_are_refused_and_a_raise_lets_them_pass(stor
 
 
 async def test_a_subvolume_made_inside_does_not_escape_the_limit(storage, image):
-    root = await storage.roots.create(UID, image, 32 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     if storage.pool.mode is not btrfs.QuotaMode.SIMPLE:
         pytest.skip("full qgroups count each subvolume alone")
     btrfs.create_subvolume(root, "nested")
@@ -100,7 +102,7 @@ async def test_a_subvolume_made_inside_does_not_escape_the_limit(storage, image)
 
 
 async def test_the_image_counts_for_nothing_and_writes_are_seen(storage, image):
-    root = await storage.roots.create(UID, image, 64 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 64 * MIB, "web")
     fill(root / "data", 8 * MIB)
     btrfs.sync(storage.pool.base)
     later = make_storage(storage.pool.base.parent)
@@ -111,8 +113,8 @@ async def test_the_image_counts_for_nothing_and_writes_are_seen(storage, image):
 
 
 async def test_roots_of_one_image_do_not_see_each_other(storage, image):
-    one = await storage.roots.create(UID, image, 64 * MIB, "one")
-    two = await storage.roots.create(OTHER_UID, image, 64 * MIB, "two")
+    one = await storage.roots.create(UID, RootSource(image=image), 64 * MIB, "one")
+    two = await storage.roots.create(OTHER_UID, RootSource(image=image), 64 * MIB, "two")
     (one / "etc/motd").write_text("mine\n")
     assert (two / "etc/motd").read_text() == "hello\n"
     held = storage.pool.images / image.removeprefix("sha256:") / "root"
@@ -122,7 +124,7 @@ async def test_roots_of_one_image_do_not_see_each_other(storage, image):
 
 
 async def test_delete_frees_the_space_also_of_subvolumes_inside(storage, image):
-    root = await storage.roots.create(UID, image, 32 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     btrfs.create_subvolume(root, "a")
     btrfs.create_subvolume(root / "a", "b")
     btrfs.snapshot(root / "a/b", root, "c")
@@ -144,7 +146,7 @@ async def test_delete_frees_the_space_also_of_subvolumes_inside(storage, image):
 
 
 async def test_no_quota_group_stays_behind(storage, image):
-    await storage.roots.create(UID, image, 32 * MIB, "web")
+    await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     group = btrfs.group_of(btrfs.subvolume_id(storage.roots.path(UID)), storage.pool.mode)
     await storage.roots.delete(UID)
 
@@ -158,10 +160,10 @@ async def test_no_quota_group_stays_behind(storage, image):
 
 
 async def test_creating_again_keeps_the_content_and_sets_the_limit(storage, image):
-    root = await storage.roots.create(UID, image, 32 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     (root / "data").write_text("kept")
     (root / "etc/hostname").write_text("renamed-inside\n")
-    await storage.roots.create(UID, image, 64 * MIB, "web")
+    await storage.roots.create(UID, RootSource(image=image), 64 * MIB, "web")
     assert (root / "data").read_text() == "kept"
     assert (root / "etc/hostname").read_text() == "renamed-inside\n"
     btrfs.sync(storage.pool.base)
@@ -177,7 +179,7 @@ async def test_create_converges_after_a_kill(place, storage, image, step):
     await later.roots.setup()
     assert not await later.roots.exists(UID)
     assert await later.roots.all() == [UID]
-    root = await later.roots.create(UID, image, 32 * MIB, "web")
+    root = await later.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     assert (root / "etc/hostname").read_text() == "web\n"
     with pytest.raises(OSError, match="quota"):
         fill(root / "big", 64 * MIB)
@@ -194,7 +196,7 @@ async def test_what_a_killed_create_left_can_be_deleted(place, storage, image):
 
 async def test_an_image_that_is_not_held_is_not_found_and_leaves_nothing(storage):
     with pytest.raises(NotFound, match="not held"):
-        await storage.roots.create(UID, Digest("sha256:" + "0" * 64), MIB, "web")
+        await storage.roots.create(UID, RootSource(image=Digest("sha256:" + "0" * 64)), MIB, "web")
     assert await storage.roots.all() == []
 
 
@@ -204,7 +206,7 @@ async def test_a_uid_that_is_no_uuid_never_becomes_a_path(storage, uid):
         storage.roots.delete(Uid(uid)),
         storage.roots.exists(Uid(uid)),
         storage.roots.limit(Uid(uid), MIB),
-        storage.roots.create(Uid(uid), Digest("sha256:" + "0" * 64), MIB, "web"),
+        storage.roots.create(Uid(uid), RootSource(image=Digest("sha256:" + "0" * 64)), MIB, "web"),
     ):
         with pytest.raises(InvalidInput):
             await act
@@ -222,7 +224,7 @@ async def test_the_hostname_is_never_written_on_the_host(storage, image, tmp_pat
     (partial / "etc").rmdir()
     (partial / "etc").symlink_to(outside)
     with pytest.raises(Exception, match="creating the root"):
-        await storage.roots.create(UID, image, 32 * MIB, "web")
+        await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
     assert list(outside.iterdir()) == []
 
 
@@ -231,7 +233,7 @@ async def test_a_hostname_that_is_a_symlink_is_replaced(storage, tmp_path):
     victim.write_text("untouched")
     link = Member("etc/hostname", kind=b"2", target=str(victim))
     digest = (await storage.images.add(stream(tar_of((*BASE, link))))).digest
-    root = await storage.roots.create(UID, digest, 32 * MIB, "web")
+    root = await storage.roots.create(UID, RootSource(image=digest), 32 * MIB, "web")
     assert victim.read_text() == "untouched"
     assert (root / "etc/hostname").read_text() == "web\n"
     assert not (root / "etc/hostname").is_symlink()

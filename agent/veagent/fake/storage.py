@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from veagent.fake.faults import Faults
-from veagent.ports import DiskUsage
+from veagent.ports import DiskUsage, RootSource
 from veapi.clock import Clock
 from veapi.errors import InvalidInput, NotFound
 from veapi.model import Digest, HeldImage, Uid
@@ -81,10 +81,10 @@ class FakeRoots(Faults):
         await self.call("setup")
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    async def create(self, uid: Uid, image: Digest, disk_bytes: int, hostname: str) -> Path:
+    async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
         await self.call("create", uid)
-        if image not in {held.digest for held in self._images.held()}:
-            raise NotFound(f"this host does not hold image {image}")
+        if source.image not in {held.digest for held in self._images.held()}:
+            raise NotFound(f"this host does not hold image {source.image}")
         self.path(uid).mkdir(parents=True, exist_ok=True)
         self.hostnames[uid] = hostname
         self._limit_file(uid).write_text(str(disk_bytes))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from veagent.ports import DiskUsage
+from veagent.ports import DiskUsage, RootSource
 from veagent.storage import beneath, btrfs
 from veagent.storage.failure import doing
 from veagent.storage.images import image_folder
@@ -15,7 +15,7 @@ from veagent.storage.pool import BtrfsPool
 from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
 from veapi.errors import InvalidInput, NotFound
-from veapi.model import Digest, Uid
+from veapi.model import Uid
 
 log = structlog.get_logger()
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -51,12 +51,12 @@ class BtrfsRoots:
         with doing("reading the roots of the pool"):
             self._groups = await to_end(self._read_groups)
 
-    async def create(self, uid: Uid, image: Digest, disk_bytes: int, hostname: str) -> Path:
+    async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
         """See the port. A root that is there already keeps its content; its limit is set again."""
         check_uid(uid)
-        source = image_folder(self._pool.images, image) / "root"
+        origin = image_folder(self._pool.images, source.image) / "root"
         with doing(f"creating the root of VE {uid}"):
-            self._groups[uid] = await to_end(self._create, uid, source, disk_bytes, hostname)
+            self._groups[uid] = await to_end(self._create, uid, origin, disk_bytes, hostname)
         self._usage_until = 0.0
         return self.path(uid)
 
