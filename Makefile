@@ -2,7 +2,8 @@
 #   make rack   a rack on this machine: controller, three hosts, twelve VEs
 #   make down   takes it away
 #   make test   everything that decides whether a change is good
-#   make lint   its fast part;  make bench  the measurements;  make stubs  after a change of a .proto
+#   make lint, unit or component   its fast parts;  make bench  the measurements
+#   make stubs  after a change of a .proto
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -11,7 +12,7 @@ PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-s
   python3-venv iputils-ping xz-utils zstd tar procps util-linux ca-certificates
 export PYTHONPATH := deploy/dev
 
-.PHONY: rack down test lint unit bench stubs setup dev packages
+.PHONY: rack down test lint unit component bench stubs setup dev packages
 
 rack: setup
 	@$(BIN)/python -m devrack up
@@ -33,6 +34,9 @@ lint: dev
 
 unit: dev
 	$(BIN)/pytest -q tests/unit
+
+component: dev
+	$(BIN)/pytest -q tests/component
 
 bench: dev
 	PYTHONPATH=deploy/dev:tests $(BIN)/python -m bench
