@@ -1,4 +1,4 @@
-"""What LXC, the kernel and lxcfs say, as we read it."""
+"""Ends, leftovers, pipes and a late lxcfs: the parts of the runtime on real processes and files."""
 
 import asyncio
 import os
@@ -18,44 +18,18 @@ from kit.eventually import eventually
 from veagent import lxcfs
 from veagent.cgroup import Cgroups
 from veagent.pidfd import Held, until_ended
-from veagent.ports import Ended, EndKind, ExecCommand, Stream
-from veagent.runtime import adopt, procs
-from veagent.runtime.exec import Attach, arguments
+from veagent.ports import EndKind, Stream
+from veagent.runtime import procs
 from veagent.runtime.instance import LxcInstance
-from veagent.runtime.launch import failure
 from veagent.runtime.lxc import LxcRuntime, LxcSettings
-from veagent.runtime.notes import EndNotes, end_of
+from veagent.runtime.notes import EndNotes
 from veagent.runtime.pump import HELD_BYTES, Input, Output
 from veapi.clock import SystemClock
-from veapi.errors import InvalidInput
 from veapi.model import Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
 OTHER = Uid("4b1b8a8e-0000-4000-8000-000000000002")
-LXC = Path("/state/lxc")
 TICK_S = 0.01
-
-
-@pytest.mark.parametrize(
-    ("status", "note", "exit_status", "kind"),
-    [
-        (signal.SIGKILL, "stop", 9, EndKind.CRASH),
-        (signal.SIGINT, "stop", 9, EndKind.HALT),
-        (signal.SIGHUP, "reboot", 9, EndKind.REBOOT),
-        (signal.SIGHUP, "", None, EndKind.REBOOT),
-        (0, "stop", 0, EndKind.HALT),
-        (7 << 8, "stop", 7 << 8, EndKind.CRASH),
-        (None, "reboot", None, EndKind.REBOOT),
-        (None, "stop", 0, EndKind.HALT),
-        (None, "stop", 9, EndKind.CRASH),
-        (None, "", None, EndKind.CRASH),
-    ],
-)
-def test_ends_are_told_apart(
-    status: int | None, note: str, exit_status: int | None, kind: EndKind
-) -> None:
-    expected = status if status is not None else exit_status
-    assert end_of(status, note, exit_status) == Ended(kind, expected)
 
 
 class Unsweepable(Cgroups):
@@ -123,35 +97,6 @@ async def test_a_message_of_another_shape_is_ignored(tmp_path: Path) -> None:
         notes.close()
 
 
-def test_monitors_and_starts_of_ours_are_recognised() -> None:
-    assert procs.monitored(f"[lxc monitor] /state/lxc {UID}", LXC) == UID
-    assert procs.monitored(f"[lxc monitor] /state/lxc2 {UID}", LXC) is None
-    assert procs.monitored("vim [lxc monitor] /state/lxc x", LXC) is None
-    line = f"/usr/bin/lxc-start -P /state/lxc -n {UID} -d"
-    assert procs.starting(line, LXC) == UID
-    assert procs.starting(line, Path("/state")) is None
-    assert procs.starting("lxc-start", LXC) is None
-
-
-def test_what_lxc_says_reaches_the_user(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text(
-        "lxc-start u 20261124054338.820 ERROR    start - ../src/lxc/start.c:start:99 - No such file - "
-        'Failed to exec "/sbin/init"\n'
-        "lxc-start u 20261124054338.820 ERROR    sync - ../src/lxc/sync.c:sync_wait:34 - An error\n"
-        "lxc-start u 20261124054338.821 ERROR    sync - ../src/lxc/sync.c:sync_wait:34 - An error\n"
-        "garbage\n"
-    )
-    error = failure(tmp_path, "it failed")
-    assert error.message == 'it failed: No such file - Failed to exec "/sbin/init"; An error'
-    assert "/sbin/init" in error.hint
-
-
-def test_a_failure_without_a_log_still_has_a_hint(tmp_path: Path) -> None:
-    error = failure(tmp_path, "it failed")
-    assert error.message == "it failed"
-    assert error.hint
-
-
 def test_a_start_is_told_to_a_tick_and_is_the_same_again() -> None:
     before = time.time()
     with subprocess.Popen(["sleep", "60"]) as process:
@@ -160,24 +105,6 @@ def test_a_start_is_told_to_a_tick_and_is_the_same_again() -> None:
         process.kill()
     assert before - 2 * TICK_S <= found[0] <= after + TICK_S
     assert max(found) - min(found) <= TICK_S
-
-
-MOUNTS = """\
-66 43 254:0 /root / rw shared:2 - ext4 /dev/vda rw
-68 66 0:41 / /proc rw,nosuid shared:13 - proc proc rw
-90 68 0:77 /proc/meminfo /proc/meminfo ro master:3 - fuse.lxcfs lxcfs rw
-91 68 0:77 /proc/uptime /proc/uptime ro - fuse.lxcfs lxcfs rw
-92 91 0:99 /proc/uptime /proc/uptime ro - fuse.lxcfs lxcfs rw
-93 68 0:55 / /proc/stat rw - tmpfs none rw
-"""
-
-
-def test_mounts_of_a_dead_lxcfs_are_found() -> None:
-    files = ("proc/meminfo", "proc/uptime", "proc/stat", "proc/swaps")
-    assert lxcfs.mounted(MOUNTS, "/proc/meminfo") == "0:77"
-    assert lxcfs.mounted(MOUNTS, "/proc/stat") is None
-    assert lxcfs.stale(MOUNTS, "0:99", files) == ("proc/meminfo", "proc/stat", "proc/swaps")
-    assert lxcfs.stale(MOUNTS, "0:77", ("proc/meminfo",)) == ()
 
 
 async def test_an_lxcfs_that_is_not_there_offers_nothing(tmp_path: Path) -> None:
@@ -237,30 +164,6 @@ async def test_an_answer_that_is_late_once_counts_as_the_last_one(
     assert await liveness.offered() == ("proc/uptime",)
 
 
-PLACE = Attach(UID, LXC, "/usr/bin/lxc-attach", "/usr/bin/setsid", lambda: ())
-
-
-def test_a_command_can_not_become_an_option() -> None:
-    argv = arguments(PLACE, ExecCommand(["--help", "-n"], env={"A": "-P /"}))
-    assert argv[argv.index("--") + 1 :] == ["--help", "-n"]
-    assert "--clear-env" in argv[: argv.index("--")]
-    assert argv[argv.index("A=-P /") - 1] == "-v"
-
-
-def test_a_pty_has_a_controlling_terminal() -> None:
-    argv = arguments(PLACE, ExecCommand(["sh"], tty=True))
-    assert argv[:2] == ["/usr/bin/setsid", "-c"]
-    assert "TERM=xterm" in argv
-
-
-@pytest.mark.parametrize(
-    "command", [ExecCommand([]), ExecCommand(["a\0"]), ExecCommand(["a"], env={"-x": ""})]
-)
-def test_impossible_commands_are_refused(command: ExecCommand) -> None:
-    with pytest.raises(InvalidInput):
-        arguments(PLACE, command)
-
-
 async def test_output_stops_reading_when_nobody_takes_it() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -317,11 +220,3 @@ async def test_a_held_process_is_seen_to_end() -> None:
         await process.wait()
         assert not held.send(signal.SIGKILL)
         assert held.wait_status() in {None, signal.SIGKILL}
-
-
-def test_a_process_of_a_ve_can_not_pose_as_a_monitor(monkeypatch, tmp_path: Path) -> None:
-    title = f"[lxc monitor] {tmp_path} u1"
-    monkeypatch.setattr(procs, "all_pids", lambda: iter([10, 11]))
-    monkeypatch.setattr(procs, "cmdline", lambda pid: title)
-    monkeypatch.setattr(procs, "owner", {10: 0, 11: 100_000}.get)
-    assert adopt.scan(tmp_path).monitors == {"u1": 10}
