@@ -291,7 +291,7 @@ class VENetwork(Protocol):
     async def rate(self, uid: Uid, *, in_bps: int, out_bps: int) -> None:
         """Bits a second into the running VE and out of it; 0: no limit. Quick when it is so already.
 
-        Each start makes a new card, so it is called after each start and each adoption; `detach` forgets it.
+        Each start makes a new card without limits, so it is called after starts and adoptions; `detach` forgets it.
         """
         ...
 

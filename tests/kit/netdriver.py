@@ -69,13 +69,17 @@ def host_driver(namespace: str, address: str) -> Iterator[HostDriver]:
             process.wait(10)
 
 
-async def _call(network: HostNetwork, request: dict[str, Any]) -> Any:
+async def _call(network: HostNetwork, request: dict[str, Any]) -> Any:  # noqa: PLR0911
     match request.pop("call"):
         case "setup":
             peers = [PeerHost(name=k, address=v) for k, v in request["peers"].items()]
             return await network.setup(Network(**request["network"]), peers)
         case "attach":
             return asdict(await network.attach(Uid(request["uid"]), request["ip"], request["mac"]))
+        case "rate":
+            return await network.rate(
+                Uid(request["uid"]), in_bps=request["in_bps"], out_bps=request["out_bps"]
+            )
         case "detach":
             return await network.detach(Uid(request["uid"]))
         case "keep_only":

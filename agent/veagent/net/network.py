@@ -6,11 +6,13 @@ After a restart the copy is read from the kernel. Everything an agent leaves beh
 """
 
 import asyncio
+import socket
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from veagent.net import filters, links
+from veagent.net import filters, links, rates
 from veagent.net.counters import LinkCounters, read_counters
 from veagent.net.filters import Table
 from veagent.net.layout import Card, Layout, card, device_name, layout
@@ -19,7 +21,7 @@ from veagent.net.settings import NetSettings
 from veagent.net.wiring import Step, Wiring, another_network, plan, wanted
 from veagent.ports import Nic
 from veapi.clock import Clock
-from veapi.errors import Conflict, RemoteFailed, Unavailable
+from veapi.errors import Conflict, NotFound, RemoteFailed, Unavailable
 from veapi.model import Network, PeerHost, Uid
 
 log = structlog.get_logger()
@@ -36,6 +38,7 @@ class HostNetwork:
         self._layout: Layout | None = None
         self._checked_at = 0.0
         self._cards: dict[str, Card] | None = None
+        self._rates: dict[str, _Rate] = {}
 
     async def setup(self, network: Network, peers: Sequence[PeerHost]) -> None:
         """See the port. Conflict when it is another network than before and VEs are attached to that."""
@@ -63,10 +66,27 @@ class HostNetwork:
             await self._run(stale + filters.add_cards([new]))
             return self._nic(current, new)
 
+    async def rate(self, uid: Uid, *, in_bps: int, out_bps: int) -> None:
+        """See the port. NotFound when the VE has no card: it does not run, or has no network."""
+        device = device_name(uid)
+        async with self._lock:
+            new = _Rate(_index(device), in_bps, out_bps)
+            if self._rates.get(device) == new:
+                return
+            if not new.index:
+                raise NotFound(f"VE {uid} has no network card now", hint="start it first")
+            self._rates.pop(device, None)
+            await rates.set_rates(device, in_bps=in_bps, out_bps=out_bps)
+            self._rates[device] = new
+
     async def detach(self, uid: Uid) -> None:
         """See the port."""
         async with self._lock:
-            old = (await self._known_cards()).pop(device_name(uid), None)
+            device = device_name(uid)
+            self._rates.pop(device, None)
+            if _index(rates.shaper_of(device)):
+                await rates.remove_shapers([device])
+            old = (await self._known_cards()).pop(device, None)
             if old is not None:
                 await self._run(filters.remove_cards([old]))
 
@@ -79,12 +99,14 @@ class HostNetwork:
             for each in stale:
                 del cards[each.device]
             await self._run(filters.remove_cards(stale))
+            await rates.remove_shapers(await rates.shaped() - kept)
 
     async def teardown(self) -> None:
         """Removes links and tables; VEs that still run are cut off. For a host that leaves the cluster."""
         async with self._lock:
             await self._nft.run(filters.remove_tables())
             await links.remove((self._settings.vxlan, self._settings.bridge))
+            await rates.remove_shapers(await rates.shaped())
             self._layout, self._cards = None, {}
 
     async def aclose(self) -> None:
@@ -181,6 +203,23 @@ class HostNetwork:
             gateway=str(current.gateway),
             mtu=self._settings.mtu,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """Rates in force on the device that had this number: a start makes a new device of the same name."""
+
+    index: int
+    in_bps: int
+    out_bps: int
+
+
+def _index(device: str) -> int:
+    """0: there is none."""
+    try:
+        return socket.if_nametoindex(device)
+    except OSError:
+        return 0
 
 
 def _replacement(tables: Iterable[Table], cards: Iterable[Card]) -> str:
