@@ -229,12 +229,38 @@ def status_in(message: types_pb2.VEStatus, observed_restart_seq: int = 0) -> mod
     )
 
 
+def image_config_out(value: model.ImageConfig) -> types_pb2.ImageConfig:
+    return types_pb2.ImageConfig(
+        command=value.command, env=dict(value.env), user=value.user, cwd=value.cwd
+    )
+
+
+def image_config_in(message: types_pb2.ImageConfig) -> model.ImageConfig:
+    return model.ImageConfig(
+        command=tuple(message.command),
+        env=dict(message.env),
+        user=message.user,
+        cwd=message.cwd,
+    )
+
+
+def prefetch_out(value: model.Prefetch) -> types_pb2.Prefetch:
+    return types_pb2.Prefetch(selector=value.selector, hosts=value.hosts)
+
+
+def prefetch_in(message: types_pb2.Prefetch) -> model.Prefetch:
+    return model.Prefetch(
+        selector=message.selector, hosts=tuple(model.HostName(name) for name in message.hosts)
+    )
+
+
 def held_image_out(value: model.HeldImage) -> session_pb2.HeldImage:
     return session_pb2.HeldImage(
         digest=value.digest,
         blob_digest=value.blob_digest,
         size_bytes=value.size_bytes,
         blob_bytes=value.blob_bytes,
+        config=image_config_out(value.config) if value.config != model.ImageConfig() else None,
     )
 
 
@@ -244,6 +270,7 @@ def held_image_in(message: session_pb2.HeldImage) -> model.HeldImage:
         blob_digest=message.blob_digest,
         size_bytes=message.size_bytes,
         blob_bytes=message.blob_bytes,
+        config=image_config_in(message.config),
     )
 
 
@@ -256,9 +283,14 @@ def facts_out(value: model.HostFacts) -> session_pb2.HostFacts:
         address=value.address,
         peer_port=value.peer_port,
         metrics_address=value.metrics_address,
-        images=[held_image_out(image) for image in value.images],
+        images=[held_image_out(_without_config(image)) for image in value.images],
         refuses=value.refuses,
     )
+
+
+def _without_config(image: model.HeldImage) -> model.HeldImage:
+    """The image's record has it; host/status would grow with every image."""
+    return msgspec.structs.replace(image, config=model.ImageConfig())
 
 
 def facts_in(message: session_pb2.HostFacts) -> model.HostFacts:
@@ -385,7 +417,9 @@ def host_set_out(value: model.HostSet) -> session_pb2.HostSet:
         peers=[session_pb2.PeerHost(name=peer.name, address=peer.address) for peer in value.peers],
         network=network_out(value.network),
         images=[
-            session_pb2.SetImage(digest=image.digest, blob_digest=image.blob_digest)
+            session_pb2.SetImage(
+                digest=image.digest, blob_digest=image.blob_digest, spare=image.spare
+            )
             for image in value.images
         ],
     )
@@ -398,7 +432,11 @@ def host_set_in(message: session_pb2.HostSet) -> model.HostSet:
         peers=tuple(model.PeerHost(name=peer.name, address=peer.address) for peer in message.peers),
         network=network_in(message.network),
         images=tuple(
-            model.WantedImage(digest=model.Digest(image.digest), blob_digest=image.blob_digest)
+            model.WantedImage(
+                digest=model.Digest(image.digest),
+                blob_digest=image.blob_digest,
+                spare=image.spare,
+            )
             for image in message.images
         ),
     )

@@ -14,7 +14,7 @@ Uid = NewType("Uid", str)
 """Identity of a VE: a lower-case UUID, safe in paths, argument lists and cgroup names."""
 HostName = NewType("HostName", str)
 Digest = NewType("Digest", str)
-"""`sha256:` and 64 hex digits: the identity of an image (of its uncompressed tar)."""
+"""`sha256:` and 64 hex digits: the identity of an image (of its uncompressed tar, or of its OCI manifest)."""
 
 EVENTS_KEPT = 20
 
@@ -284,13 +284,33 @@ class Deleted(Value, frozen=True, kw_only=True):
     op_id: str = ""
 
 
+class ImageConfig(Value, frozen=True, kw_only=True):
+    """What an image says of the program that a VE of it runs; all of it empty: /sbin/init as root.
+
+    `user`: a name or number of the image, with or without :group.
+    """
+
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    user: str = ""
+    cwd: str = ""
+
+
+class Prefetch(Value, frozen=True, kw_only=True):
+    """Hosts that hold an image beside those that it is kept on: all that match the selector, and those named."""
+
+    selector: str = ""
+    hosts: tuple[HostName, ...] = ()
+
+
 class HeldImage(Value, frozen=True, kw_only=True):
-    """An image that a host holds."""
+    """An image that a host holds. What hosts say of themselves is without `config`."""
 
     digest: Digest
     blob_digest: str
     size_bytes: int
     blob_bytes: int
+    config: ImageConfig = ImageConfig()
 
 
 class HostFacts(Value, frozen=True, kw_only=True):
@@ -318,6 +338,8 @@ class Image(Value, frozen=True, kw_only=True):
     size_bytes: int
     blob_bytes: int
     created_at: float
+    config: ImageConfig = ImageConfig()
+    prefetch: Prefetch = Prefetch()
     op_id: str = ""
 
 
@@ -390,8 +412,11 @@ class PeerHost(Value, frozen=True, kw_only=True):
 
 
 class WantedImage(Value, frozen=True, kw_only=True):
+    """An image of a host's set. `spare`: it holds it and need not, as enough others do or it was deleted."""
+
     digest: Digest
     blob_digest: str
+    spare: bool = False
 
 
 class HostSet(Value, frozen=True, kw_only=True):

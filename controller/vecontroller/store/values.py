@@ -237,6 +237,8 @@ def encode_image(value: Image) -> bytes:
         size_bytes=value.size_bytes,
         blob_bytes=value.blob_bytes,
         created_at=codec.to_timestamp(value.created_at),
+        config=codec.image_config_out(value.config),
+        prefetch=codec.prefetch_out(value.prefetch),
     ).SerializeToString()
 
 
@@ -248,6 +250,8 @@ def decode_image(data: bytes) -> Image:
         size_bytes=message.size_bytes,
         blob_bytes=message.blob_bytes,
         created_at=codec.from_timestamp(message.created_at),
+        config=codec.image_config_in(message.config),
+        prefetch=codec.prefetch_in(message.prefetch),
         op_id=message.op_id,
     )
     return _checked(value, value.digest)

@@ -1134,7 +1134,7 @@ class ImportProgress(_message.Message):
     HOSTS_DONE_FIELD_NUMBER: _builtins.int
     HOSTS_WANTED_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """"uploading", "unpacking" or "replicating"."""
+    """"uploading", "pulling", "unpacking" or "replicating"."""
     received_bytes: _builtins.int
     hosts_done: _builtins.int
     """Hosts that hold it already, and hosts that shall."""
@@ -1174,6 +1174,57 @@ class ImageRef(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageRef: _TypeAlias = ImageRef  # noqa: Y015
+
+@_typing.final
+class PullImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    INSECURE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    source: _builtins.str
+    """docker://[REGISTRY/]NAME[:TAG|@DIGEST]"""
+    insecure: _builtins.bool
+    """Also from a registry without TLS, or with a certificate that nobody vouches for."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        insecure: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["insecure", b"insecure", "name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
+
+@_typing.final
+class SetPrefetchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Tag or digest."""
+    @_builtins.property
+    def prefetch(self) -> _types_pb2.Prefetch: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        prefetch: _types_pb2.Prefetch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prefetch", b"prefetch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "prefetch", b"prefetch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPrefetchRequest: _TypeAlias = SetPrefetchRequest  # noqa: Y015
 
 @_typing.final
 class ListImagesRequest(_message.Message):

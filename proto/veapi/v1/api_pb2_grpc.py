@@ -1116,6 +1116,16 @@ class ImageServiceStub:
                 request_serializer=veapi_dot_v1_dot_api__pb2.ImageRef.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_types__pb2.Image.FromString,
                 _registered_method=True)
+        self.Pull = channel.unary_stream(
+                '/veapi.v1.ImageService/Pull',
+                request_serializer=veapi_dot_v1_dot_api__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.ImportImageResponse.FromString,
+                _registered_method=True)
+        self.SetPrefetch = channel.unary_unary(
+                '/veapi.v1.ImageService/SetPrefetch',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SetPrefetchRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.Image.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -1142,7 +1152,21 @@ class ImageServiceServicer:
 
     def Delete(self, request, context):
         """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
-        hosts keep their copies, as they destroy nothing that nobody names.
+        hosts let go of their copies when they were not used for a while, or when their pool is short.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pull(self, request, context):
+        """A host fetches it from a registry. Answers as Import does; ends when the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPrefetch(self, request, context):
+        """Replaces the image's prefetch; an empty one takes it away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1169,6 +1193,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
                     request_deserializer=veapi_dot_v1_dot_api__pb2.ImageRef.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.Image.SerializeToString,
+            ),
+            'Pull': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.PullImageRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.ImportImageResponse.SerializeToString,
+            ),
+            'SetPrefetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPrefetch,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SetPrefetchRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_types__pb2.Image.SerializeToString,
             ),
     }
@@ -1279,6 +1313,60 @@ class ImageService:
             target,
             '/veapi.v1.ImageService/Delete',
             veapi_dot_v1_dot_api__pb2.ImageRef.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/veapi.v1.ImageService/Pull',
+            veapi_dot_v1_dot_api__pb2.PullImageRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.ImportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPrefetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.ImageService/SetPrefetch',
+            veapi_dot_v1_dot_api__pb2.SetPrefetchRequest.SerializeToString,
             veapi_dot_v1_dot_types__pb2.Image.FromString,
             options,
             channel_credentials,

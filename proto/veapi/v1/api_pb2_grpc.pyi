@@ -322,8 +322,12 @@ class ImageServiceStub:
     List: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListImagesRequest, _api_pb2.ListImagesResponse]
     Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]
     """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
-    hosts keep their copies, as they destroy nothing that nobody names.
+    hosts let go of their copies when they were not used for a while, or when their pool is short.
     """
+    Pull: _grpc.UnaryStreamMultiCallable[_api_pb2.PullImageRequest, _api_pb2.ImportImageResponse]
+    """A host fetches it from a registry. Answers as Import does; ends when the caller leaves."""
+    SetPrefetch: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetPrefetchRequest, _types_pb2.Image]
+    """Replaces the image's prefetch; an empty one takes it away."""
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -334,8 +338,12 @@ class ImageServiceAsyncStub(ImageServiceStub):
     List: _aio.UnaryUnaryMultiCallable[_api_pb2.ListImagesRequest, _api_pb2.ListImagesResponse]  # type: ignore[assignment]
     Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.ImageRef, _types_pb2.Image]  # type: ignore[assignment]
     """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
-    hosts keep their copies, as they destroy nothing that nobody names.
+    hosts let go of their copies when they were not used for a while, or when their pool is short.
     """
+    Pull: _aio.UnaryStreamMultiCallable[_api_pb2.PullImageRequest, _api_pb2.ImportImageResponse]  # type: ignore[assignment]
+    """A host fetches it from a registry. Answers as Import does; ends when the caller leaves."""
+    SetPrefetch: _aio.UnaryUnaryMultiCallable[_api_pb2.SetPrefetchRequest, _types_pb2.Image]  # type: ignore[assignment]
+    """Replaces the image's prefetch; an empty one takes it away."""
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -367,8 +375,24 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.Image, _abc.Awaitable[_types_pb2.Image]]:
         """Of one of several tags: only the tag. Of the last one, or of a digest: the image with its tags, unless a VE uses it;
-        hosts keep their copies, as they destroy nothing that nobody names.
+        hosts let go of their copies when they were not used for a while, or when their pool is short.
         """
+
+    @_abc_1.abstractmethod
+    def Pull(
+        self,
+        request: _api_pb2.PullImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_api_pb2.ImportImageResponse], _abc.AsyncIterator[_api_pb2.ImportImageResponse]]:
+        """A host fetches it from a registry. Answers as Import does; ends when the caller leaves."""
+
+    @_abc_1.abstractmethod
+    def SetPrefetch(
+        self,
+        request: _api_pb2.SetPrefetchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Image, _abc.Awaitable[_types_pb2.Image]]:
+        """Replaces the image's prefetch; an empty one takes it away."""
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -229,10 +229,15 @@ class HeldImage(_message.Message):
     BLOB_DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_BYTES_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     blob_digest: _builtins.str
     size_bytes: _builtins.int
     blob_bytes: _builtins.int
+    @_builtins.property
+    def config(self) -> _types_pb2.ImageConfig:
+        """Not in HostFacts."""
+
     def __init__(
         self,
         *,
@@ -240,10 +245,11 @@ class HeldImage(_message.Message):
         blob_digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         blob_bytes: _builtins.int = ...,
+        config: _types_pb2.ImageConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_bytes", b"blob_bytes", "blob_digest", b"blob_digest", "digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_bytes", b"blob_bytes", "blob_digest", b"blob_digest", "config", b"config", "digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +337,7 @@ class HostSet(_message.Message):
     def network(self) -> Global___NetworkConfig: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetImage]:
-        """Images to hold even while no VE uses them."""
+        """Images to hold even while no VE uses them, and held ones that may go."""
 
     def __init__(
         self,
@@ -572,17 +578,21 @@ class SetImage(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     BLOB_DIGEST_FIELD_NUMBER: _builtins.int
+    SPARE_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     blob_digest: _builtins.str
+    spare: _builtins.bool
+    """The host holds it and need not: enough others do, or it was deleted."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         blob_digest: _builtins.str = ...,
+        spare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_digest", b"blob_digest", "digest", b"digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_digest", b"blob_digest", "digest", b"digest", "spare", b"spare"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -983,6 +993,7 @@ class RelayDown(_message.Message):
     UPLOAD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     end: _builtins.bool
@@ -996,6 +1007,8 @@ class RelayDown(_message.Message):
     def logs(self) -> Global___RelayLogs: ...
     @_builtins.property
     def upload(self) -> Global___RelayUpload: ...
+    @_builtins.property
+    def pull(self) -> Global___RelayPull: ...
     def __init__(
         self,
         *,
@@ -1004,13 +1017,14 @@ class RelayDown(_message.Message):
         upload: Global___RelayUpload | None = ...,
         chunk: _builtins.bytes = ...,
         end: _builtins.bool = ...,
+        pull: Global___RelayPull | None = ...,
         uid: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "pull", b"pull", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "uid", b"uid", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "pull", b"pull", "uid", b"uid", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["exec", "logs", "upload", "chunk", "end"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["exec", "logs", "upload", "chunk", "end", "pull"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -1056,6 +1070,32 @@ class RelayUpload(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelayUpload: _TypeAlias = RelayUpload  # noqa: Y015
+
+@_typing.final
+class RelayPull(_message.Message):
+    """Answered like an upload. The pull ends when the stream does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    INSECURE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """docker://REGISTRY/NAME:TAG"""
+    insecure: _builtins.bool
+    """Also from a registry without TLS, or with a certificate that nobody vouches for."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        insecure: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["insecure", b"insecure", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayPull: _TypeAlias = RelayPull  # noqa: Y015
 
 @_typing.final
 class FetchImageRequest(_message.Message):

@@ -285,6 +285,8 @@ class StoredImage(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     digest: _builtins.str
@@ -293,6 +295,10 @@ class StoredImage(_message.Message):
     blob_bytes: _builtins.int
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def config(self) -> _types_pb2.ImageConfig: ...
+    @_builtins.property
+    def prefetch(self) -> _types_pb2.Prefetch: ...
     def __init__(
         self,
         *,
@@ -303,10 +309,12 @@ class StoredImage(_message.Message):
         size_bytes: _builtins.int = ...,
         blob_bytes: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        config: _types_pb2.ImageConfig | None = ...,
+        prefetch: _types_pb2.Prefetch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "prefetch", b"prefetch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_bytes", b"blob_bytes", "blob_digest", b"blob_digest", "created_at", b"created_at", "digest", b"digest", "op_id", b"op_id", "schema", b"schema", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_bytes", b"blob_bytes", "blob_digest", b"blob_digest", "config", b"config", "created_at", b"created_at", "digest", b"digest", "op_id", b"op_id", "prefetch", b"prefetch", "schema", b"schema", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
