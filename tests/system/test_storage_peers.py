@@ -17,7 +17,7 @@ from kit.storage import (
     tar_of,
 )
 from veagent.peer import PeerServer, fetch_image
-from veagent.ports import Images
+from veagent.ports import Images, RootSource
 from veapi.errors import Denied, InvalidInput, VerackError
 
 CLUSTER = "rack"
