@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.agenthost import U1, entry
@@ -149,7 +149,6 @@ worlds = st.builds(
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=150, deadline=None)
 def test_eventually_every_wish_is_carried_out_from_any_state(
     wanted: SetEntry, observed: r.Observed
 ) -> None:
@@ -175,13 +174,11 @@ def test_eventually_every_wish_is_carried_out_from_any_state(
 
 
 @given(observed=worlds)
-@settings(deadline=None)
 def test_never_does_absence_touch_anything(observed: r.Observed) -> None:
     assert r.next_action(None, observed) == r.Nothing("Orphan")
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=150, deadline=None)
 def test_never_is_a_root_deleted_unless_purge_says_so_and_nothing_runs(
     wanted: SetEntry, observed: r.Observed
 ) -> None:
@@ -192,7 +189,6 @@ def test_never_is_a_root_deleted_unless_purge_says_so_and_nothing_runs(
 
 
 @given(wanted=entries, observed=worlds)
-@settings(max_examples=150, deadline=None)
 def test_never_is_a_running_ve_started(wanted: SetEntry, observed: r.Observed) -> None:
     if observed.running:
         step = r.next_action(wanted, observed)

@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from veagent import ends, events, streams
@@ -40,7 +40,6 @@ def test_what_records_hold_is_not_given_again_even_from_another_configuration() 
     assert ids.allocate() == 1_000_000 + 3 * RANGE_SIZE
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 7)), max_size=60))
 def test_never_are_ranges_shared(actions: list[int | None]) -> None:
     ids = IdRanges(base=1_000_000, count=8)
@@ -100,7 +99,6 @@ def test_events_are_few_and_a_repetition_pushes_nothing_out() -> None:
 # Console.
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet="ab\n", max_size=200), st.integers(1, 12))
 def test_the_tail_is_the_last_lines(text: str, lines: int) -> None:
     raw = text.encode()

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable, create_request
@@ -133,7 +133,6 @@ async def attempt(rig: ApiRig, step: str, name: str) -> None:
         return  # refused: there is no such VE, or it is there already
 
 
-@settings(max_examples=60, deadline=None)
 @given(STEPS, st.sampled_from(["", "tier=web", "tier!=web"]))
 def test_safety_a_folded_watch_is_what_a_list_shows(
     steps: list[tuple[str, str]], selector: str

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.eventually import eventually
@@ -288,7 +288,6 @@ transactions = st.lists(
 mishaps = st.sampled_from(["cut", "heal", "compact"])
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(transactions, transactions, mishaps), max_size=25))
 def test_the_view_is_always_what_a_fresh_list_would_show(story) -> None:
     async def live() -> None:

@@ -2,7 +2,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from veapi.model import HostName, HostState, Resources, Uid
@@ -172,7 +172,6 @@ def used(resources: Resources) -> tuple[int, ...]:
     )
 
 
-@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_never_overfills_a_host(hosts, wanted):
     result = plan(hosts, wanted)
@@ -185,7 +184,6 @@ def test_never_overfills_a_host(hosts, wanted):
             assert row.able
 
 
-@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_every_request_is_answered_exactly_once_with_a_reason(hosts, wanted):
     result = plan(hosts, wanted)
@@ -195,7 +193,6 @@ def test_every_request_is_answered_exactly_once_with_a_reason(hosts, wanted):
     assert all(refusal.message and refusal.hint for refusal in result.refusals)
 
 
-@settings(max_examples=40)
 @given(host_lists, request_lists, st.randoms(use_true_random=False))
 def test_the_order_of_the_parts_does_not_count(hosts, wanted, random):
     first = plan(hosts, wanted)
@@ -204,7 +201,6 @@ def test_the_order_of_the_parts_does_not_count(hosts, wanted, random):
     assert plan(hosts, wanted) == first
 
 
-@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_a_pinned_request_never_lands_elsewhere(hosts, wanted):
     pins = {each.uid: each.host for each in wanted if each.host}
@@ -212,7 +208,6 @@ def test_a_pinned_request_never_lands_elsewhere(hosts, wanted):
         assert pins.get(assignment.uid, assignment.host) == assignment.host
 
 
-@settings(max_examples=40)
 @given(host_lists, request_lists)
 def test_what_is_refused_would_not_fit_at_the_end_either(hosts, wanted):
     result = plan(hosts, wanted)
@@ -235,7 +230,6 @@ def test_what_is_refused_would_not_fit_at_the_end_either(hosts, wanted):
     assert not plan(after, [each for each in wanted if each.uid in refused]).assignments
 
 
-@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 6))
 def test_equal_hosts_never_differ_by_more_than_one(count, hosts):
     found = counts(plan([host(f"h{index}") for index in range(hosts)], requests(count)))
