@@ -125,6 +125,21 @@ class VEServiceStub:
                 request_serializer=veapi_dot_v1_dot_api__pb2.ExecRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_api__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.Push = channel.stream_stream(
+                '/veapi.v1.VEService/Push',
+                request_serializer=veapi_dot_v1_dot_api__pb2.PushRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.PushResponse.FromString,
+                _registered_method=True)
+        self.Pull = channel.unary_stream(
+                '/veapi.v1.VEService/Pull',
+                request_serializer=veapi_dot_v1_dot_api__pb2.PullRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.PullResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/veapi.v1.VEService/Export',
+                request_serializer=veapi_dot_v1_dot_api__pb2.ExportRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.ExportResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/veapi.v1.VEService/Logs',
                 request_serializer=veapi_dot_v1_dot_api__pb2.LogsRequest.SerializeToString,
@@ -266,6 +281,27 @@ class VEServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Push(self, request_iterator, context):
+        """Files into a VE, running or stopped. First a start, then chunks of at most 1 MiB; closing the stream is the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pull(self, request, context):
+        """Files out of a VE, running or stopped: a tar, then its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """A VE's whole root, as a tar packed by zstd, from a snapshot that is taken for it. First the VE, last the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -377,6 +413,21 @@ def add_VEServiceServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=veapi_dot_v1_dot_api__pb2.ExecRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_api__pb2.ExecResponse.SerializeToString,
+            ),
+            'Push': grpc.stream_stream_rpc_method_handler(
+                    servicer.Push,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.PushRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.PushResponse.SerializeToString,
+            ),
+            'Pull': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.PullRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.PullResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.ExportRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.ExportResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -880,6 +931,87 @@ class VEService:
             '/veapi.v1.VEService/Exec',
             veapi_dot_v1_dot_api__pb2.ExecRequest.SerializeToString,
             veapi_dot_v1_dot_api__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Push(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/veapi.v1.VEService/Push',
+            veapi_dot_v1_dot_api__pb2.PushRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.PushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/veapi.v1.VEService/Pull',
+            veapi_dot_v1_dot_api__pb2.PullRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.PullResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/veapi.v1.VEService/Export',
+            veapi_dot_v1_dot_api__pb2.ExportRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.ExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,12 @@ class VEServiceStub:
     Restore: _grpc.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]
     """Its root becomes what it was; what was written since is lost. A running VE is restarted."""
     Exec: _grpc.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]
+    Push: _grpc.StreamStreamMultiCallable[_api_pb2.PushRequest, _api_pb2.PushResponse]
+    """Files into a VE, running or stopped. First a start, then chunks of at most 1 MiB; closing the stream is the end."""
+    Pull: _grpc.UnaryStreamMultiCallable[_api_pb2.PullRequest, _api_pb2.PullResponse]
+    """Files out of a VE, running or stopped: a tar, then its end."""
+    Export: _grpc.UnaryStreamMultiCallable[_api_pb2.ExportRequest, _api_pb2.ExportResponse]
+    """A VE's whole root, as a tar packed by zstd, from a snapshot that is taken for it. First the VE, last the end."""
     Logs: _grpc.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]
     WatchEvents: _grpc.UnaryStreamMultiCallable[_api_pb2.ListEventsRequest, _types_pb2.Event]
@@ -108,6 +114,12 @@ class VEServiceAsyncStub(VEServiceStub):
     Restore: _aio.UnaryUnaryMultiCallable[_api_pb2.SnapshotRef, _types_pb2.VE]  # type: ignore[assignment]
     """Its root becomes what it was; what was written since is lost. A running VE is restarted."""
     Exec: _aio.StreamStreamMultiCallable[_api_pb2.ExecRequest, _api_pb2.ExecResponse]  # type: ignore[assignment]
+    Push: _aio.StreamStreamMultiCallable[_api_pb2.PushRequest, _api_pb2.PushResponse]  # type: ignore[assignment]
+    """Files into a VE, running or stopped. First a start, then chunks of at most 1 MiB; closing the stream is the end."""
+    Pull: _aio.UnaryStreamMultiCallable[_api_pb2.PullRequest, _api_pb2.PullResponse]  # type: ignore[assignment]
+    """Files out of a VE, running or stopped: a tar, then its end."""
+    Export: _aio.UnaryStreamMultiCallable[_api_pb2.ExportRequest, _api_pb2.ExportResponse]  # type: ignore[assignment]
+    """A VE's whole root, as a tar packed by zstd, from a snapshot that is taken for it. First the VE, last the end."""
     Logs: _aio.UnaryStreamMultiCallable[_api_pb2.LogsRequest, _api_pb2.LogsResponse]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_api_pb2.ListEventsRequest, _api_pb2.ListEventsResponse]  # type: ignore[assignment]
     WatchEvents: _aio.UnaryStreamMultiCallable[_api_pb2.ListEventsRequest, _types_pb2.Event]  # type: ignore[assignment]
@@ -255,6 +267,30 @@ class VEServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_api_pb2.ExecRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_api_pb2.ExecResponse], _abc.AsyncIterator[_api_pb2.ExecResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Push(
+        self,
+        request_iterator: _MaybeAsyncIterator[_api_pb2.PushRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_api_pb2.PushResponse], _abc.AsyncIterator[_api_pb2.PushResponse]]:
+        """Files into a VE, running or stopped. First a start, then chunks of at most 1 MiB; closing the stream is the end."""
+
+    @_abc_1.abstractmethod
+    def Pull(
+        self,
+        request: _api_pb2.PullRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_api_pb2.PullResponse], _abc.AsyncIterator[_api_pb2.PullResponse]]:
+        """Files out of a VE, running or stopped: a tar, then its end."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _api_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_api_pb2.ExportResponse], _abc.AsyncIterator[_api_pb2.ExportResponse]]:
+        """A VE's whole root, as a tar packed by zstd, from a snapshot that is taken for it. First the VE, last the end."""
 
     @_abc_1.abstractmethod
     def Logs(

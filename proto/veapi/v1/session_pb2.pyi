@@ -951,18 +951,26 @@ class RelayUp(_message.Message):
     UPLOAD_DONE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    PUSH_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
     """First frame."""
     log: _builtins.bytes
     upload_received_bytes: _builtins.int
     end: _builtins.bool
     """No more log will come."""
+    chunk: _builtins.bytes
+    """Of a pull or export."""
+    push_received_bytes: _builtins.int
     @_builtins.property
     def exec(self) -> _api_pb2.ExecResponse: ...
     @_builtins.property
     def upload_done(self) -> Global___HeldImage: ...
     @_builtins.property
     def failure(self) -> _api_pb2.Failure: ...
+    @_builtins.property
+    def transferred(self) -> _api_pb2.Transferred: ...
     def __init__(
         self,
         *,
@@ -973,12 +981,15 @@ class RelayUp(_message.Message):
         upload_done: Global___HeldImage | None = ...,
         failure: _api_pb2.Failure | None = ...,
         end: _builtins.bool = ...,
+        chunk: _builtins.bytes = ...,
+        push_received_bytes: _builtins.int = ...,
+        transferred: _api_pb2.Transferred | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "exec", b"exec", "failure", b"failure", "frame", b"frame", "log", b"log", "ticket", b"ticket", "upload_done", b"upload_done", "upload_received_bytes", b"upload_received_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "failure", b"failure", "frame", b"frame", "log", b"log", "push_received_bytes", b"push_received_bytes", "ticket", b"ticket", "transferred", b"transferred", "upload_done", b"upload_done", "upload_received_bytes", b"upload_received_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "exec", b"exec", "failure", b"failure", "frame", b"frame", "log", b"log", "ticket", b"ticket", "upload_done", b"upload_done", "upload_received_bytes", b"upload_received_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "failure", b"failure", "frame", b"frame", "log", b"log", "push_received_bytes", b"push_received_bytes", "ticket", b"ticket", "transferred", b"transferred", "upload_done", b"upload_done", "upload_received_bytes", b"upload_received_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ticket", "exec", "log", "upload_received_bytes", "upload_done", "failure", "end"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ticket", "exec", "log", "upload_received_bytes", "upload_done", "failure", "end", "chunk", "push_received_bytes", "transferred"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -994,6 +1005,9 @@ class RelayDown(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
+    PUSH_FILES_FIELD_NUMBER: _builtins.int
+    PULL_FILES_FIELD_NUMBER: _builtins.int
+    EXPORT_ROOT_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     end: _builtins.bool
@@ -1009,6 +1023,14 @@ class RelayDown(_message.Message):
     def upload(self) -> Global___RelayUpload: ...
     @_builtins.property
     def pull(self) -> Global___RelayPull: ...
+    @_builtins.property
+    def push_files(self) -> _api_pb2.PushStart:
+        """Its data comes as chunks."""
+
+    @_builtins.property
+    def pull_files(self) -> _api_pb2.PullRequest: ...
+    @_builtins.property
+    def export_root(self) -> Global___RelayExport: ...
     def __init__(
         self,
         *,
@@ -1018,13 +1040,16 @@ class RelayDown(_message.Message):
         chunk: _builtins.bytes = ...,
         end: _builtins.bool = ...,
         pull: Global___RelayPull | None = ...,
+        push_files: _api_pb2.PushStart | None = ...,
+        pull_files: _api_pb2.PullRequest | None = ...,
+        export_root: Global___RelayExport | None = ...,
         uid: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "pull", b"pull", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "export_root", b"export_root", "frame", b"frame", "logs", b"logs", "pull", b"pull", "pull_files", b"pull_files", "push_files", b"push_files", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "frame", b"frame", "logs", b"logs", "pull", b"pull", "uid", b"uid", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "exec", b"exec", "export_root", b"export_root", "frame", b"frame", "logs", b"logs", "pull", b"pull", "pull_files", b"pull_files", "push_files", b"push_files", "uid", b"uid", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["exec", "logs", "upload", "chunk", "end", "pull"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["exec", "logs", "upload", "chunk", "end", "pull", "push_files", "pull_files", "export_root"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -1036,21 +1061,45 @@ class RelayLogs(_message.Message):
 
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     follow: _builtins.bool
     tail: _builtins.int
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         follow: _builtins.bool = ...,
         tail: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since", b"since", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelayLogs: _TypeAlias = RelayLogs  # noqa: Y015
+
+@_typing.final
+class RelayExport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.str
+    """Tag; empty: its root as it is now."""
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayExport: _TypeAlias = RelayExport  # noqa: Y015
 
 @_typing.final
 class RelayUpload(_message.Message):
