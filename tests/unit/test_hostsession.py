@@ -51,7 +51,7 @@ async def stream(session):
 async def nothing(stream):
     """Asserts that nothing is sent now; the stream can be asked on."""
     waiting = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0.02)
+    await ManualClock.settle()
     assert not waiting.done()
     return waiting
 
@@ -87,7 +87,7 @@ async def test_an_acknowledgement_of_an_older_set_does_not_count(session, stream
     session.set_may_have_changed()
     waiting = await nothing(stream)
     session.set_acked(Order(incarnation=1, epoch=0, revision=9))
-    await asyncio.sleep(0.02)
+    await ManualClock.settle()
     assert not waiting.done()
     await given_up(waiting)
 

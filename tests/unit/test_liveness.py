@@ -93,6 +93,6 @@ async def test_heartbeats_that_change_nothing_wake_nobody(liveness, topic):
     with topic.subscribe() as changes:
         liveness.heard(H1)
         waiting = asyncio.create_task(changes.next())
-        await asyncio.sleep(0.01)
+        await ManualClock.settle()
         assert not waiting.done()
         waiting.cancel()

@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -136,10 +137,10 @@ amounts = st.builds(
     disk=st.integers(1, 8 * GIB),
     pids=st.integers(1, 500),
 )
-host_lists = st.lists(
+hosts_without_name = st.lists(
     st.builds(
-        host,
-        name=st.sampled_from([f"h{index}" for index in range(8)]),
+        partial,
+        st.just(host),
         rack=st.sampled_from(["r1", "r2", "r3"]),
         capacity=amounts,
         committed=st.one_of(st.just(Resources()), amounts),
@@ -147,19 +148,23 @@ host_lists = st.lists(
         state=st.sampled_from([HostState.READY, HostState.READY, *HostState]),
         connected=st.sampled_from([True, True, True, False]),
     ),
-    max_size=8,
-    unique_by=lambda row: row.name,
+    max_size=6,
 )
-request_lists = st.lists(
+host_lists = hosts_without_name.map(
+    lambda makers: [make(name=f"h{index}") for index, make in enumerate(makers)]
+)
+requests_without_uid = st.lists(
     st.builds(
-        request,
-        uid=st.uuids().map(str),
+        partial,
+        st.just(request),
         resources=st.sampled_from([amount(), amount(cpu=250), amount(memory=GIB // 4)]) | amounts,
         host=st.sampled_from(["", "", "", "h1", "h9"]),
         since=st.integers(0, 5),
     ),
-    max_size=25,
-    unique_by=lambda each: each.uid,
+    max_size=15,
+)
+request_lists = requests_without_uid.map(
+    lambda makers: [make(uid=f"u{index:03}") for index, make in enumerate(makers)]
 )
 
 

@@ -125,7 +125,7 @@ async def test_a_made_up_ticket_is_denied(agent):
 
 
 async def test_a_host_that_does_not_dial_back_is_unavailable(agent, monkeypatch):
-    monkeypatch.setattr(relay, "DIAL_BACK_WITHIN_S", 0.05)
+    monkeypatch.setattr(relay, "DIAL_BACK_WITHIN_S", 0.01)
     with pytest.raises(Unavailable, match="did not open the stream") as caught:
         await agent.relays.open(H1, FIRST)
     assert "vectl host show h1" in caught.value.hint
@@ -157,7 +157,7 @@ async def test_a_full_direction_makes_its_sender_wait():
     flow: Flow[session_pb2.RelayDown] = Flow(10)
     await flow.put(session_pb2.RelayDown(chunk=b"x" * 100))
     waiting = asyncio.create_task(flow.put(session_pb2.RelayDown(chunk=b"y")))
-    await asyncio.sleep(0.01)
+    await ManualClock.settle()
     assert not waiting.done()
     await flow.get()
     await waiting
@@ -167,7 +167,7 @@ async def test_ending_releases_a_sender_that_waits():
     flow: Flow[session_pb2.RelayDown] = Flow(10)
     await flow.put(session_pb2.RelayDown(chunk=b"x" * 100))
     waiting = asyncio.create_task(flow.put(session_pb2.RelayDown(chunk=b"y")))
-    await asyncio.sleep(0.01)
+    await ManualClock.settle()
     flow.end()
     with pytest.raises(Unavailable):
         await waiting

@@ -23,7 +23,7 @@ class QuickClock(ManualClock):
     """Sleeps only give way to others."""
 
     async def sleep(self, seconds):
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
 
 class Rig:
@@ -91,7 +91,7 @@ async def test_a_report_is_done_only_when_it_is_stored(rig):
     await rig.place("u1")
     rig.store.cut_watches()
     await rig.submit("u1")
-    await asyncio.sleep(0.02)
+    await ManualClock.settle()
     assert rig.done == []
     rig.store.heal_watches()
     await rig.answered()
@@ -209,7 +209,7 @@ async def test_what_was_written_behind_the_mirrors_back_is_overtaken(rig):
     status = values.encode_status(VEStatus(state=VEState.FAILED, placement_generation=1))
     rig.store.etcd.transact([], [Put(key=keys.ve_status(Uid("u1")), value=status)])
     await rig.submit("u1")
-    await asyncio.sleep(0.02)
+    await ManualClock.settle()
     rig.store.heal_watches()
     await rig.answered()
     assert rig.done == ["u1"]
@@ -241,7 +241,7 @@ async def test_a_ve_that_moved_on_meanwhile_is_left_to_its_new_host(rig):
     placement = values.encode_placement(make_placement("h2", generation=2))
     rig.store.etcd.transact([], [Put(key=keys.ve_placement(Uid("u1")), value=placement)])
     await rig.submit("u1")
-    await asyncio.sleep(0.02)
+    await ManualClock.settle()
     rig.store.heal_watches()
     await rig.answered()
     assert rig.done == ["u1"]

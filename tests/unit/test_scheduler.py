@@ -9,9 +9,10 @@ from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import GIB, make_facts, make_placement, make_ve
 from veapi.model import Cluster, HostName, HostState, Resources, Uid
+from vecontroller import scheduler
 from vecontroller.leader import NotLeader, acquire, init_cluster
 from vecontroller.mirror import Mirror
-from vecontroller.scheduler import BATCH_VES, RETRY_S, SAFETY_PASS_S, Scheduler
+from vecontroller.scheduler import BATCH_VES, SAFETY_PASS_S, Scheduler
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Put
 from vecontroller.topic import Topic
@@ -160,7 +161,7 @@ async def test_a_refusal_is_told_once_and_taken_back_when_room_comes(rig):
         await rig.scheduler.decide_once()
         assert rig.scheduler.refusals[Uid("u1")] == first
         waiting = asyncio.create_task(changes.next())
-        await asyncio.sleep(0.01)
+        await rig.clock.settle()
         assert not waiting.done()
         waiting.cancel()
     await rig.put_host("h1")
@@ -263,7 +264,7 @@ async def test_a_placement_by_another_hand_is_respected(rig):
     placement = values.encode_placement(make_placement("h9"))
     rig.store.etcd.transact([], [Put(key=keys.ve_placement(Uid("u1")), value=placement)])
     deciding = asyncio.create_task(rig.scheduler.decide_once())
-    await asyncio.sleep(0.02)
+    await rig.clock.settle()
     rig.store.heal_watches()
     assert not await deciding
     assert rig.places() == {"u1": "h9"}
@@ -309,12 +310,13 @@ async def test_what_is_not_known_to_be_written_stays_reserved(rig):
     assert rig.places() == {"u1": "h1"}
 
 
-async def test_while_the_store_is_away_it_tries_again(rig):
+async def test_while_the_store_is_away_it_tries_again(rig, monkeypatch):
+    monkeypatch.setattr(scheduler, "RETRY_S", 0.01)
     await rig.put_host("h1")
     await rig.put_ves(make_ve("u1"))
     rig.store.fail_writes(Fail.REFUSED)
     async with rig.running():
-        await eventually(lambda: rig.places() == {"u1": "h1"}, timeout_s=RETRY_S * 10)
+        await eventually(lambda: rig.places() == {"u1": "h1"}, timeout_s=SAFETY_PASS_S / 2)
 
 
 async def test_a_placement_that_can_not_be_read_is_not_rewritten(rig):
@@ -337,7 +339,7 @@ async def test_a_deposed_leader_places_nothing(rig):
 
 def test_a_batch_fits_a_transaction():
     assert 2 * BATCH_VES <= 100
-    assert RETRY_S < SAFETY_PASS_S
+    assert scheduler.RETRY_S < SAFETY_PASS_S
 
 
 async def test_who_was_refused_for_room_that_stays_free_is_looked_at_again(rig):

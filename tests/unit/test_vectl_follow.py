@@ -172,7 +172,7 @@ async def test_other_ves_of_the_name_do_not_count() -> None:
     other.uid = "u2"
     watched.tell(other)
     [found] = await follow(
-        watched.changes(), [answer(target(Goal.RUNNING))], Shown(), timeout_s=0.05
+        watched.changes(), [answer(target(Goal.RUNNING))], Shown(), timeout_s=0.01
     )
     assert isinstance(found, Outcome)
     assert isinstance(found.error, TimedOut)
@@ -182,7 +182,7 @@ async def test_a_late_one_says_what_it_is_now() -> None:
     watched = Watched()
     watched.tell(ve("Creating", observed=0, reason="Fetching", message="the image"))
     [found] = await follow(
-        watched.changes(), [answer(target(Goal.RUNNING))], Shown(), timeout_s=0.05
+        watched.changes(), [answer(target(Goal.RUNNING))], Shown(), timeout_s=0.01
     )
     assert isinstance(found, Outcome)
     assert found.error is not None
