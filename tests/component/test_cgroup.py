@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.cgrouptree import MadeUpKernel
-from veagent.cgroup import Cgroups, Usage
+from veagent.cgroup import Cgroups, Files, Usage
 from veagent.cgroup.layout import DEVICES
 from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed
 from veapi.model import Resources, Uid
@@ -269,6 +269,29 @@ def test_leftovers_nested_a_thousand_times_are_removed(
         assert cgroups.present() == set()
     finally:  # too deep for pytest to tidy up
         subprocess.run(["/bin/rm", "-rf", str(top / "verack")], check=True)
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 200], ids=["by path", "deeper than paths reach"])
+def test_what_a_ve_froze_itself_is_thawed_when_it_is_killed(
+    v1: tuple[MadeUpKernel, Cgroups], name: str
+) -> None:
+    kernel, cgroups = v1
+    cgroups.create(UID, LIMITS)
+    top = kernel.fs / "freezer" / GROUP
+    nest(top, name, 100)
+    deepest = os.open(top, os.O_RDONLY)
+    try:
+        for _ in range(100):
+            below = os.open(name, os.O_RDONLY, dir_fd=deepest)
+            os.close(deepest)
+            deepest = below
+        state = Path(f"/proc/self/fd/{deepest}/freezer.state")
+        state.write_text("FROZEN\n")
+        Cgroups("verack/h1", fs=str(kernel.fs), files=Files()).kill(UID)
+        assert state.read_text().strip() == "THAWED"
+    finally:
+        os.close(deepest)
+        subprocess.run(["/bin/rm", "-rf", str(kernel.fs / "freezer/verack")], check=True)
 
 
 def nest(folder: Path, name: str, levels: int) -> None:

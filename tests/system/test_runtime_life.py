@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import pytest
 from kit.eventually import eventually
 from kit.realves import MIB, Lab, lab
 from veagent.ports import EndKind, Instance, StartPlan
-from veagent.runtime import procs
+from veagent.runtime import adopt, procs
 from veagent.runtime.launch import ENVIRONMENT
 from veapi.errors import Conflict, InvalidInput, RemoteFailed
-from veapi.model import Resources
+from veapi.model import Limits
 
 pytestmark = pytest.mark.skipif(shutil.which("lxc-start") is None, reason="lxc is not installed")
 
@@ -129,16 +129,65 @@ async def test_stop_ends_a_frozen_ve(ves: Lab) -> None:
     assert ves.groups() == []
 
 
+def freezer_state(ves: Lab, instance: Instance, below: str) -> str:
+    top = Path("/sys/fs/cgroup/freezer", ves.runtime.cgroups.container(instance.uid))
+    return (top / below / "freezer.state").read_text().strip()
+
+
+FREEZE_OURSELVES = """
+for pid in $(cat /tmp/f/cgroup.procs); do
+    [ $pid -gt {above} ] && [ $pid != $$ ] && echo $pid >/tmp/f/one/two/cgroup.procs
+done
+echo FROZEN >/tmp/f/one/two/freezer.state
+echo FROZEN >/tmp/f/one/freezer.state
+"""
+
+
+@pytest.mark.parametrize("above", [0, 1], ids=["init and all", "all but init"])
+async def test_a_ve_that_froze_itself_is_killed_all_the_same(ves: Lab, above: int) -> None:
+    """On v1 what is frozen does not even die of SIGKILL."""
+    instance = await ves.runtime.start(ves.plan())
+    await ves.run(instance, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &")
+    make = "mkdir /tmp/f && mount -t cgroup -o freezer f /tmp/f && mkdir -p /tmp/f/one/two"
+    if (await ves.run(instance, "sh", "-c", make)).code != 0:
+        pytest.skip("root inside can't make a freezer")
+    await ves.run(instance, "sh", "-c", FREEZE_OURSELVES.format(above=above))
+    assert freezer_state(ves, instance, "one/two") == "FROZEN"
+    await asyncio.wait_for(ves.runtime.stop(instance, timeout_s=0), 10.0)
+    assert ves.groups() == []
+    assert not procs.lives(instance.init_pid)
+
+
 async def test_a_second_start_of_a_running_ve_is_refused(ves: Lab) -> None:
     plan = ves.plan()
     instance = await ves.runtime.start(plan)
     with pytest.raises(Conflict):
         await ves.runtime.start(plan)
-    other = ves.another_runtime()
-    await other.setup()
-    with pytest.raises(Conflict):
-        await other.start(plan)
     assert procs.lives(instance.init_pid)
+
+
+async def test_a_ve_that_runs_unknown_to_its_agent_is_taken_over_by_a_start(ves: Lab) -> None:
+    plan = ves.plan()
+    before = await ves.runtime.start(plan)
+    await ves.runtime.aclose()
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    after = await ves.runtime.start(plan)
+    assert after.init_pid == before.init_pid
+    await ves.runtime.stop(after, timeout_s=0)
+    assert ves.groups() == []
+
+
+async def test_a_ve_that_runs_unknown_to_its_agent_is_ended_when_it_is_forgotten(ves: Lab) -> None:
+    plan = ves.plan()
+    before = await ves.runtime.start(plan)
+    await ves.runtime.aclose()
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    await ves.runtime.forget(plan.uid)
+    assert not procs.lives(before.init_pid)
+    assert ves.groups() == []
+    assert not (ves.folder / "lxc" / plan.uid).exists()
 
 
 async def test_a_restarted_agent_adopts_what_runs(ves: Lab) -> None:
@@ -161,22 +210,57 @@ async def test_a_start_that_outlived_its_agent_is_adopted(ves: Lab) -> None:
     plan = ves.plan()
     await ves.runtime.stop(await ves.runtime.start(plan), timeout_s=0)
     for delay_s in (0.001, 0.004, 0.008, 0.012):
-        ves.runtime.cgroups.create(plan.uid, plan.limits)
-        argv = (
-            shutil.which("lxc-start") or "",
-            "-P",
-            str(ves.folder / "lxc"),
-            "-n",
-            plan.uid,
-            "-d",
-        )
-        process = await asyncio.create_subprocess_exec(*argv, env=ENVIRONMENT)
+        process = await lxc_start(ves, plan)
         await asyncio.sleep(delay_s)
         adopted = await ves.runtime.adopt()
         assert [instance.uid for instance in adopted] == [plan.uid]
         assert await process.wait() == 0
         assert procs.lives(adopted[0].init_pid)
         await ves.runtime.stop(adopted[0], timeout_s=0)
+
+
+def lxc_start(ves: Lab, plan: StartPlan) -> Awaitable[asyncio.subprocess.Process]:
+    """As an agent that dies right after it."""
+    ves.runtime.cgroups.create(plan.uid, plan.limits)
+    argv = ("-P", str(ves.folder / "lxc"), "-n", plan.uid, "-d")
+    program = shutil.which("lxc-start") or ""
+    return asyncio.create_subprocess_exec(program, *argv, env=ENVIRONMENT)
+
+
+async def test_a_start_that_hangs_when_its_agent_comes_back_is_ended(ves: Lab) -> None:
+    plan = ves.plan()
+    await ves.runtime.stop(await ves.runtime.start(plan), timeout_s=0)
+    config = ves.folder / "lxc" / plan.uid / "config"
+    config.unlink()
+    os.mkfifo(config)  # it waits for who writes
+    process = await lxc_start(ves, plan)
+    assert await ves.runtime.adopt() == []
+    assert await process.wait() == -signal.SIGKILL
+    config.unlink()
+    assert [line for line in ves.processes() if plan.uid in line] == []
+    assert ves.groups() == []
+    assert procs.lives((await ves.runtime.start(plan)).init_pid)
+
+
+async def test_a_monitor_that_has_no_init_when_its_agent_comes_back_is_ended(ves: Lab) -> None:
+    plan = ves.plan()
+    await ves.runtime.stop(await ves.runtime.start(plan), timeout_s=0)
+    with (ves.folder / "lxc" / plan.uid / "config").open("a") as config:
+        config.write("lxc.hook.pre-start = /bin/sleep 12345\n")
+    process = await lxc_start(ves, plan)
+    await eventually(lambda: adopt.scan(ves.folder / "lxc").monitors)
+    monitor = adopt.scan(ves.folder / "lxc").monitors[plan.uid]
+    await eventually(lambda: procs.children(monitor))
+    (hook,) = procs.children(monitor)
+    try:
+        assert await ves.runtime.adopt() == []
+        assert not procs.lives(monitor)
+        await process.wait()
+        assert [line for line in ves.processes() if plan.uid in line] == []
+        assert ves.groups() == []
+    finally:
+        os.kill(hook, signal.SIGKILL)
+    assert procs.lives((await ves.runtime.start(plan)).init_pid)
 
 
 async def test_adoption_twice_gives_the_same_ves(ves: Lab) -> None:
@@ -249,7 +333,7 @@ async def test_a_cut_start_leaves_nothing(ves: Lab) -> None:
 
 
 async def test_limits_that_the_kernel_refuses_make_the_start_fail(ves: Lab) -> None:
-    plan = ves.plan(limits=Resources(cpu_millis=10**15, memory_bytes=64 * MIB, pids=64))
+    plan = ves.plan(limits=Limits(cpu_millis=10**15, memory_bytes=64 * MIB, pids=64))
     with pytest.raises(RemoteFailed, match="cgroup"):
         await ves.runtime.start(plan)
     assert ves.groups() == []

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -109,6 +109,12 @@ class Cgroups:
             with suppress(OSError):
                 self._layout.thaw(group)
 
+    def kill(self, uid: Uid) -> None:
+        """Kills all inside the VE, then thaws what it froze itself: on v1 not even SIGKILL ends what is frozen."""
+        for top in self._layout.tops():
+            self._kill(f"{top}/{self._ve(uid)}")
+        self._walk(f"{self._layout.freezer}/{self._ve(uid)}", self._layout.thaw_folder)
+
     def present(self) -> set[Uid]:
         """VEs that have folders, whether they run or not."""
         return {
@@ -141,8 +147,9 @@ class Cgroups:
         for _ in range(int(timeout_s / _SWEEP_PAUSE_S)):
             if self.remove(uid):
                 return
-            self.thaw(uid)
-            self._kill(uid)
+            for top in self._layout.tops():
+                self._kill(f"{top}/{self.monitor(uid)}")
+            self.kill(uid)
             await asyncio.sleep(_SWEEP_PAUSE_S)
         raise RemoteFailed(
             f"what is left of VE {uid} does not go away within {timeout_s:g} s",
@@ -192,12 +199,30 @@ class Cgroups:
                 paths += self._files.folders(path) if len(path) <= _LONG_PATH else []
         return paths
 
-    def _kill(self, uid: Uid) -> None:
-        for top in self._layout.tops():
-            for group in (self.monitor(uid), self._ve(uid)):
-                for path in self._members(group, top):
-                    for pid in self._pids(path):
-                        self._kill_member(pid, path)
+    def _walk(self, top: str, visit: Callable[[str], None], *, parts: int = _MOST_PARTS) -> None:
+        """Visits the folder and all below, parents first, also where a path from the top would be too long."""
+        for folder in self._tree(top):
+            with suppress(OSError):
+                visit(folder)
+            with suppress(OSError):
+                if len(folder) > _LONG_PATH and parts > 0:
+                    self._walk_beneath(folder, visit, parts - 1)
+
+    def _walk_beneath(self, folder: str, visit: Callable[[str], None], parts: int) -> None:
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for child in self._files.folders(f"/proc/self/fd/{fd}"):
+                self._walk(child, visit, parts=parts)
+        finally:
+            os.close(fd)
+
+    def _kill(self, top: str) -> None:
+        self._walk(top, self._kill_members)
+
+    def _kill_members(self, folder: str) -> None:
+        path = f"{folder}/cgroup.procs"
+        for pid in self._pids(path):
+            self._kill_member(pid, path)
 
     def _kill_member(self, pid: int, path: str) -> None:
         """Kills it only when it is still a member once held: its number may be somebody else's by now."""
@@ -206,11 +231,10 @@ class Cgroups:
                 log.info("killing leftover process", pid=pid, cgroup=path)
                 held.send(signal.SIGKILL)
 
-    def _members(self, group: str, top: str | None = None) -> list[str]:
+    def _members(self, group: str) -> list[str]:
         """Paths of cgroup.procs of the group and of all below."""
-        if top is None:
-            top = self._layout.processes(group).removesuffix(f"/{group}/cgroup.procs")
-        return [f"{path}/cgroup.procs" for path in self._tree(f"{top}/{group}")]
+        top = self._layout.processes(group).removesuffix("/cgroup.procs")
+        return [f"{path}/cgroup.procs" for path in self._tree(top)]
 
     def _pids(self, path: str) -> list[int]:
         try:

@@ -31,6 +31,8 @@ class Layout(Protocol):
     """One kind of cgroup tree. `group` is a path below the mount point(s), without slashes at its ends."""
 
     version: int
+    freezer: str
+    """Absolute mount point of the hierarchy that freezes."""
 
     def tops(self) -> tuple[str, ...]:
         """Absolute mount points of all hierarchies."""
@@ -63,6 +65,10 @@ class Layout(Protocol):
     def frozen(self, group: str) -> bool: ...
 
     def thaw(self, group: str) -> None: ...
+
+    def thaw_folder(self, folder: str) -> None:
+        """The same by an absolute path below `freezer`."""
+        ...
 
 
 def quota_us(limits: Resources) -> int:

@@ -22,6 +22,7 @@ class V1:
 
     def __init__(self, fs: str, files: Files) -> None:
         self._fs = fs
+        self.freezer = f"{fs}/freezer"
         self._files = files
         self._tops = tuple(_hierarchies(fs, files))
         self._memsw = files.exists(f"{fs}/memory/{_MEMSW}")
@@ -122,7 +123,10 @@ class V1:
             return False
 
     def thaw(self, group: str) -> None:
-        self._set("freezer", group, "freezer.state", "THAWED")
+        self.thaw_folder(f"{self.freezer}/{group}")
+
+    def thaw_folder(self, folder: str) -> None:
+        self._files.write(f"{folder}/freezer.state", "THAWED")
 
     def _limit_quota(self, group: str, new: int) -> None:
         """LXC's folder has the quota too: lxcfs counts processors by it. A folder's may never be above its parent's."""

@@ -16,6 +16,7 @@ class V2:
 
     def __init__(self, fs: str, files: Files) -> None:
         self._fs = fs
+        self.freezer = fs
         self._files = files
         here = files.read(f"{fs}/cgroup.controllers").split()
         self._controllers = " ".join(f"+{name}" for name in _WANTED if name in here)
@@ -92,7 +93,10 @@ class V2:
             return False
 
     def thaw(self, group: str) -> None:
-        self._set(group, "cgroup.freeze", "0")
+        self.thaw_folder(f"{self.freezer}/{group}")
+
+    def thaw_folder(self, folder: str) -> None:
+        self._files.write(f"{folder}/cgroup.freeze", "0")
 
     def _limit_memory(self, group: str, limits: Resources) -> None:
         """A memory.max below use would kill: memory.high reclaims first, and what stays then decides."""

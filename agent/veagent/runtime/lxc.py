@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 import shutil
-import signal
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ import structlog
 
 from veagent import lxcfs
 from veagent.cgroup import Cgroups
-from veagent.pidfd import Held, until_ended
 from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
-from veagent.runtime import launch, rundir
+from veagent.runtime import ending, launch, rundir
 from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
 from veagent.runtime.exec import Attach, attach
 from veagent.runtime.instance import LxcInstance
@@ -37,10 +35,6 @@ log = structlog.get_logger()
 _PACKAGES = {"lxc-start": "lxc", "lxc-attach": "lxc", "setsid": "util-linux", "sh": "dash"}
 _LEAST_VERSION = (5, 0)
 _KILL_TIMEOUT_S = 15.0
-_HEARS_TIMEOUT_S = 1.0
-_HEARS_PAUSE_S = 0.02
-_SETTLE_TIMEOUT_S = 2.0
-_SETTLE_TRIES = 5
 _ADOPT_TIMEOUT_S = 0.8
 _ADOPT_PAUSE_S = 0.02
 
@@ -95,7 +89,8 @@ class LxcRuntime:
                 break
             await asyncio.sleep(_ADOPT_PAUSE_S)
             found = scan(self._path)
-        await self._sweep_all(found.monitors.keys() | found.starting.keys() | self._starting)
+        await self._end_unfinished(found)
+        await self._sweep_all(self._starting)
         return list(self._instances.values())
 
     async def start(self, plan: StartPlan) -> Instance:
@@ -105,8 +100,7 @@ class LxcRuntime:
             raise Conflict(f"VE {uid} runs already", hint="stop it first")
         self._starting.add(uid)
         try:
-            await self._clear(uid)
-            return await self._start(plan)
+            return await self._clear(uid) or await self._start(plan)
         finally:
             self._starting.discard(uid)
 
@@ -117,18 +111,13 @@ class LxcRuntime:
             return
         if self.cgroups.frozen(ours.uid):
             self.cgroups.thaw(ours.uid)
-        if timeout_s > 0:
-            began = self._clock.boot()
-            await _until_it_hears(ours, min(timeout_s, _HEARS_TIMEOUT_S))
-            ours.ask_to_halt()
-            if await _ended_within(ours, timeout_s - (self._clock.boot() - began)):
-                return
-        ours.kill()
-        if await _ended_within(ours, _KILL_TIMEOUT_S):
+        if timeout_s > 0 and await ending.halt(ours, self._clock, timeout_s=timeout_s):
+            return
+        if await ending.kill(ours, self.cgroups, timeout_s=_KILL_TIMEOUT_S):
             return
         log.warning("monitor does not end after init", ve=ours.uid)
         ours.kill_monitor()
-        if not await _ended_within(ours, _KILL_TIMEOUT_S):
+        if not await ending.ended_within(ours, _KILL_TIMEOUT_S):
             raise TimedOut(
                 f"VE {ours.uid} does not die", hint="a process of it may wait for a disk (state D)"
             )
@@ -155,7 +144,9 @@ class LxcRuntime:
         check_uid(uid)
         if uid in self._instances or uid in self._starting:
             raise Conflict(f"VE {uid} runs", hint="stop it first")
-        await self._clear(uid)
+        unknown = await self._clear(uid)
+        if unknown is not None:
+            await self.stop(unknown, timeout_s=0)
         self.cgroups.forget(uid)
         self._notes.take(uid)
         self._remove_folder(uid)
@@ -209,36 +200,33 @@ class LxcRuntime:
         self._enter(instance)
         return instance
 
-    async def _clear(self, uid: Uid) -> None:
-        """Makes sure that nothing of the VE runs, and removes what is left of its last run."""
+    async def _clear(self, uid: Uid) -> LxcInstance | None:
+        """Removes what is left of the VE's last run; when it does run, though nobody knew, it is ours from now on."""
         if not self.cgroups.exists(uid):
-            return
-        monitor = hold_monitor(uid, self._path)
-        if monitor is not None:
-            monitor.close()
-            raise Conflict(f"VE {uid} runs already", hint="the agent adopts it at its next start")
-        log.info("leftovers removed", ve=uid)
-        await self.cgroups.sweep(uid)
+            return None
+        instance = self._living(uid)
+        if instance is None:
+            log.info("leftovers removed", ve=uid)
+            await ending.end_unfinished(uid, self._path, self._clock, patience_s=0)
+            await self.cgroups.sweep(uid)
+        return instance
 
-    async def _undo(self, uid: Uid) -> None:
-        """Ends whatever a start has brought to life. The monitor of a failed one is still cleaning up: let it."""
-        for _ in range(_SETTLE_TRIES):
-            monitor = hold_monitor(uid, self._path)
-            if monitor is None:
-                break
-            with monitor:
-                await self._end_monitor(uid, monitor)
+    def _living(self, uid: Uid) -> LxcInstance | None:
+        monitor = hold_monitor(uid, self._path)
+        if monitor is None:
+            return None
+        with monitor:
+            instance = hold(uid, monitor.pid, self._path, self._clock)
+        if instance is not None:
+            log.warning("VE runs already, taken over", ve=uid, init=instance.init_pid)
+            self._enter(instance)
+        return instance
+
+    async def _undo(self, uid: Uid, *, patience_s: float = ending.SETTLE_TIMEOUT_S) -> None:
+        """Ends whatever a start has brought to life, and removes it."""
+        await ending.end_unfinished(uid, self._path, self._clock, patience_s=patience_s)
         await self._sweep(uid)
         self._notes.take(uid)
-
-    async def _end_monitor(self, uid: Uid, monitor: Held) -> None:
-        instance = hold(uid, monitor.pid, self._path, self._clock)
-        if instance is not None:
-            instance.kill()
-            instance.close()
-        if not await until_ended(monitor, timeout_s=_SETTLE_TIMEOUT_S):
-            monitor.send(signal.SIGKILL)
-            await until_ended(monitor, timeout_s=_SETTLE_TIMEOUT_S)
 
     async def _host_part(self, uid: Uid) -> HostPart:
         return HostPart(
@@ -318,6 +306,14 @@ class LxcRuntime:
                 log.info("adopted", ve=uid, init=instance.init_pid)
                 self._enter(instance)
 
+    async def _end_unfinished(self, found: Scan) -> None:
+        """What has come neither to run nor to an end by now would live on with nobody to mind it: its next start is clean."""
+        left = (found.monitors.keys() | found.starting.keys()) - self._instances.keys()
+        left = {uid for uid in left - self._starting if UID.fullmatch(uid)}
+        if left:
+            log.warning("unfinished starts ended", ves=sorted(left))
+        await asyncio.gather(*(self._undo(uid, patience_s=0) for uid in left))
+
     async def _sweep_all(self, busy: set[Uid]) -> None:
         for uid in self.cgroups.present() - busy - self._instances.keys():
             log.info("leftovers removed", ve=uid)
@@ -347,21 +343,6 @@ class LxcRuntime:
                 raise RemoteFailed(
                     f"{folder} can't be passed by the users of VEs", hint=f"chmod o+x {folder}"
                 )
-
-
-async def _until_it_hears(instance: LxcInstance, timeout_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            while not instance.hears():  # noqa: ASYNC110 - the kernel tells nobody of a new handler
-                await asyncio.sleep(_HEARS_PAUSE_S)
-
-
-async def _ended_within(instance: LxcInstance, timeout_s: float) -> bool:
-    try:
-        await asyncio.wait_for(instance.ended(), timeout_s)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _program(name: str) -> str:
