@@ -387,6 +387,7 @@ def entry_out(value: model.SetEntry) -> session_pb2.SetEntry:
         labels=dict(value.labels),
         root=root_out(value.root),
         snapshots=[snapshot_wish_out(wish) for wish in value.snapshots],
+        run_generation=value.run_generation,
     )
 
 
@@ -407,6 +408,7 @@ def entry_in(message: session_pb2.SetEntry) -> model.SetEntry:
         labels=dict(message.labels),
         root=root_in(message.root),
         snapshots=tuple(snapshot_wish_in(wish) for wish in message.snapshots),
+        run_generation=message.run_generation,
     )
 
 

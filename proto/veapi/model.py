@@ -210,7 +210,10 @@ class SnapshotStatus(Value, frozen=True, kw_only=True):
 
 
 class VE(Value, frozen=True, kw_only=True):
-    """The desired VE: content of ve/spec/<uid>. `purge`: its deletion keeps nothing. `snapshot_seq`: the last one given."""
+    """The desired VE: content of ve/spec/<uid>. `purge`: its deletion keeps nothing. `snapshot_seq`: the last one given.
+
+    `run_generation`: that at which its user last said that it shall run; 0: as it was created.
+    """
 
     uid: Uid
     name: str
@@ -231,6 +234,7 @@ class VE(Value, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotWish, ...] = ()
     snapshot_seq: int = 0
     purge: bool = False
+    run_generation: int = 0
 
 
 class Placement(Value, frozen=True, kw_only=True):
@@ -387,7 +391,7 @@ class Order(Value, frozen=True, kw_only=True, order=True):
 
 
 class SetEntry(Value, frozen=True, kw_only=True):
-    """One VE of a host's set."""
+    """One VE of a host's set. `run_generation`: what its guest switched off at this generation or later stays off."""
 
     uid: Uid
     name: str
@@ -404,6 +408,7 @@ class SetEntry(Value, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     root: RootWish = RootWish()
     snapshots: tuple[SnapshotWish, ...] = ()
+    run_generation: int = 0
 
 
 class PeerHost(Value, frozen=True, kw_only=True):

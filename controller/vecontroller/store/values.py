@@ -117,6 +117,7 @@ def _stored_ve(value: VE) -> store_pb2.StoredVE:
         snapshots=[codec.snapshot_wish_out(wish) for wish in value.snapshots],
         snapshot_seq=value.snapshot_seq,
         purge=value.purge,
+        run_generation=value.run_generation,
     )
 
 
@@ -150,6 +151,7 @@ def _ve(message: store_pb2.StoredVE) -> VE:
         snapshots=tuple(codec.snapshot_wish_in(wish) for wish in message.snapshots),
         snapshot_seq=message.snapshot_seq,
         purge=message.purge,
+        run_generation=message.run_generation,
     )
 
 

@@ -221,21 +221,27 @@ class ApplyVERequest(_message.Message):
     VE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Only say what would change."""
     request_id: _builtins.str
     @_builtins.property
     def ve(self) -> _types_pb2.VE: ...
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the spec that count also when they are empty or 0, by their names here, e.g. "io_read_bps"."""
+
     def __init__(
         self,
         *,
         ve: _types_pb2.VE | None = ...,
         dry_run: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "request_id", b"request_id", "ve", b"ve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "fields", b"fields", "request_id", b"request_id", "ve", b"ve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,12 +325,15 @@ class SetRunRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    ONLY_FROM_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """"running", "stopped" or "frozen"."""
     stop_timeout_s: _builtins.int
     """How long a clean stop may take before it is killed; 0: the default of 30 s."""
     force: _builtins.bool
     """Kill at once."""
+    only_from: _builtins.str
+    """Only if this is what is asked of it so far (or run is it already); else a conflict. E.g. "frozen", of a thaw."""
     @_builtins.property
     def ve(self) -> Global___VERef: ...
     def __init__(
@@ -334,10 +343,11 @@ class SetRunRequest(_message.Message):
         run: _builtins.str = ...,
         stop_timeout_s: _builtins.int = ...,
         force: _builtins.bool = ...,
+        only_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ve", b"ve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "run", b"run", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "only_from", b"only_from", "run", b"run", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,6 +403,26 @@ class SetVERequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VE_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
@@ -400,6 +430,8 @@ class SetVERequest(_message.Message):
     STOP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     LABELS_REMOVED_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    ENV_REMOVED_FIELD_NUMBER: _builtins.int
     restart: _builtins.bool
     """Restart it once it is changed; needed for what can't change live."""
     stop_timeout_s: _builtins.int
@@ -419,6 +451,12 @@ class SetVERequest(_message.Message):
 
     @_builtins.property
     def labels_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of its init to set, and names of those to remove; without touching the others."""
+
+    @_builtins.property
+    def env_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -429,10 +467,12 @@ class SetVERequest(_message.Message):
         stop_timeout_s: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         labels_removed: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        env_removed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "ve", b"ve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "labels", b"labels", "labels_removed", b"labels_removed", "restart", b"restart", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "env_removed", b"env_removed", "fields", b"fields", "labels", b"labels", "labels_removed", b"labels_removed", "restart", b"restart", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "ve", b"ve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,6 +509,7 @@ class CloneVERequest(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     VE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.str
     """Tag; empty: its root as it is now."""
     request_id: _builtins.str
@@ -478,6 +519,10 @@ class CloneVERequest(_message.Message):
     def ve(self) -> _types_pb2.VE:
         """Name, project and labels of the new VE; what is set in its spec replaces what the source has."""
 
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the spec that count also when they are empty or 0."""
+
     def __init__(
         self,
         *,
@@ -485,10 +530,11 @@ class CloneVERequest(_message.Message):
         snapshot: _builtins.str = ...,
         ve: _types_pb2.VE | None = ...,
         request_id: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "ve", b"ve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "snapshot", b"snapshot", "source", b"source", "ve", b"ve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "request_id", b"request_id", "snapshot", b"snapshot", "source", b"source", "ve", b"ve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -426,6 +426,7 @@ class SetEntry(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ROOT_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    RUN_GENERATION_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -439,6 +440,8 @@ class SetEntry(_message.Message):
     image_digest: _builtins.str
     ip: _builtins.str
     mac: _builtins.str
+    run_generation: _builtins.int
+    """The generation at which its user last said that it shall run: what its guest switched off at this one or later stays off."""
     @_builtins.property
     def spec(self) -> _types_pb2.VESpec: ...
     @_builtins.property
@@ -465,10 +468,11 @@ class SetEntry(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         root: Global___RootWish | None = ...,
         snapshots: _abc.Iterable[Global___SnapshotWish] | None = ...,
+        run_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
