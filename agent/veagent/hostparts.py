@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from veagent.cgroup import Usage
+from veagent.cgroup import Cgroups, Usage
+from veagent.cgroup.disk import disk_below
 from veagent.config import Config, PoolSection
 from veagent.net.counters import LinkCounters
 from veagent.net.settings import PORTS_OF_VERACK, NetSettings
@@ -87,7 +89,9 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
         cgroup_root=config.cgroup_root,
         lxcfs=config.lxcfs.path if config.lxcfs else None,
     )
-    runtime = LxcRuntime(settings, clock)
+    # A pool stays on its device while it is mounted.
+    cgroups = Cgroups(config.cgroup_root, disk=cache(partial(disk_below, pool.base)))
+    runtime = LxcRuntime(settings, clock, cgroups=cgroups)
     await runtime.setup()
     stack.push_async_callback(runtime.aclose)
     network = HostNetwork(net_settings(config), clock)

@@ -11,10 +11,10 @@ from kit.cgrouptree import MadeUpKernel
 from veagent.cgroup import Cgroups, Files, Usage
 from veagent.cgroup.layout import DEVICES
 from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed
-from veapi.model import Resources, Uid
+from veapi.model import Limits, Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
-LIMITS = Resources(cpu_millis=1500, memory_bytes=8000, pids=100)
+LIMITS = Limits(cpu_millis=1500, memory_bytes=8000, pids=100)
 GROUP = f"verack/h1/ve/{UID}"
 USAGE = Usage(
     cpu_seconds=7.0,
@@ -91,7 +91,7 @@ def test_v2_sets_every_limit(v2: tuple[MadeUpKernel, Cgroups]) -> None:
 
 def test_zero_means_no_limit(both: tuple[MadeUpKernel, Cgroups]) -> None:
     kernel, cgroups = both
-    cgroups.create(UID, Resources())
+    cgroups.create(UID, Limits())
     written = kernel.written(GROUP)
     assert written["pids.max"] == "max"
     assert written.get("cpu.cfs_quota_us", "-1") == "-1"
@@ -103,7 +103,7 @@ def test_the_least_cpu_limit_is_what_the_kernel_takes(v1: tuple[MadeUpKernel, Cg
     kernel, cgroups = v1
     cgroups.create(UID, replace_cpu(1))
     assert kernel.written(GROUP)["cpu.cfs_quota_us"] == "1000"
-    assert kernel.written(GROUP)["cpu.shares"] == "2"
+    assert kernel.written(GROUP)["cpu.shares"] == "10"
 
 
 @pytest.mark.parametrize("millis", [500, 1500, 3000, 0])
@@ -122,8 +122,8 @@ def test_lxcs_own_folder_follows_the_cpu_limit(
     assert outer.removesuffix(" 100000") in {str(millis * 100), "-1", "max"}
 
 
-def replace_cpu(millis: int) -> Resources:
-    return Resources(cpu_millis=millis, memory_bytes=8000, pids=10)
+def replace_cpu(millis: int) -> Limits:
+    return Limits(cpu_millis=millis, memory_bytes=8000, pids=10)
 
 
 def test_v1_cpusets_are_inherited_from_above(v1: tuple[MadeUpKernel, Cgroups]) -> None:
@@ -151,7 +151,7 @@ def test_memory_limits_may_move_from_any_to_any(
     cgroups.create(UID, LIMITS)
     if interrupted and kernel.version == 1:
         kernel.set(f"memory/{GROUP}/memory.memsw.limit_in_bytes", "12000")
-    cgroups.limit(UID, Resources(cpu_millis=1000, memory_bytes=memory, pids=10))
+    cgroups.limit(UID, Limits(cpu_millis=1000, memory_bytes=memory, pids=10))
     file = f"{GROUP}/memory.max" if kernel.version == 2 else f"memory/{GROUP}/memory.limit_in_bytes"
     text = (kernel.fs / file).read_text()
     assert text == str(memory) or (memory == 0 and text in {"max", "9223372036854771712"})
@@ -163,7 +163,7 @@ def test_a_limit_below_memory_in_use_is_a_conflict_and_changes_nothing(
     kernel, cgroups = both
     cgroups.create(UID, LIMITS)
     with pytest.raises(Conflict, match="1000 bytes"):
-        cgroups.limit(UID, Resources(cpu_millis=1000, memory_bytes=500, pids=10))
+        cgroups.limit(UID, Limits(cpu_millis=1000, memory_bytes=500, pids=10))
     if kernel.version == 2:
         assert (kernel.fs / GROUP / "memory.max").read_text() == "8000"
         assert (kernel.fs / GROUP / "memory.high").read_text() == "max"
@@ -176,7 +176,7 @@ def test_v2_reclaims_before_it_lowers(v2: tuple[MadeUpKernel, Cgroups]) -> None:
     kernel, cgroups = v2
     cgroups.create(UID, LIMITS)
     kernel.reclaimable_bytes = 700
-    cgroups.limit(UID, Resources(cpu_millis=1000, memory_bytes=500, pids=10))
+    cgroups.limit(UID, Limits(cpu_millis=1000, memory_bytes=500, pids=10))
     assert (kernel.fs / GROUP / "memory.max").read_text() == "500"
     assert (kernel.fs / GROUP / "memory.high").read_text() == "max"
 
@@ -216,14 +216,16 @@ def test_v1_sums_up_the_kills_of_all_folders_and_keeps_those_of_gone_ones(
     memory = f"memory/{GROUP}"
     for path in ("ct", "ct/unit"):
         kernel.mkdir(str(kernel.fs / memory / path))
-    kernel.set(f"{memory}/memory.failcnt", "5")
+    assert cgroups.usage(UID).oom_kills == 0
+    assert cgroups.usage(UID).oom_kills == 0
+    kernel.machine_kills = 3
     kernel.set(f"{memory}/ct/memory.oom_control", "oom_kill 2\n")
     kernel.set(f"{memory}/ct/unit/memory.oom_control", "oom_kill 1\n")
     assert cgroups.usage(UID).oom_kills == 3
     kernel.set(f"{memory}/ct/memory.oom_control", "oom_kill 4\n")
     assert cgroups.usage(UID).oom_kills == 5
     kernel.rmdir(str(kernel.fs / memory / "ct/unit"))
-    kernel.set(f"{memory}/memory.memsw.failcnt", "1")
+    kernel.machine_kills = 7
     assert cgroups.usage(UID).oom_kills == 5
 
 

@@ -4,7 +4,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from veagent.cgroup import Files
+from veagent.cgroup import Files, cpulist
 
 UNLIMITED_V1 = str(9223372036854771712)
 V1_FILES = {
@@ -20,17 +20,18 @@ V1_FILES = {
         "memory.limit_in_bytes": UNLIMITED_V1,
         "memory.memsw.limit_in_bytes": UNLIMITED_V1,
         "memory.usage_in_bytes": "1000",
-        "memory.failcnt": "0",
-        "memory.memsw.failcnt": "0",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n",
         "memory.stat": "hierarchical_memory_limit 4096\ntotal_rss 600\ntotal_cache 300\n"
         "total_inactive_file 100\ntotal_swap 5\n",
     },
     "pids": {"pids.current": "3", "pids.max": "max", "pids.events": "max 2"},
     "devices": {"devices.allow": "", "devices.deny": ""},
-    "freezer": {"freezer.state": "THAWED\n"},
+    "freezer": {"freezer.state": "THAWED\n", "freezer.self_freezing": "0\n"},
     "blkio": {
         "blkio.throttle.io_service_bytes_recursive": "7:1 Read 10\n7:1 Write 20\n7:2 Read 1\nTotal 31",
+        "blkio.throttle.read_bps_device": "",
+        "blkio.throttle.write_bps_device": "",
+        "blkio.bfq.weight": "100\n",
         "blkio.throttle.io_serviced_recursive": "7:1 Read 3\n7:1 Write 4\n7:1 Total 7\nTotal 7\n",
     },
     "unified": {},
@@ -53,6 +54,9 @@ V2_FILES = {
     "pids.current": "3",
     "pids.max": "max",
     "pids.events": "max 2\n",
+    "cpuset.cpus": "",
+    "io.max": "",
+    "io.bfq.weight": "default 100\n",
     "io.stat": "7:1 rbytes=10 wbytes=20 rios=3 wios=4 dbytes=0 dios=0\n7:2 rbytes=1 wbytes=0 rios=0 wios=0\n",
 }
 
@@ -65,6 +69,7 @@ class MadeUpKernel(Files):
         self.version = version
         self.writes: list[tuple[str, str]] = []
         self.reclaimable_bytes = 0
+        self.machine_kills = 0
         if version == 2:
             self._fill(str(fs))
             (fs / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
@@ -85,9 +90,20 @@ class MadeUpKernel(Files):
             raise OSError(errno.EBUSY, "busy", path)
         shutil.rmtree(path)
 
+    def read(self, path: str) -> str:
+        if path == "/proc/vmstat":
+            return f"pgfault 7\noom_kill {self.machine_kills}\n"
+        return super().read(path)
+
     def write(self, path: str, value: str) -> None:
         self.writes.append((str(Path(path).relative_to(self.fs)), value))
         name = Path(path).name
+        if name == "cpuset.cpus" and self.version == 1:
+            self._check_cpus(Path(path).parent, value)
+        if name == "freezer.state":
+            (Path(path).parent / "freezer.self_freezing").write_text(f"{int(value == 'FROZEN')}\n")
+        if name == "cgroup.freeze":
+            (Path(path).parent / "cgroup.events").write_text(f"populated 1\nfrozen {value}\n")
         if name == "cpu.cfs_quota_us":
             self._check_quota(Path(path).parent, value)
         if name.startswith("memory."):
@@ -115,6 +131,18 @@ class MadeUpKernel(Files):
         for name, value in {"cgroup.procs": "", **files}.items():
             if not (Path(path) / name).exists():
                 (Path(path) / name).write_text(value)
+
+    def _check_cpus(self, group: Path, value: str) -> None:
+        """A child's processors are some of its parent's."""
+        above = cpulist.parse((group.parent / "cpuset.cpus").read_text())
+        below = [
+            cpulist.parse((Path(child) / "cpuset.cpus").read_text())
+            for child in self.folders(str(group))
+        ]
+        if not cpulist.parse(value) <= above:
+            raise OSError(errno.EACCES, "not the parent's", str(group))
+        if any(not child <= cpulist.parse(value) for child in below):
+            raise OSError(errno.EBUSY, "children have more", str(group))
 
     def _check_quota(self, group: Path, value: str) -> None:
         """A child's quota may not be above its parent's."""

@@ -14,10 +14,10 @@ from kit.busyboxroot import make_busybox_root
 from veagent.ports import ExecCommand, Instance, StartPlan, Stream
 from veagent.runtime import LxcRuntime, LxcSettings
 from veapi.clock import SystemClock
-from veapi.model import Resources, Uid
+from veapi.model import Limits, Uid
 
 MIB = 1 << 20
-LIMITS = Resources(cpu_millis=1000, memory_bytes=64 * MIB, pids=64)
+LIMITS = Limits(cpu_millis=1000, memory_bytes=64 * MIB, pids=64)
 _SERIAL = itertools.count()
 
 

@@ -14,7 +14,7 @@ from kit.eventually import eventually
 from kit.realves import LIMITS, MIB, Lab, lab
 from veagent.ports import ExecCommand, Instance, Nic
 from veapi.errors import Conflict, NotFound
-from veapi.model import Resources, Uid
+from veapi.model import Limits, Uid
 
 pytestmark = pytest.mark.skipif(shutil.which("lxc-start") is None, reason="lxc is not installed")
 HOG = ("dd", "if=/dev/zero", "of=/dev/null", "bs=128M", "count=1")
@@ -63,7 +63,7 @@ async def test_more_processes_than_the_limit_are_refused(ves: Lab, instance: Ins
 
 
 async def test_cpu_time_is_throttled_to_the_limit(ves: Lab) -> None:
-    plan = ves.plan(limits=Resources(cpu_millis=100, memory_bytes=64 * MIB, pids=64))
+    plan = ves.plan(limits=Limits(cpu_millis=100, memory_bytes=64 * MIB, pids=64))
     instance = await ves.runtime.start(plan)
     process = await ves.runtime.execute(instance, ExecCommand(["sh", "-c", "while :; do :; done"]))
     usage = ves.runtime.cgroups.usage
@@ -74,7 +74,7 @@ async def test_cpu_time_is_throttled_to_the_limit(ves: Lab) -> None:
 
 
 async def test_limits_change_live(ves: Lab, instance: Instance) -> None:
-    bigger = Resources(cpu_millis=2000, memory_bytes=128 * MIB, pids=128)
+    bigger = Limits(cpu_millis=2000, memory_bytes=128 * MIB, pids=128)
     await ves.runtime.limit(instance.uid, bigger)
     usage = ves.runtime.cgroups.usage(instance.uid)
     assert (usage.memory_limit_bytes, usage.pids_limit) == (128 * MIB, 128)

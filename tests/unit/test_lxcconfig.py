@@ -9,7 +9,7 @@ import pytest
 from veagent.ports import Nic, StartPlan
 from veagent.runtime.lxcconfig import HostPart, render
 from veapi.errors import InvalidInput
-from veapi.model import Resources, Uid
+from veapi.model import Limits, Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
 NIC = Nic("vrbr0", "vr4b1b8a8e", "02:00:0a:42:00:05", "10.66.0.5", 16, "10.66.0.1", 1450)
@@ -18,7 +18,7 @@ PLAN = StartPlan(
     hostname="web-1",
     root=Path("/pool/ve/root of it"),
     id_base=1_065_536,
-    limits=Resources(cpu_millis=1000, memory_bytes=1 << 30, pids=512),
+    limits=Limits(cpu_millis=1000, memory_bytes=1 << 30, pids=512),
     nic=NIC,
     environment={"B": 'two "words" = x', "A": "1"},
 )
@@ -112,7 +112,7 @@ def test_devices_are_lxcs_only_on_v2() -> None:
 def test_without_a_cpu_limit_there_is_no_quota() -> None:
     for version in (1, 2):
         host = replace(HOST, cgroup_version=version)
-        assert ".cpu." not in render(replace(PLAN, limits=Resources()), host)
+        assert ".cpu." not in render(replace(PLAN, limits=Limits()), host)
 
 
 EVIL = "x\nlxc.hook.pre-start = /bin/evil"

@@ -9,12 +9,14 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from veagent.cgroup import v1, v2
+from veagent.cgroup.disk import Disk
 from veagent.cgroup.files import Files
 from veagent.cgroup.layout import CONTAINER, Layout
+from veagent.cgroup.oom import OomNotice
 from veagent.cgroup.usage import Usage
 from veagent.pidfd import Held
-from veapi.errors import InvalidInput, NotFound, RemoteFailed
-from veapi.model import Resources, Uid
+from veapi.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
+from veapi.model import Limits, Uid
 
 log = structlog.get_logger()
 FS = "/sys/fs/cgroup"
@@ -26,9 +28,19 @@ _MOST_PARTS = 64
 
 
 class Cgroups:
-    """All below `root` (as "verack/h1") is this agent's. Errors are VerackError; calls are quick and don't block."""
+    """All below `root` (as "verack/h1") is this agent's. Errors are VerackError; calls are quick and don't block.
 
-    def __init__(self, root: str, *, fs: str = FS, files: Files | None = None) -> None:
+    `disk`: that of the VEs' roots, as it is now.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        fs: str = FS,
+        files: Files | None = None,
+        disk: Callable[[], Disk | None] = lambda: None,
+    ) -> None:
         if not root or root != root.strip("/") or ".." in root.split("/"):
             raise InvalidInput(
                 f"cgroup root {root!r} is not usable",
@@ -37,6 +49,7 @@ class Cgroups:
         self.root = root
         self._files = files or Files()
         self._fs = fs
+        self._disk = disk
         self._layout = _layout(fs, self._files)
         self._oom = _OomCounter()
 
@@ -62,17 +75,55 @@ class Cgroups:
         """Where monitors go to be able to remove their own folders."""
         return f"{self.root}/pivot"
 
-    def create(self, uid: Uid, limits: Resources) -> None:
+    def create(self, uid: Uid, limits: Limits, *, cpus: str = "") -> None:
         """Makes the VE's folders and sets its limits. A failure leaves folders: `remove` them."""
         with _refused(f"make cgroup {self._ve(uid)}"):
-            self._layout.create(self._ve(uid), limits)
+            self._layout.create(self._ve(uid), limits, self._disk())
+            if cpus:
+                self._layout.pin(self._ve(uid), cpus)
 
-    def limit(self, uid: Uid, limits: Resources) -> None:
+    def limit(self, uid: Uid, limits: Limits) -> None:
         """Live. Conflict when memory in use does not fit; what was set before then stays."""
-        if not self.exists(uid):
-            raise NotFound(f"VE {uid} has no cgroup", hint="it does not run")
+        self._must_exist(uid)
         with _refused(f"limit cgroup {self._ve(uid)}"):
-            self._layout.limit(self._ve(uid), limits)
+            self._layout.limit(self._ve(uid), limits, self._disk())
+
+    def pin(self, uid: Uid, cpus: str) -> None:
+        """Live. `cpus` as the kernel writes lists of processors."""
+        self._must_exist(uid)
+        with _refused(f"pin cgroup {self._ve(uid)} to processors {cpus}"):
+            self._layout.pin(self._ve(uid), cpus)
+
+    async def freeze(self, uid: Uid, *, timeout_s: float = 5.0) -> None:
+        """Returns when all of it stands still. TimedOut when something in it does not: then it runs on."""
+        self._must_exist(uid)
+        with _refused(f"freeze cgroup {self._ve(uid)}"):
+            self._layout.freeze(self._ve(uid))
+        for _ in range(int(timeout_s / _SWEEP_PAUSE_S)):
+            if self._layout.still(self._ve(uid)):
+                return
+            await asyncio.sleep(_SWEEP_PAUSE_S)
+        self.thaw(uid)
+        raise TimedOut(
+            f"VE {uid} did not freeze within {timeout_s:g} s",
+            hint="a process of it may wait for a disk (state D); try again later",
+        )
+
+    def suspended(self, uid: Uid) -> bool:
+        """Whether `freeze` is in force."""
+        return self._layout.suspended(self._ve(uid))
+
+    def oom_notice(self, uid: Uid) -> OomNotice:
+        """Becomes readable when the kernel has ended a process of the VE. NotFound when it does not run."""
+        try:
+            return self._layout.oom_notice(self._ve(uid))
+        except OSError:
+            raise NotFound(f"VE {uid} has no cgroup", hint="it does not run") from None
+
+    def oom_kills(self, uid: Uid) -> int:
+        """How many processes of it the kernel has ended for want of memory, since the VE is known."""
+        self.note_oom(uid)
+        return self._oom.total(uid)
 
     def usage(self, uid: Uid) -> Usage:
         """About ten small reads. NotFound when the VE does not run."""
@@ -168,6 +219,10 @@ class Cgroups:
 
     def _ve(self, uid: Uid) -> str:
         return f"{self.root}/ve/{uid}"
+
+    def _must_exist(self, uid: Uid) -> None:
+        if not self.exists(uid):
+            raise NotFound(f"VE {uid} has no cgroup", hint="it does not run")
 
     def _remove(self, path: str, *, parts: int = _MOST_PARTS) -> bool:
         """The folder and all below, bottom up; a VE's root decides how deep that is."""

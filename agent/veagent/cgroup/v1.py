@@ -3,13 +3,25 @@
 import errno
 import os
 
+from veagent.cgroup.cpulist import union
+from veagent.cgroup.disk import Disk
 from veagent.cgroup.files import Files
-from veagent.cgroup.layout import CONTAINER, DEVICES, PERIOD_US, does_not_fit, quota_us
+from veagent.cgroup.layout import (
+    CONTAINER,
+    DEVICES,
+    PERIOD_US,
+    does_not_fit,
+    quota_us,
+    refuse_io,
+    weight_of,
+)
+from veagent.cgroup.oom import EventNotice, OomNotice
 from veagent.cgroup.usage import Usage, blkio, limit, table
-from veapi.model import Resources
+from veapi.model import Limits
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 NEEDED = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset")
+_VMSTAT = "/proc/vmstat"
 _QUOTA = "cpu.cfs_quota_us"
 _MEMORY = "memory.limit_in_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
@@ -27,7 +39,7 @@ class V1:
         self._tops = tuple(_hierarchies(fs, files))
         self._memsw = files.exists(f"{fs}/memory/{_MEMSW}")
         self._blkio = files.exists(f"{fs}/blkio")
-        self._failures: dict[str, tuple[str, int]] = {}
+        self._kills: dict[str, tuple[int, int]] = {}
 
     def tops(self) -> tuple[str, ...]:
         return self._tops
@@ -40,21 +52,35 @@ class V1:
         for path in _steps(f"{self._fs}/cpuset", group):
             self._inherit_cpuset(path)
 
-    def create(self, group: str, limits: Resources) -> None:
+    def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
         for top in self._tops:
             self._files.mkdir(f"{top}/{group}")
         self._set("devices", group, "devices.deny", "a")
         for device in DEVICES:
             self._set("devices", group, "devices.allow", device)
-        self.limit(group, limits)
+        self.limit(group, limits, disk)
 
-    def limit(self, group: str, limits: Resources) -> None:
+    def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:
+        refuse_io(limits, disk, able=self._blkio)
         self._limit_memory(group, limits)
-        self._set(
-            "cpu", group, "cpu.shares", str(max(2, (limits.cpu_millis or 1000) * 1024 // 1000))
-        )
+        self._set("cpu", group, "cpu.shares", str(max(2, weight_of(limits) * 1024 // 100)))
         self._limit_quota(group, quota_us(limits))
         self._set("pids", group, "pids.max", str(limits.pids or "max"))
+        self._limit_io(group, limits, disk)
+
+    def pin(self, group: str, cpus: str) -> None:
+        """A folder's processors are always a part of its parent's: so first all get both, then, bottom up, the new ones."""
+        top = f"{self._fs}/cpuset/{group}"
+        paths = [top]
+        for path in paths:
+            paths += self._files.folders(path)
+        old = {path: self._files.read(f"{path}/cpuset.cpus").strip() for path in paths}
+        if set(old.values()) == {cpus}:
+            return
+        for path in paths:
+            self._files.write(f"{path}/cpuset.cpus", union(old[top], cpus))
+        for path in reversed(paths):
+            self._files.write(f"{path}/cpuset.cpus", cpus)
 
     def usage(self, group: str, oom_kills: int) -> Usage:
         ticks = table(self._get("cpuacct", group, "cpuacct.stat"))
@@ -86,15 +112,15 @@ class V1:
         )
 
     def oom_kills(self, group: str) -> dict[str, int] | None:
-        """v1 counts a kill only in the victim's own folder, so all below are read; but only when the limit was hit.
+        """v1 counts a kill only in the victim's own folder, so all below are read; but only when the machine had a kill.
 
-        The limit is hit a little before the kill is counted: so one look more follows the last change.
+        The machine's count moves a little before the folder's: so one look more follows the last change. (The counts of
+        limits that were hit are no sign: Linux 6.18 leaves memory.failcnt at 0.)
         """
-        names = ("memory.failcnt", "memory.memsw.failcnt")[: 1 + self._memsw]
-        failures = "".join(self._get("memory", group, name) for name in names)
-        before, looks = self._failures.get(group, ("", 0))
-        looks = looks + 1 if failures == before else 0
-        self._failures[group] = (failures, looks)
+        kills = table(self._files.read(_VMSTAT)).get("oom_kill", 0)
+        before, looks = self._kills.get(group, (-1, 0))
+        looks = looks + 1 if kills == before else 0
+        self._kills[group] = (kills, looks)
         if looks > 1:
             return None
         found: dict[str, int] = {}
@@ -111,10 +137,25 @@ class V1:
         return found
 
     def forget(self, group: str) -> None:
-        self._failures.pop(group, None)
+        self._kills.pop(group, None)
 
     def processes(self, group: str) -> str:
         return f"{self._fs}/pids/{group}/cgroup.procs"
+
+    def freeze(self, group: str) -> None:
+        self._set("freezer", group, "freezer.state", "FROZEN")
+
+    def still(self, group: str) -> bool:
+        return self._get("freezer", group, "freezer.state").strip() == "FROZEN"
+
+    def suspended(self, group: str) -> bool:
+        try:
+            return self._get("freezer", group, "freezer.self_freezing").strip() == "1"
+        except FileNotFoundError:
+            return False
+
+    def oom_notice(self, group: str) -> OomNotice:
+        return EventNotice(f"{self._fs}/memory/{group}")
 
     def frozen(self, group: str) -> bool:
         try:
@@ -139,17 +180,30 @@ class V1:
             if each == group or self._files.exists(f"{self._fs}/cpu/{each}"):
                 self._set("cpu", each, _QUOTA, str(new))
 
-    def _limit_memory(self, group: str, limits: Resources) -> None:
+    def _limit_io(self, group: str, limits: Limits, disk: Disk | None) -> None:
+        """Only what was asked, or is to be taken back: most VEs have none."""
+        if not self._blkio or disk is None:
+            return
+        for name, value in (("read", limits.io_read_bps), ("write", limits.io_write_bps)):
+            file = f"blkio.throttle.{name}_bps_device"
+            if value or self._get("blkio", group, file).strip():
+                self._set("blkio", group, file, f"{disk.number} {value}")
+        if disk.weights:
+            self._set("blkio", group, "blkio.bfq.weight", str(limits.io_weight or 100))
+
+    def _limit_memory(self, group: str, limits: Limits) -> None:
         """The sum with swap may never be below memory: the one that grows away from the other comes first."""
-        new = limits.memory_bytes or -1
-        files = [_MEMORY, _MEMSW] if self._memsw else [_MEMORY]
+        memory = limits.memory_bytes or -1
+        both = memory + limits.swap_bytes if limits.memory_bytes else -1
+        new = {_MEMORY: memory, _MEMSW: both} if self._memsw else {_MEMORY: memory}
+        files = list(new)
         old = {name: self._get("memory", group, name).strip() for name in files}
-        if self._memsw and (new == -1 or new > int(old[_MEMSW])):
+        if self._memsw and (memory == -1 or memory > int(old[_MEMSW])):
             files.reverse()
         done: list[str] = []
         for name in files:
             try:
-                self._set("memory", group, name, str(new))
+                self._set("memory", group, name, str(new[name]))
             except OSError as error:
                 for undo in done:
                     self._set("memory", group, undo, old[undo])

@@ -1,9 +1,18 @@
 """The one tree of cgroup v2."""
 
+from veagent.cgroup.disk import Disk
 from veagent.cgroup.files import Files
-from veagent.cgroup.layout import CONTAINER, PERIOD_US, does_not_fit, quota_us
+from veagent.cgroup.layout import (
+    CONTAINER,
+    PERIOD_US,
+    does_not_fit,
+    quota_us,
+    refuse_io,
+    weight_of,
+)
+from veagent.cgroup.oom import FileNotice, OomNotice
 from veagent.cgroup.usage import Usage, io_stat, limit, table
-from veapi.model import Resources
+from veapi.model import Limits
 
 NEEDED = ("cpu", "memory", "pids")
 _WANTED = (*NEEDED, "io", "cpuset")
@@ -33,19 +42,25 @@ class V2:
             self._files.mkdir(path)
             self._delegate(path)
 
-    def create(self, group: str, limits: Resources) -> None:
+    def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
         self._files.mkdir(f"{self._fs}/{group}")
         self._delegate(f"{self._fs}/{group}")
-        self.limit(group, limits)
+        self.limit(group, limits, disk)
 
-    def limit(self, group: str, limits: Resources) -> None:
+    def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:
+        refuse_io(limits, disk, able=self._io)
         self._limit_memory(group, limits)
         quota = quota_us(limits)
         for each in (group, f"{group}/{CONTAINER}"):  # LXC's too: lxcfs counts processors by it
             if each == group or self._files.exists(f"{self._fs}/{each}"):
                 self._set(each, "cpu.max", f"{'max' if quota < 0 else quota} {PERIOD_US}")
-        self._set(group, "cpu.weight", str(min(10_000, max(1, (limits.cpu_millis or 1000) // 10))))
+        self._set(group, "cpu.weight", str(weight_of(limits)))
         self._set(group, "pids.max", str(limits.pids or "max"))
+        self._limit_io(group, limits, disk)
+
+    def pin(self, group: str, cpus: str) -> None:
+        """Groups below have at most what is above them: nothing to do there."""
+        self._set(group, "cpuset.cpus", cpus)
 
     def usage(self, group: str, oom_kills: int) -> Usage:
         cpu = table(self._get(group, "cpu.stat"))
@@ -92,13 +107,38 @@ class V2:
         except FileNotFoundError:
             return False
 
+    def freeze(self, group: str) -> None:
+        self._set(group, "cgroup.freeze", "1")
+
+    def still(self, group: str) -> bool:
+        return self.frozen(group)
+
+    def suspended(self, group: str) -> bool:
+        try:
+            return self._get(group, "cgroup.freeze").strip() == "1"
+        except FileNotFoundError:
+            return False
+
+    def oom_notice(self, group: str) -> OomNotice:
+        return FileNotice(f"{self._fs}/{group}")
+
     def thaw(self, group: str) -> None:
         self.thaw_folder(f"{self.freezer}/{group}")
 
     def thaw_folder(self, folder: str) -> None:
         self._files.write(f"{folder}/cgroup.freeze", "0")
 
-    def _limit_memory(self, group: str, limits: Resources) -> None:
+    def _limit_io(self, group: str, limits: Limits, disk: Disk | None) -> None:
+        """Only what was asked, or is to be taken back: most VEs have none."""
+        if not self._io or disk is None:
+            return
+        read, write = limits.io_read_bps or "max", limits.io_write_bps or "max"
+        if (read, write) != ("max", "max") or self._get(group, "io.max").strip():
+            self._set(group, "io.max", f"{disk.number} rbps={read} wbps={write}")
+        if disk.weights:
+            self._set(group, "io.bfq.weight", f"default {limits.io_weight or 100}")
+
+    def _limit_memory(self, group: str, limits: Limits) -> None:
         """A memory.max below use would kill: memory.high reclaims first, and what stays then decides."""
         new = limits.memory_bytes
         if new and int(self._get(group, "memory.current")) > new:
@@ -113,7 +153,7 @@ class V2:
         else:
             self._set(group, "memory.max", str(new or "max"))
         if self._files.exists(f"{self._fs}/{group}/memory.swap.max"):
-            self._set(group, "memory.swap.max", "0" if new else "max")
+            self._set(group, "memory.swap.max", str(limits.swap_bytes) if new else "max")
 
     def _swap(self, group: str) -> int:
         try:

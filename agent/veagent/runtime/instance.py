@@ -7,6 +7,7 @@ from collections.abc import Callable
 from veagent.pidfd import Held
 from veagent.ports import Ended
 from veagent.runtime import procs
+from veagent.runtime.oom import OomWatch
 from veapi.model import Uid
 
 _HALT = {
@@ -28,6 +29,7 @@ class LxcInstance:
         self._init = init
         self._started_at = started_at
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._oom: OomWatch | None = None
 
     @property
     def uid(self) -> Uid:
@@ -47,6 +49,16 @@ class LxcInstance:
 
     async def ended(self) -> Ended:
         return await asyncio.shield(self._ended)
+
+    async def oom_killed(self, *, after: int) -> int:
+        if self._oom is None:
+            await self.ended()
+            return after
+        return await self._oom.beyond(after)
+
+    def watch_oom(self, watch: OomWatch) -> None:
+        """From here on `oom_killed` hears of kills; closes it in the end."""
+        self._oom = watch
 
     def watch(self, *, init_gone: Callable[[], None], all_gone: Callable[[], None]) -> None:
         """Calls back when init has ended, and when the monitor has too. Needs the running event loop."""
@@ -91,5 +103,7 @@ class LxcInstance:
 
     def close(self) -> None:
         """Stops watching; the VE runs on."""
+        if self._oom is not None:
+            self._oom.close()
         self._init.close()
         self._monitor.close()

@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import structlog
 
 from veagent import lxcfs
-from veagent.cgroup import Cgroups
+from veagent.cgroup import Cgroups, cpulist
 from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
 from veagent.runtime import ending, launch, rundir
 from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
@@ -26,9 +27,16 @@ from veagent.runtime.exec import Attach, attach
 from veagent.runtime.instance import LxcInstance
 from veagent.runtime.lxcconfig import SAFE_PATH, UID, HostPart, check, check_uid, render
 from veagent.runtime.notes import EndNotes, end_of
+from veagent.runtime.oom import OomWatch
 from veapi.clock import Clock
-from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TimedOut
-from veapi.model import Resources, Uid
+from veapi.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    RemoteFailed,
+    TimedOut,
+)
+from veapi.model import Limits, Uid
 from veapi.process import run
 
 log = structlog.get_logger()
@@ -122,8 +130,20 @@ class LxcRuntime:
                 f"VE {ours.uid} does not die", hint="a process of it may wait for a disk (state D)"
             )
 
-    async def limit(self, uid: Uid, limits: Resources) -> None:
+    async def limit(self, uid: Uid, limits: Limits) -> None:
         self.cgroups.limit(uid, limits)
+
+    async def pin(self, uid: Uid, cpus: Sequence[int]) -> None:
+        self.cgroups.pin(uid, cpulist.render(cpus))
+
+    async def freeze(self, uid: Uid) -> None:
+        await self.cgroups.freeze(uid)
+
+    async def thaw(self, uid: Uid) -> None:
+        self.cgroups.thaw(uid)
+
+    def frozen(self, uid: Uid) -> bool:
+        return self.cgroups.suspended(uid)
 
     async def execute(self, instance: Instance, command: ExecCommand) -> ExecProcess:
         uid = instance.uid
@@ -174,7 +194,7 @@ class LxcRuntime:
         folder = self._path / plan.uid
         fresh = not folder.exists()
         try:
-            self.cgroups.create(plan.uid, plan.limits)
+            self.cgroups.create(plan.uid, plan.limits, cpus=cpulist.render(plan.cpus))
             _write_config(folder, render(plan, await self._host_part(plan.uid)))
             code = await launch.lxc_start(
                 self._programs["lxc-start"],
@@ -254,6 +274,9 @@ class LxcRuntime:
 
     def _enter(self, instance: LxcInstance) -> None:
         self._instances[instance.uid] = instance
+        with suppress(NotFound):
+            notice = self.cgroups.oom_notice(instance.uid)
+            instance.watch_oom(OomWatch(notice, partial(self.cgroups.oom_kills, instance.uid)))
         instance.watch(
             init_gone=lambda: self.cgroups.note_oom(instance.uid),
             all_gone=lambda: self._spawn_end(instance),
