@@ -26,7 +26,7 @@ from vectl.context import Context
 from vectl.wanted import Wanted
 
 KINDS = ["create", "recover", "storm"]
-SMALL = ("--cpu", "0.05", "--memory", "48M", "--disk", "256M", "--pids", "128")
+SMALL = ("--cpu", "0.1", "--memory", "48M", "--disk", "256M", "--pids", "128")
 
 
 def small(name: str) -> Wanted:
@@ -34,7 +34,7 @@ def small(name: str) -> Wanted:
     return Wanted(
         name=name,
         image="busybox",
-        cpu_millis=50,
+        cpu_millis=100,
         memory_bytes=48 << 20,
         disk_bytes=256 << 20,
         pids=128,
