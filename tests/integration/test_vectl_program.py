@@ -1,22 +1,16 @@
 """The real vectl, as a subprocess, against a controller that is made up but speaks the real API over mTLS."""
 
-import asyncio
 import json
-import os
 import signal
-import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc.aio
 import pytest
 
 from kit import fakeapi
-from kit.certs import issue, make_ca
 from kit.eventually import eventually
 from kit.fakeapi import FakeApi
-from kit.vectlrun import Ran, Vectl, ended, screen
-from veapi.channel import SERVER_OPTIONS, Identity, server_credentials
+from kit.vectlrun import Vectl, ended, screen
 
 TWO = b"""
 kind: VE
@@ -180,98 +174,6 @@ async def test_show_ends_with_the_events(vectl: Vectl) -> None:
     assert (await vectl("show", "nobody", code=3)).out == ""
 
 
-async def test_exec_gives_output_and_the_commands_code(vectl: Vectl) -> None:
-    await vectl("create", "web", "--image", "ok")
-    assert (await vectl("exec", "web", "--", "exit", "7", code=7)).err == ""
-    both = await vectl("exec", "web", "both")
-    assert (both.out, both.err) == ("out\n", "err\n")
-    big = bytes(range(256)) * 4096
-    process = await vectl.start("exec", "-i", "web", "--", "cat")
-    assert (await process.communicate(big))[0] == big
-    assert (await vectl("exec", "web", "--", "args", "-l", "--", "-x")).out == "args -l -- -x"
-
-
-async def test_exec_reads_a_file_as_input(vectl: Vectl, tmp_path: Path) -> None:
-    await vectl("create", "web", "--image", "ok")
-    (tmp_path / "input").write_text("from a file")
-    with (tmp_path / "input").open() as file:
-        process = await vectl.start("exec", "-i", "web", "cat", stdin=file)
-        assert (await process.communicate())[0] == b"from a file"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["web", "--", "nope"], "can't run it"),
-        (["nobody", "--", "true"], "no VE nobody"),
-        (["asleep", "--", "true"], "does not run"),
-        (["web", "--", "gone"], "ended before"),
-        (["--endpoint", "unix:/nonexistent", "web", "--", "true"], "/nonexistent"),
-    ],
-)
-async def test_exec_that_can_not_run_ends_with_125(
-    vectl: Vectl, arguments: list[str], word: str
-) -> None:
-    await vectl("create", "web", "--image", "ok")
-    await vectl("create", "asleep", "--image", "ok", "--stopped")
-    ran = await vectl("exec", *arguments, code=125)
-    assert word in ran.err
-    assert "Hint: " in ran.err
-
-
-async def test_exec_passes_signals_on(vectl: Vectl, api: FakeApi) -> None:
-    await vectl("create", "web", "--image", "ok")
-    process = await vectl.start("exec", "web", "--", "signals")
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGINT)
-    assert (await ended(process)).code == 130
-    assert api.cluster.signals == [signal.SIGINT]
-
-
-async def test_exec_on_a_terminal_is_raw_has_its_size_and_follows_it(vectl: Vectl) -> None:
-    await vectl("create", "web", "--image", "ok")
-    async with screen(vectl, "exec", "-it", "web", "--", "size") as shown:
-        before = shown.mode()
-        await shown.shows(b"xterm-test True 101x33\r\n")
-        shown.resize(77, 20)
-        await shown.shows(b"now 77x20\r\n")
-        shown.type(b"\x03\x1a\r")
-        await shown.shows(b"got 031a0d\r\n")
-        shown.type(b"q")
-        assert await shown.code() == 42
-        assert shown.mode() == before
-
-
-async def test_a_terminal_is_restored_when_the_controller_dies(vectl: Vectl, api: FakeApi) -> None:
-    await vectl("create", "web", "--image", "ok")
-    async with screen(vectl, "exec", "-it", "web", "--", "size") as shown:
-        before = shown.mode()
-        await shown.shows(b"101x33")
-        await eventually(lambda: shown.mode() != before)
-        await api.server.stop(0)
-        assert await shown.code() == 125
-        assert b"Error: " in shown.seen
-        assert shown.mode() == before
-
-
-async def test_logs_are_passed_on_byte_by_byte_and_harmless_on_a_terminal(
-    vectl: Vectl, api: FakeApi
-) -> None:
-    await vectl("create", "web", "--image", "ok")
-    api.cluster.logs = b"one\n\x1b]0;title\x07two\n"
-    assert (await vectl("logs", "web")).out == "one\n\x1b]0;title\x07two\n"
-    assert (await vectl("logs", "web", "--tail", "1")).out == "\x1b]0;title\x07two\n"
-    process = await vectl.start("logs", "-f", "web")
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"one\n"
-    api.cluster.release()
-    assert (await ended(process)).out.endswith("later\n")
-    async with screen(vectl, "logs", "web") as shown:
-        assert await shown.code() == 0
-        await shown.shows(b"one\r\ntwo\r\n")
-
-
 async def test_wait_ends_by_what_is_so(vectl: Vectl, api: FakeApi) -> None:
     await vectl("create", "web", "--image", "ok")
     await vectl("wait", "web", "--for", "state=Running")
@@ -313,51 +215,6 @@ async def test_a_bad_manifest_asks_for_nothing(vectl: Vectl, api: FakeApi) -> No
     ran = await vectl("apply", "-f", "-", text=TWO + b"---\nkind: VE\nspec: {memroy: 1}\n", code=2)
     assert "stdin, line" in ran.err
     assert api.cluster.calls == []
-
-
-async def test_a_file_is_uploaded_as_it_is(vectl: Vectl, api: FakeApi, tmp_path: Path) -> None:
-    content = b"x" * (5 << 19)
-    (tmp_path / "image.tar").write_bytes(content)
-    ran = await vectl("image", "import", "new", str(tmp_path / "image.tar"))
-    assert ran.out.startswith("image/new imported: sha256:abab")
-    assert ran.err.splitlines() == ["uploading", "replicating"]
-    assert api.cluster.uploads["new"] == content
-
-
-async def test_a_folder_is_packed_the_same_way_each_time(
-    vectl: Vectl, api: FakeApi, tmp_path: Path
-) -> None:
-    root = tmp_path / "root"
-    for name in ("b", "a", "c" * 120):
-        (root / name).mkdir(parents=True)
-        (root / name / "file").write_text(name)
-    await vectl("image", "import", "first", str(root))
-    (root / "a" / "file").read_text()
-    await vectl("image", "import", "second", str(root))
-    assert api.cluster.uploads["first"] == api.cluster.uploads["second"]
-    (tmp_path / "made.tar").write_bytes(api.cluster.uploads["first"])
-    with tarfile.open(tmp_path / "made.tar") as made:
-        assert made.getnames()[:4] == [".", "./a", "./a/file", "./b"]
-
-
-async def test_a_pack_that_breaks_off_makes_no_image(
-    vectl: Vectl, api: FakeApi, tmp_path: Path
-) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "tar").write_text("#!/bin/sh\necho half\necho 'tar: read error' >&2\nexit 2\n")
-    (tools / "tar").chmod(0o755)
-    vectl.env["PATH"] = f"{tools}:{vectl.env['PATH']}"
-    ran = await vectl("image", "import", "half", str(tools), code=8)
-    assert "tar could not read all" in ran.err
-    assert "half" not in api.cluster.images
-
-
-async def test_what_is_no_image_is_refused(vectl: Vectl, tmp_path: Path) -> None:
-    for name, content in (("text", b"hello" * 1000), ("empty", b"")):
-        (tmp_path / name).write_bytes(content)
-        ran = await vectl("image", "import", name, str(tmp_path / name), code=2)
-        assert "Hint: " in ran.err
 
 
 async def test_images_hosts_projects_and_versions(vectl: Vectl) -> None:
@@ -417,54 +274,6 @@ async def test_a_delete_on_a_terminal_asks(
     assert len(api.cluster.ves) == left
 
 
-async def test_a_wait_survives_the_loss_of_the_controller(tmp_path: Path) -> None:
-    listen = f"unix:{tmp_path}/c.sock"
-    async with fakeapi.serve(tmp_path, listen) as api:
-        vectl = Vectl(api, tmp_path)
-        process = await vectl.start("create", "web", "--image", "slow")
-        await eventually(lambda: "Creating" in [ve.status.state for ve in api.cluster.ves.values()])
-        await api.server.stop(0)
-        second = grpc.aio.server(options=SERVER_OPTIONS)
-        fakeapi.add(second, api.cluster)
-        second.add_secure_port(listen, server_credentials(issue(api.ca, "controller.rack")))
-        await second.start()
-        api.cluster.release()
-        ran = await ended(process)
-        await second.stop(0)
-    assert ran == Ran(0, "ve/web created: Running on h1, 10.66.0.2\n", ran.err)
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["unix:/nonexistent/c.sock", "127.0.0.1:1", "nohost.invalid:1"]
-)
-async def test_an_unreachable_controller_is_named(vectl: Vectl, endpoint: str) -> None:
-    ran = await vectl("--endpoint", endpoint, "list", code=8)
-    assert f"can't reach the controller at {endpoint}" in ran.err
-    assert "Hint: " in ran.err
-
-
-async def test_a_silent_controller_is_given_up(vectl: Vectl) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    ran = await vectl("--endpoint", f"127.0.0.1:{port}", "list", code=8)
-    assert f"127.0.0.1:{port}" in ran.err
-    silent.close()
-
-
-async def test_certificates_that_are_not_of_the_cluster_are_denied(
-    vectl: Vectl, api: FakeApi, tmp_path: Path
-) -> None:
-    ours, other = api.identity, issue(make_ca(tmp_path / "other", "rack"), "ann.user.rack")
-    vectl.context(other)
-    assert "don't trust" in (await vectl("list", code=7)).err
-    vectl.context(Identity(ca=ours.ca, cert=other.cert, key=other.key))
-    assert "don't trust" in (await vectl("list", code=7)).err
-    vectl.context(api.issue("h1.host.rack"))
-    assert "only for users" in (await vectl("version", code=7)).err
-    vectl.context(Identity(ca=tmp_path / "missing", cert=ours.cert, key=ours.key))
-    assert "can't read" in (await vectl("list", code=2)).err
-
-
 async def test_names_complete_from_the_cluster(vectl: Vectl) -> None:
     await vectl("create", "n", "--count", "2", "--image", "ok")
     vectl.env |= {
@@ -477,17 +286,3 @@ async def test_names_complete_from_the_cluster(vectl: Vectl) -> None:
     assert (await vectl()).out == "plain,slow\n"
     vectl.env |= {"COMP_WORDS": "vectl --endpoint unix:/nonexistent show n-", "COMP_CWORD": "4"}
     assert (await vectl()).out.strip() == ""
-
-
-async def test_a_reader_that_goes_away_is_no_error_and_a_full_disk_is(vectl: Vectl) -> None:
-    theirs, ours = os.pipe()
-    os.close(theirs)
-    ran = await ended(await vectl.start("list", stdout=ours))
-    os.close(ours)
-    assert ran.err == ""
-    full = os.open("/dev/full", os.O_WRONLY)
-    ran = await ended(await vectl.start("list", stdout=full))
-    os.close(full)
-    assert ran.code == 8
-    assert "No space left on device" in ran.err
-    assert "Hint: " in ran.err

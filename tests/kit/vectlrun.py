@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit.fakeapi import CLUSTER, FakeApi
+from kit.fakeapi import FakeApi
+from kit.fakecluster import CLUSTER
 from veapi.channel import Identity
 
 VECTL = str(Path(sys.executable).parent / "vectl")
