@@ -20,7 +20,7 @@ from kit.storage import (
     tar_of,
 )
 from veagent.ports import RootSource
-from veagent.storage import btrfs, devices
+from veagent.storage import btrfs, devices, quotas
 from veagent.storage.pool import BtrfsPool, PoolSettings
 from veapi.errors import Conflict, InvalidInput, Unavailable
 
@@ -57,7 +57,7 @@ def place(tmp_path):
 async def test_setup_makes_a_pool_that_counts_and_is_closed_to_others(place):
     pool = BtrfsPool(settings(place))
     await pool.setup()
-    assert btrfs.quota_mode(place / "pool") is pool.mode
+    assert quotas.quota_mode(place / "pool") is pool.mode
     assert (place / "pool").stat().st_mode & 0o777 == 0o700
     assert 0 < pool.capacity_bytes() < POOL_BYTES
     assert pool.device in loop_devices(place / "pool.img")
@@ -141,7 +141,7 @@ async def test_another_file_system_in_its_place_is_refused(place, tmp_path):
 async def test_a_file_that_is_no_pool_is_never_formatted(place):
     (place / "pool.img").write_bytes(b"precious" * 1000)
     (place / "pool.img").open("ab").truncate(POOL_BYTES)
-    with pytest.raises(Unavailable, match="can't mount"):
+    with pytest.raises(Conflict, match="not a pool"):
         await BtrfsPool(settings(place)).setup()
     with (place / "pool.img").open("rb") as file:
         assert file.read(8) == b"precious"
@@ -218,7 +218,7 @@ async def test_full_qgroups_of_an_existing_btrfs_are_taken_as_they_are(place):
     call("btrfs", "quota", "enable", place / "pool")
     storage = make_storage(place)
     await storage.roots.setup()
-    assert storage.pool.mode is btrfs.QuotaMode.FULL
+    assert storage.pool.mode is quotas.QuotaMode.FULL
     image = await storage.images.add(stream(tar_of()))
     root = await storage.roots.create(UID, RootSource(image=image.digest), 16 * MIB, "web")
     with pytest.raises(OSError, match="quota"):

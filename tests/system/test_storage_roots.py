@@ -13,37 +13,15 @@ from kit.storage import (
     OTHER_UID,
     UID,
     Member,
-    dies,
     make_storage,
     storage_folder,
     stream,
     tar_of,
 )
 from veagent.ports import RootSource
-from veagent.storage import btrfs
+from veagent.storage import btrfs, quotas
 from veapi.errors import InvalidInput, NotFound
 from veapi.model import Digest, Uid
-
-DIE = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from kit.storage import UID, make_storage
-from veagent.ports import RootSource
-from veagent.storage import beneath, btrfs, roots
-
-def die(*_args, **_options):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-places = {"make_group": btrfs, "limit_group": btrfs, "write_file": beneath, "rename": Path}
-setattr(places[sys.argv[3]], sys.argv[3], die)
-
-async def main():
-    storage = make_storage(Path(sys.argv[1]))
-    await storage.roots.setup()
-    await storage.roots.create(UID, RootSource(image=sys.argv[2]), 64 << 20, "web")
-
-asyncio.run(main())
-"""
 
 
 @pytest.fixture
@@ -94,7 +72,7 @@ async def test_writes_over_the_limit_are_refused_and_a_raise_lets_them_pass(stor
 
 async def test_a_subvolume_made_inside_does_not_escape_the_limit(storage, image):
     root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
-    if storage.pool.mode is not btrfs.QuotaMode.SIMPLE:
+    if storage.pool.mode is not quotas.QuotaMode.SIMPLE:
         pytest.skip("full qgroups count each subvolume alone")
     btrfs.create_subvolume(root, "nested")
     with pytest.raises(OSError, match="quota"):
@@ -146,17 +124,21 @@ async def test_delete_frees_the_space_also_of_subvolumes_inside(storage, image):
 
 
 async def test_no_quota_group_stays_behind(storage, image):
-    await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
-    group = btrfs.group_of(btrfs.subvolume_id(storage.roots.path(UID)), storage.pool.mode)
+    before = set(quotas.group_usage(storage.pool.base))
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
+    btrfs.create_subvolume(root, "inside")
+    await storage.roots.snapshot(UID, "one", 1)
+    assert len(quotas.group_usage(storage.pool.base)) == len(before) + 4
     await storage.roots.delete(UID)
+    assert quotas.group_of(UID) not in quotas.group_usage(storage.pool.base)
+    await eventually(lambda: settled(storage) == before, timeout_s=40)
 
-    def gone():
-        btrfs.sync(storage.pool.base)
-        storage.pool.remove_retired()
-        btrfs.sync(storage.pool.base)
-        return group not in btrfs.group_usage(storage.pool.base)
 
-    await eventually(gone, timeout_s=40)
+def settled(storage):
+    btrfs.sync(storage.pool.base)
+    storage.pool.settle(at_once=True)
+    btrfs.sync(storage.pool.base)
+    return set(quotas.group_usage(storage.pool.base))
 
 
 async def test_creating_again_keeps_the_content_and_sets_the_limit(storage, image):
@@ -170,28 +152,6 @@ async def test_creating_again_keeps_the_content_and_sets_the_limit(storage, imag
     later = make_storage(storage.pool.base.parent)
     await later.roots.setup()
     assert later.roots.usage()[UID].limit_bytes == 64 * MIB
-
-
-@pytest.mark.parametrize("step", ["make_group", "limit_group", "write_file", "rename"])
-async def test_create_converges_after_a_kill(place, storage, image, step):
-    dies(DIE, place, image, step)
-    later = make_storage(place)
-    await later.roots.setup()
-    assert not await later.roots.exists(UID)
-    assert await later.roots.all() == [UID]
-    root = await later.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
-    assert (root / "etc/hostname").read_text() == "web\n"
-    with pytest.raises(OSError, match="quota"):
-        fill(root / "big", 64 * MIB)
-    assert [path.name for path in storage.pool.roots.iterdir()] == [UID]
-
-
-async def test_what_a_killed_create_left_can_be_deleted(place, storage, image):
-    dies(DIE, place, image, "make_group")
-    later = make_storage(place)
-    await later.roots.setup()
-    await later.roots.delete(UID)
-    assert await later.roots.all() == []
 
 
 async def test_an_image_that_is_not_held_is_not_found_and_leaves_nothing(storage):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from veapi.errors import Conflict, InvalidInput, Unavailable
 from veapi.process import run
+from veapi.units import format_size
 
 _MKFS_TIMEOUT_S = 120.0
 _MOUNT_TIMEOUT_S = 120.0
@@ -103,8 +104,12 @@ async def signature(device: Path) -> str:
     """What is on it (`btrfs`, `ext4`, `gpt` ...); empty for a blank one."""
     if not device.is_block_device():  # noqa: ASYNC240 - a look at /dev does not block
         raise InvalidInput(f"pool.path: {device} is no block device", hint="check [pool] path")
-    argv = ["blkid", "-p", "-o", "export", str(device)]
-    found = await run(argv, check=False)
+    return await probe(device)
+
+
+async def probe(path: Path) -> str:
+    """What a device or file holds (`btrfs`, `ext4`, `gpt` ...); empty when that is not known."""
+    found = await run(["blkid", "-p", "-o", "export", str(path)], check=False)
     fields = dict(line.split("=", 1) for line in found.stdout.decode().splitlines() if "=" in line)
     return fields.get("TYPE") or fields.get("PTTYPE") or ""
 
@@ -133,13 +138,32 @@ async def detach_loop(device: str) -> None:
     await run(["losetup", "--detach", device])
 
 
-async def grow_file(path: Path, device: str, size_bytes: int) -> bool:
-    """Makes the file and its loop device larger; never smaller. True when it changed something."""
-    if path.stat().st_size >= size_bytes:  # noqa: ASYNC240 - once, at setup
-        return False
-    os.truncate(path, size_bytes)
+async def check_file(path: Path, size_bytes: int) -> None:
+    """Conflict unless the file can be the pool: a plain one with btrfs in it, and not larger than is asked for."""
+    if not path.is_file():  # noqa: ASYNC240 - once, at setup
+        raise Conflict(
+            f"pool.path: {path} is no plain file", hint="name a file, or use another [pool] kind"
+        )
+    found = await probe(path)
+    if found != "btrfs":
+        raise Conflict(
+            f"pool.path: {path} holds {found or 'no btrfs'} and not a pool; it is left as it is",
+            hint="name another file in [pool] path; or move this one away, and a new one is made",
+        )
+    there = path.stat().st_size  # noqa: ASYNC240
+    if there > size_bytes:
+        raise Conflict(
+            f"pool.size is {format_size(size_bytes)}, less than the pool {path} has ({format_size(there)}):"
+            " a pool does not shrink",
+            hint=f'set [pool] size to "{there}" or more; for a smaller one move its VEs away and begin anew',
+        )
+
+
+async def grow_file(path: Path, device: str, size_bytes: int) -> None:
+    """Makes the file as large as that, if it is smaller, and its loop device as large as the file."""
+    if path.stat().st_size < size_bytes:  # noqa: ASYNC240 - once, at setup
+        os.truncate(path, size_bytes)
     await run(["losetup", "--set-capacity", device])
-    return True
 
 
 async def mount(device: str, place: Path) -> None:
@@ -152,7 +176,7 @@ async def mount(device: str, place: Path) -> None:
             f"{found.source} ({found.kind}) is mounted at {place}, not the pool {device}",
             hint=f"unmount it, or set another [pool] mount than {place}",
         )
-    place.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, at setup
+    _make_place(place)
     # Root of a VE is root on this disk: devices here mean nothing, and nobody but root may enter (see pool).
     argv = ["mount", "-t", "btrfs", "-o", "noatime,nodev", device, str(place)]
     done = await run(argv, timeout_s=_MOUNT_TIMEOUT_S, check=False)
@@ -161,6 +185,22 @@ async def mount(device: str, place: Path) -> None:
         raise Unavailable(
             f"can't mount the pool {device} at {place}: {words}",
             hint="if it holds no btrfs, move it away and it is made anew; else see `dmesg` and `btrfs check`",
+        )
+
+
+def _make_place(place: Path) -> None:
+    """Conflict when the mount would hide something."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        hidden = next(place.iterdir(), None)
+    except (FileExistsError, NotADirectoryError):
+        raise Conflict(
+            f"pool.mount: {place} is no folder", hint="name a folder in [pool] mount"
+        ) from None
+    if hidden is not None:
+        raise Conflict(
+            f"pool.mount: {place} is not empty (there is {hidden.name[:64]!r}), and the pool would hide it",
+            hint="move what is there away, or set another [pool] mount",
         )
 
 

@@ -1,7 +1,8 @@
 """The btrfs file system that holds the roots of VEs and the images of a host.
 
-Layout below `base`: `ve/<uid>` are roots, `ve/.<uid>` roots that are not complete yet; `images/<hex>/` holds
-`root` (a read-only subvolume), `blob` (as it came) and `meta.json`; `tmp/` is swept at setup.
+Layout below `base`: `ve/<uid>` are roots, `ve/.<uid>` roots that are not complete yet; `snap/<uid>/<seq>/` holds a snapshot
+(see `snapshots`); `images/<hex>/` holds `root` (a read-only subvolume), `blob` (as it came) and `meta.json`; `tmp/` is swept
+at setup.
 
 Ids on this disk are unshifted, so root of a VE is uid 0 here, and a set-uid file that he makes is set-uid root. That
 is why `base` is closed to everybody but root (0700).
@@ -12,6 +13,7 @@ nothing is there, somebody forgot to mount a disk, and a new empty pool would lo
 
 import asyncio
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +22,34 @@ from typing import Literal, assert_never
 import msgspec
 import structlog
 
-from veagent.storage import btrfs, devices
+from veagent.storage import btrfs, devices, fullness, quotas, space
 from veagent.storage.failure import doing
 from veagent.storage.threads import to_end
+from veapi.clock import Clock, SystemClock
 from veapi.errors import Conflict, InvalidInput, Unavailable
-from veapi.process import run
 
 log = structlog.get_logger()
 SMALLEST_BYTES = 256 << 20
 _RESERVE_SHARE = 0.05
 _RESERVE_LEAST_BYTES = 64 << 20
 _SWEEP_ENTRIES = 10_000
+_REFUSAL_CACHED_S = 1.0
+_TIDY_EVERY_S = 30.0
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PARTIAL = "."
+"""Begins the name of a root that is not complete."""
+
+
+def is_uid(text: str) -> bool:
+    """Whether it is a lower-case UUID: only then may it become a part of a path."""
+    return _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """`path` is the loop file, the device or the folder; `mount` is where a loop file or device is mounted.
 
-    `record`: see the module; by default beside `mount`.
+    `record`: see the module; by default beside `mount`. `thresholds`: when it takes nothing new any more.
     """
 
     kind: Literal["loop", "device", "existing"]
@@ -45,6 +57,7 @@ class PoolSettings:
     size_bytes: int = 0
     mount: Path | None = None
     record: Path | None = None
+    thresholds: fullness.Thresholds = fullness.USUAL
 
     def __post_init__(self) -> None:
         if self.kind != "existing" and self.mount is None:
@@ -78,19 +91,22 @@ class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
 class BtrfsPool:
     """Brings the pool up and knows its places. Shared by BtrfsRoots and BtrfsImages."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, *, clock: Clock | None = None) -> None:
         self.settings = settings
+        self._clock = clock or SystemClock()
         self.base = settings.base
         self.roots = self.base / "ve"
+        self.snapshots = self.base / "snap"
         self.images = self.base / "images"
         self.tmp = self.base / "tmp"
-        self._mode: btrfs.QuotaMode | None = None
+        self._mode: quotas.QuotaMode | None = None
         self._device = ""
-        self._retired: set[int] = set()
+        self._refusal = ("", float("-inf"))
+        self._tidy_at = float("-inf")
         self._lock = asyncio.Lock()
 
     @property
-    def mode(self) -> btrfs.QuotaMode:
+    def mode(self) -> quotas.QuotaMode:
         """How limits are counted. Unavailable before setup."""
         if self._mode is None:
             raise Unavailable(
@@ -140,11 +156,11 @@ class BtrfsPool:
             with doing(f"making the pool {path}"):
                 await devices.make_file(path, self.settings.size_bytes)
             log.info("pool was made", path=str(path), size_bytes=self.settings.size_bytes)
+        else:
+            await devices.check_file(path, self.settings.size_bytes)
         self._device = await devices.attach_loop(path)
-        grown = await devices.grow_file(path, self._device, self.settings.size_bytes)
-        await devices.mount(self._device, self.base)
-        if grown:
-            await run(["btrfs", "filesystem", "resize", "max", str(self.base)])
+        await devices.grow_file(path, self._device, self.settings.size_bytes)
+        await self._mount()
 
     async def _bring_up_device(self) -> None:
         device = self.settings.path.resolve()
@@ -152,7 +168,14 @@ class BtrfsPool:
             self._refuse_if_recorded()
             await devices.make_on_device(device)
         self._device = str(device)
+        await self._mount()
+
+    async def _mount(self) -> None:
+        """And takes all of the device, also when a death kept an earlier start from it."""
         await devices.mount(self._device, self.base)
+        with doing(f"growing the pool at {self.base}"):
+            if await to_end(space.grow, self.base, self._device):
+                log.info("pool has grown", base=str(self.base))
 
     def _check_existing(self) -> None:
         if not self.base.is_dir():
@@ -183,16 +206,13 @@ class BtrfsPool:
                 hint=f"it names the pool of this host; remove it if {self.settings.path} is that pool",
             ) from None
 
-    def _prepare(self) -> btrfs.QuotaMode:
+    def _prepare(self) -> quotas.QuotaMode:
         self._keep_record(self._file_system())
-        mode = btrfs.enable_quotas(self.base)
+        mode = quotas.enable_quotas(self.base)
         self.base.chmod(0o700)
-        for folder in (self.roots, self.images, self.tmp):
+        for folder in (self.roots, self.snapshots, self.images, self.tmp):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._sweep()
-        for group in btrfs.stale_groups(self.base):
-            self._retired.add(group)
-        self.remove_retired()
         return mode
 
     def _file_system(self) -> str:
@@ -236,15 +256,40 @@ class BtrfsPool:
         found = os.statvfs(self.base)
         return max(0, self.free_bytes() - _reserve_bytes(found.f_blocks * found.f_frsize))
 
-    def retire(self, group: int) -> None:
-        """Its subvolume was deleted; the group goes once the cleaner has been there."""
-        self._retired.add(group)
+    def refuses(self) -> str:
+        """Why nothing new is taken; empty when it is. Looked at once a second at most."""
+        reason, until = self._refusal
+        now = self._clock.boot()
+        if now >= until:
+            reason = fullness.refusal(space.space(self.base), self.settings.thresholds)
+            self._refusal = (reason, now + _REFUSAL_CACHED_S)
+        return reason
 
-    def remove_retired(self) -> None:
-        """Blocks; called at each delete. What is not empty yet waits for the next one."""
-        for group in tuple(self._retired):
-            if btrfs.remove_group(self.base, group):
-                self._retired.discard(group)
+    def check_room(self) -> None:
+        """Unavailable when nothing new is taken."""
+        self._refusal = ("", float("-inf"))
+        if reason := self.refuses():
+            raise Unavailable(reason, hint=fullness.HINT)
+
+    def uids(self) -> list[str]:
+        """Every VE of which something is here: a root, complete or not, or snapshots."""
+        places = (*self.roots.iterdir(), *self.snapshots.iterdir())
+        return sorted(filter(is_uid, {place.name.removeprefix(PARTIAL) for place in places}))
+
+    def settle(self, *, at_once: bool = False) -> None:
+        """Blocks; called after each change. Sets counts right, and removes groups that nothing has any more.
+
+        A deleted subvolume leaves its group when the cleaner has been there (30 s), or when the last snapshot or clone
+        that holds what it wrote goes: so each later change looks again, at most twice a minute.
+        """
+        if self.mode is quotas.QuotaMode.FULL:
+            quotas.recount(self.base)
+        now = self._clock.boot()
+        if now < self._tidy_at and not at_once:
+            return
+        self._tidy_at = now + _TIDY_EVERY_S
+        for group in quotas.stale(self.base, self.uids):
+            quotas.remove_group(self.base, group)
 
     async def release(self) -> None:
         """Unmounts and detaches; for tests and `make down`, when no VE runs. Nothing when the pool is not up."""
@@ -264,15 +309,18 @@ class BtrfsPool:
 
 
 def remove_workspace(folder: Path) -> None:
-    """Removes a folder of ours with at most one level of subvolumes in it. Nothing when it is not there."""
+    """Removes a subvolume, or a folder of ours with at most one level of them in it. Nothing when it is not there."""
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
         return
     if not folder.exists():
         return
+    if btrfs.is_subvolume(folder):
+        quotas.remove_tree(folder.parent, folder.name)
+        return
     for entry in sorted(folder.iterdir()):
         if btrfs.is_subvolume(entry) and entry.is_dir():
-            btrfs.delete_subvolume(folder, entry.name)
+            quotas.remove_tree(folder, entry.name)
     shutil.rmtree(folder)
 
 
