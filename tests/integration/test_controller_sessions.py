@@ -1,21 +1,16 @@
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 import pytest
 
-from kit.certs import issue, make_ca
-from kit.etcds import lasting_etcd, store_of
+from kit.etcds import lasting_etcd
 from kit.eventually import eventually
-from kit.fakeagent import agent_channel, done, fake_agent
-from kit.world import GIB, make_facts, make_ve
-from veapi.channel import Identity, controller_name, open_channel
-from veapi.clock import SystemClock
+from kit.fakeagent import done
+from kit.leadingcontroller import CLUSTER, controller, fresh_controller, make_identities, wipe
+from kit.world import GIB, make_facts
 from veapi.model import (
     Action,
-    Cluster,
     Digest,
     HeldImage,
     HostName,
@@ -26,18 +21,9 @@ from veapi.model import (
     VEState,
     VEStatus,
 )
-from veapi.v1 import api_pb2, api_pb2_grpc, session_pb2, session_pb2_grpc
-from vecontroller.api.guard import GuardInterceptor
-from vecontroller.api.register import register
-from vecontroller.app import api_deps
-from vecontroller.core import Core, compose, lead
-from vecontroller.leader import init_cluster
-from vecontroller.listening import listening
-from vecontroller.standing import Gate
+from veapi.v1 import session_pb2
 from vecontroller.store import keys, values
-from vecontroller.store.port import Delete, Guard, Put
 
-CLUSTER = "rack"
 H1, H2 = HostName("h1"), HostName("h2")
 
 
@@ -49,99 +35,13 @@ def etcd(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def identities(tmp_path_factory):
-    folder = make_ca(tmp_path_factory.mktemp("pki"), CLUSTER)
-    names = ("controller.rack", "h1.host.rack", "h2.host.rack", "ann.user.rack")
-    return {name.split(".")[0]: issue(folder, name) for name in names}
-
-
-@dataclass
-class Running:
-    """A controller that leads, and how to reach it."""
-
-    core: Core
-    target: str
-    identities: dict[str, Identity]
-    leading: asyncio.Task
-
-    def agent(self, host="h1", **options):
-        return fake_agent(self.target, CLUSTER, self.identities[host], **options)
-
-    def stub(self, name):
-        return agent_channel(self.target, CLUSTER, self.identities[name])
-
-    async def put_ve(self, uid, **options):
-        ve = make_ve(uid, **options)
-        revision = self.core.mirror.view.ves.get(ve.uid)
-        await self.core.writer.commit(
-            [
-                Guard(
-                    key=keys.ve_spec(ve.uid), mod_revision=revision.mod_revision if revision else 0
-                )
-            ],
-            [
-                Put(key=keys.ve_spec(ve.uid), value=values.encode_ve(ve)),
-                Put(key=keys.ve_name(ve.project, ve.name), value=values.encode_ref(ve.uid)),
-                Put(key=keys.address("default", ve.ip), value=values.encode_ref(ve.uid)),
-            ],
-            confirm=None,
-        )
-
-    def state(self, uid):
-        held = self.core.mirror.view.statuses.get(Uid(uid))
-        return held.value.state if held else None
-
-    def place(self, uid):
-        held = self.core.mirror.view.placements.get(Uid(uid))
-        return held.value.host if held else None
-
-
-def add_services(server, core):
-    session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
-    register(server, api_deps(core))
-
-
-async def no_more():
-    await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def controller(etcd, identities, *, name="c1", patience_s=0.0):
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(store_of(etcd))
-        cluster = await init_cluster(store, Cluster(name=CLUSTER))
-        core = compose(
-            name=name, address="10.0.0.1:7443", cluster=cluster, store=store, clock=SystemClock()
-        )
-        ports = await stack.enter_async_context(
-            listening(
-                ["127.0.0.1:0"],
-                identities["controller"],
-                interceptors=[Gate(core.standing), GuardInterceptor(CLUSTER)],
-                add_services=lambda server: add_services(server, core),
-            )
-        )
-        leading = asyncio.create_task(lead(core, no_more, patience_s=patience_s))
-        try:
-            yield Running(core, f"127.0.0.1:{ports['127.0.0.1:0']}", identities, leading)
-        finally:
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
+    return make_identities(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
 async def running(etcd, identities):
-    async with controller(etcd, identities) as found:
-        await eventually(lambda: found.core.standing.serving)
+    async with fresh_controller(etcd, identities) as found:
         yield found
-        await wipe(found.core)
-
-
-async def wipe(core):
-    """The next test finds no VE and no host."""
-    store = core.store
-    for prefix in ("ve/", "addr/", "host/", "image/"):
-        for item in (await store.list(keys.ROOT + prefix)).items:
-            await store.transact([], [Delete(key=item.key)])
 
 
 async def test_a_host_registers_gets_its_set_and_its_ve_runs(running):
@@ -263,62 +163,6 @@ async def test_many_statuses_of_many_hosts_are_written_in_few_transactions(runni
         assert len({held.mod_revision for held in statuses.values()}) <= 4
 
 
-async def test_heartbeats_are_answered_by_the_leader(running):
-    async with running.stub("h1") as stub:
-        call = stub.Heartbeat()
-        for seq in (1, 2):
-            await call.write(session_pb2.HeartbeatUp(seq=seq))
-            answer = await asyncio.wait_for(call.read(), 5)
-            assert (answer.seq, answer.epoch) == (seq, running.core.standing.epoch)
-        assert running.core.sessions.last_heartbeat(H1) is not None
-
-
-async def test_a_deposed_leader_answers_no_heartbeat(etcd, identities, running):
-    async with running.stub("h1") as stub:
-        call = stub.Heartbeat()
-        await call.write(session_pb2.HeartbeatUp(seq=1))
-        assert (await asyncio.wait_for(call.read(), 5)).seq == 1
-        async with controller(etcd, identities, name="c2") as second:
-            await eventually(lambda: second.core.standing.serving)
-            await call.write(session_pb2.HeartbeatUp(seq=2))
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await asyncio.wait_for(call.read(), 5)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            await eventually(running.leading.done)
-
-
-async def test_a_standby_sends_everybody_to_the_leader(etcd, identities, running):
-    async with controller(etcd, identities, name="c2", patience_s=60.0) as standby:
-        await eventually(lambda: standby.core.standing.leader_address)
-        async with standby.agent() as agent:
-            await eventually(lambda: agent.ended)
-        assert agent.ended.code() is grpc.StatusCode.UNAVAILABLE
-        assert dict(agent.ended.trailing_metadata())["verack-leader"] == "10.0.0.1:7443"
-
-
-async def test_a_standby_tells_users_where_the_leader_is(etcd, identities, running):
-    async with controller(etcd, identities, name="c2", patience_s=60.0) as standby:
-        await eventually(lambda: standby.core.standing.leader_address)
-        for target, leads in ((running.target, True), (standby.target, False)):
-            async with open_channel(
-                target, server=controller_name(CLUSTER), identity=identities["ann"]
-            ) as channel:
-                ask = api_pb2_grpc.SystemServiceStub(channel).Version(api_pb2.VersionRequest())
-                if leads:
-                    assert (await ask).epoch == running.core.standing.epoch
-                    continue
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await ask
-                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-                assert dict(caught.value.trailing_metadata())["verack-leader"] == "10.0.0.1:7443"
-
-
-async def test_a_user_can_not_pose_as_a_host(running):
-    async with running.agent("ann") as agent:
-        await eventually(lambda: agent.ended)
-        assert agent.ended.code() is grpc.StatusCode.PERMISSION_DENIED
-
-
 async def test_a_host_that_lacks_an_image_is_sent_to_one_that_has_it(running):
     digest = Digest("sha256:" + "c" * 64)
     held = HeldImage(digest=digest, blob_digest="sha256:b", size_bytes=1, blob_bytes=1)
@@ -366,49 +210,6 @@ async def test_a_relay_whose_agent_vanishes_breaks_for_the_person(running):
             call.cancel()
         await eventually(lambda: running.core.relays.open_count() == 0)
         pipe.close()
-
-
-async def test_a_session_that_does_not_begin_with_hello_is_refused(running):
-    async with running.stub("h1") as stub:
-        call = stub.Session()
-        await call.write(session_pb2.SessionUp(set_ack=session_pb2.SetAck()))
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.read()
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_a_host_that_gives_a_name_for_its_address_is_refused_with_a_reason(running):
-    async with running.agent(facts=make_facts(address="h1.example")) as agent:
-        await eventually(lambda: agent.ended)
-        assert agent.ended.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "address: 'h1.example'" in agent.ended.details()
-    assert H1 not in running.core.mirror.view.hosts
-
-
-async def test_a_report_that_makes_no_sense_ends_the_session_with_a_reason(running):
-    async with running.agent() as agent:
-        await eventually(lambda: agent.sets)
-        ve = session_pb2.VEReport(uid="u1")
-        ve.status.state = "Dancing"
-        await agent.say(session_pb2.SessionUp(report=session_pb2.Report(seq=1, ves=[ve])))
-        await eventually(lambda: agent.ended)
-        assert agent.ended.code() is grpc.StatusCode.INVALID_ARGUMENT
-    await eventually(lambda: not running.core.sessions.connected(H1))
-
-
-async def test_a_claim_out_of_bounds_ends_that_session_and_no_other(running):
-    async with running.agent("h2") as other, running.agent() as agent:
-        await eventually(lambda: agent.sets and other.sets)
-        facts = session_pb2.HostFacts(boot_id="b")
-        facts.capacity.memory_bytes = 2**62
-        await agent.say(session_pb2.SessionUp(report=session_pb2.Report(seq=1, facts=facts)))
-        await eventually(lambda: agent.ended)
-        assert agent.ended.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await eventually(lambda: not running.core.sessions.connected(H1))
-        assert running.core.sessions.connected(HostName("h2"))
-        assert not other.ended
-    await eventually(lambda: H1 in running.core.mirror.view.hosts)
-    assert running.core.mirror.view.hosts[H1].value == make_facts()
 
 
 async def test_an_agent_that_acknowledges_no_set_still_gets_its_answers(running):
