@@ -34,16 +34,31 @@ class TlsSection(Section, frozen=True, kw_only=True):
 
 
 class PoolSection(Section, frozen=True, kw_only=True):
-    """Where roots and images are: a loop file (made when missing), a block device, or a folder on a btrfs."""
+    """Where roots and images are: a loop file (made when missing), a block device, or a folder on a btrfs.
+
+    With less than `least_free` or `least_metadata` it takes no new VEs and no snapshots; None: by its size.
+    """
 
     kind: Literal["loop", "device", "existing"]
     path: Path
     size: str | int = _POOL_DEFAULT_SIZE
     mount: Path | None = None
+    least_free: str | int | None = None
+    least_metadata: str | int | None = None
 
     @property
     def size_bytes(self) -> int:
         return parse_size(self.size, field="pool.size")
+
+    @property
+    def least_free_bytes(self) -> int | None:
+        found = self.least_free
+        return None if found is None else parse_size(found, field="pool.least_free")
+
+    @property
+    def least_metadata_bytes(self) -> int | None:
+        found = self.least_metadata
+        return None if found is None else parse_size(found, field="pool.least_metadata")
 
 
 class CgroupSection(Section, frozen=True, kw_only=True):
@@ -197,7 +212,8 @@ def _check_paths(config: Config) -> None:
         if path is not None and not path.is_absolute():
             raise InvalidInput(f"{field}: {str(path)!r} is relative", hint="write the whole path")
     if config.pool:
-        _ = config.pool.size_bytes
+        pool = config.pool
+        _ = (pool.size_bytes, pool.least_free_bytes, pool.least_metadata_bytes)
 
 
 def _check_number(field: str, value: int, least: int, most: int) -> None:

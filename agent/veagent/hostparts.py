@@ -80,7 +80,7 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
     from veagent.storage.pool import BtrfsPool  # noqa: PLC0415
     from veagent.storage.roots import BtrfsRoots  # noqa: PLC0415
 
-    pool = BtrfsPool(_pool_settings(config))
+    pool = BtrfsPool(_pool_settings(config), clock=clock)
     images, roots = BtrfsImages(pool, id_base=config.ids.base), BtrfsRoots(pool, clock=clock)
     await images.setup()
     await roots.setup()
@@ -108,13 +108,18 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
 
 
 def _pool_settings(config: Config) -> "PoolSettings":
+    from veagent.storage.fullness import Thresholds  # noqa: PLC0415
     from veagent.storage.pool import PoolSettings  # noqa: PLC0415
 
     pool: PoolSection | None = config.pool
     if pool is None:
         raise InvalidInput("pool: is missing", hint="VEs need a btrfs: see [pool] in the example")
     return PoolSettings(
-        kind=pool.kind, path=pool.path, size_bytes=pool.size_bytes, mount=pool.mount
+        kind=pool.kind,
+        path=pool.path,
+        size_bytes=pool.size_bytes,
+        mount=pool.mount,
+        thresholds=Thresholds(pool.least_free_bytes, pool.least_metadata_bytes),
     )
 
 
