@@ -3,6 +3,7 @@
 create   one VE on a rack with twelve: create call -> Running, the whole `vectl create`, and `lxc-start -d` alone
 recover  a killed init is Running again; a killed agent has its VEs again
 storm    100 VEs over the three hosts, beside a bare script that does snapshot, limit, veth and lxc-start
+crowd    300 VEs on one host: how fast they start and stop, what the agent takes
 """
 
 import argparse
@@ -10,142 +11,17 @@ import asyncio
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
-from devrack import daemons
-from devrack.plan import REPOSITORY, HostPlan
+from bench.crowd import bench_crowd
+from bench.sides import SMALL, bare_hosts, context_of, small, until_running
+from bench.storm import bench_storm
+from devrack.plan import HostPlan
 from kit.rack import Rack, running_rack, until
 from vectl.client import Client
-from vectl.context import Context
-from vectl.wanted import Wanted
 
-KINDS = ["create", "recover", "storm"]
-SMALL = ("--cpu", "0.1", "--memory", "48M", "--disk", "256M", "--pids", "128")
-
-
-def small(name: str) -> Wanted:
-    """As SMALL: a hundred fit."""
-    return Wanted(
-        name=name,
-        image="busybox",
-        cpu_millis=100,
-        memory_bytes=48 << 20,
-        disk_bytes=256 << 20,
-        pids=128,
-    )
-
-
-SECCOMP = REPOSITORY / "agent/veagent/runtime/ve.seccomp"
-
-
-class BareHost:
-    """The peer on one host of the rack."""
-
-    def __init__(self, rack: Rack, host: HostPlan, seccomp: Path) -> None:
-        plan = rack.plan
-        pool = plan.host_state(host) / "pool"
-        holder = daemons.pid_of(plan, f"{host.name}-holder")
-        image = _image_root(holder or 0, pool)
-        arguments = [
-            str(plan.run / f"bare-{host.name}"),
-            str(pool),
-            str(image),
-            str(plan.lxcfs),
-            str(seccomp),
-            f"{plan.cgroup}/bare-{host.name}",
-            str(plan.id_base + 2 * 65_536_000 * (host.number + 4)),
-        ]
-        self.process = subprocess.Popen(
-            [
-                "nsenter",
-                "-t",
-                str(holder),
-                "-m",
-                "-n",
-                sys.executable,
-                "-m",
-                "bench.bare",
-                *arguments,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": f"{REPOSITORY / 'tests'}"},
-        )
-
-    def ask(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> float:
-        """Milliseconds."""
-        assert self.process.stdout is not None
-        return float(self.process.stdout.readline())
-
-    def do(self, line: str) -> float:
-        self.ask(line)
-        return self.answer()
-
-    def close(self) -> None:
-        self.do("sweep")
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(10)
-
-
-def _image_root(holder: int, pool: Path) -> Path:
-    folder = Path(f"/proc/{holder}/root{pool}/images")
-    (digest,) = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    return pool / "images" / digest / "root"
-
-
-@contextmanager
-def bare_hosts(rack: Rack) -> Iterator[list[BareHost]]:
-    with ExitStack() as stack:
-        hosts = [BareHost(rack, host, SECCOMP) for host in rack.plan.hosts]
-        for host in hosts:
-            stack.callback(host.close)
-        yield hosts
-
-
-def context_of(rack: Rack) -> Context:
-    folder = rack.plan.identity("admin")
-    return Context(
-        name=rack.plan.name,
-        endpoint=f"unix:{rack.plan.socket}",
-        cluster=rack.plan.name,
-        ca=folder / "ca.crt",
-        cert=folder / "tls.crt",
-        key=folder / "tls.key",
-        project="default",
-    )
-
-
-async def until_running(
-    client: Client, names: list[str], act: Callable[[], Awaitable[object]]
-) -> float:
-    """Milliseconds from before `act` until a watch that was open before shows all of them Running."""
-    waiting = set(names)
-    async with client.watch(names=names) as watch:
-        changes = aiter(watch)
-        began = time.perf_counter()
-        asked = asyncio.ensure_future(act())
-        async for change in changes:
-            if change.ve is not None and change.ve.status.state == "Running":
-                waiting.discard(change.ve.name)
-            if change.ve is not None and change.ve.status.state in {"Pending", "Failed"}:
-                assert change.ve.status.reason in {"", "Scheduling"}, change.ve.status
-            if not waiting:
-                break
-        await asked
-    return (time.perf_counter() - began) * 1000
+KINDS = ["create", "recover", "storm", "crowd"]
 
 
 async def bench_create(rack: Rack, runs: int) -> None:
@@ -226,53 +102,6 @@ def _agent_back(rack: Rack) -> float:
     return elapsed
 
 
-async def bench_storm(rack: Rack, rounds: int, count: int, workers: int) -> None:
-    rates: dict[str, list[float]] = {"verack": [], "script": [], "tuned": []}
-    with bare_hosts(rack) as hosts:
-        async with Client.connect(context_of(rack)) as client:
-            for i in range(rounds):
-                rates["verack"].append(await _storm_of_ours(rack, client, i, count))
-                for how in ("script", "tuned"):
-                    rates[how].append(_storm_of_bare(hosts, count, workers, how))
-    whats = {
-        "verack": "verack, create calls -> all Running",
-        "script": f"bare script of commands, {workers} at a time per host",
-        "tuned": "the same with ioctls in place of `btrfs`",
-    }
-    print(
-        f"{count} VEs over {len(hosts)} hosts, median of {rounds} rounds, interleaved, VEs a second:"
-    )
-    ours = statistics.median(rates["verack"])
-    for how, what in whats.items():
-        median = statistics.median(rates[how])
-        runs = [round(rate, 1) for rate in rates[how]]
-        print(f"  {what:48} {median:6.1f}  verack has {ours / median:4.0%} of it  {runs}")
-
-
-async def _storm_of_ours(rack: Rack, client: Client, number: int, count: int) -> float:
-    names = [f"storm{number}-{n}" for n in range(count)]
-
-    async def ask() -> None:
-        await asyncio.gather(*(client.create(small(name)) for name in names))
-
-    rate = count / (await until_running(client, names, ask)) * 1000
-    rack.vectl("delete", "--yes", *names)
-    return rate
-
-
-def _storm_of_bare(hosts: list[BareHost], count: int, workers: int, how: str) -> float:
-    shares = [count // len(hosts) + (n < count % len(hosts)) for n in range(len(hosts))]
-    began = time.perf_counter()
-    for host, share in zip(hosts, shares, strict=True):
-        host.ask(f"storm {share} {workers} {how}")
-    for host in hosts:
-        host.answer()
-    rate = count / (time.perf_counter() - began)
-    for host in hosts:
-        host.do("sweep")
-    return rate
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -283,14 +112,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     arguments = parser.parse_args()
     what = arguments.what or KINDS
-    with running_rack("b") as rack:
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}")
-        if "create" in what:
-            asyncio.run(bench_create(rack, arguments.runs))
-        if "recover" in what:
-            asyncio.run(bench_recover(rack, max(5, arguments.runs // 2)))
-        if "storm" in what:
-            asyncio.run(bench_storm(rack, arguments.rounds, 100, arguments.workers))
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}")
+    if {"create", "recover", "storm"} & set(what):
+        with running_rack("b") as rack:
+            if "create" in what:
+                asyncio.run(bench_create(rack, arguments.runs))
+            if "recover" in what:
+                asyncio.run(bench_recover(rack, max(5, arguments.runs // 2)))
+            if "storm" in what:
+                asyncio.run(bench_storm(rack, arguments.rounds, 100, arguments.workers))
+    if "crowd" in what:
+        with running_rack("c", hosts=[HostPlan("h1", "r1", 1)], cpu=100, memory="20G") as rack:
+            asyncio.run(bench_crowd(rack, arguments.rounds, 300, arguments.workers))
 
 
 if __name__ == "__main__":

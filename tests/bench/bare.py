@@ -1,7 +1,7 @@
 """The peer of the benchmarks: no control plane, only snapshot, limit, veth and `lxc-start`, inside a host's namespaces.
 
 Reads commands from stdin, one a line, and answers each with one line of milliseconds:
-`prepare NAME`, `start NAME`, `remove NAME`, `storm COUNT WORKERS script|tuned`, `sweep`.
+`prepare NAME`, `start NAME`, `stop NAME`, `remove NAME`, `storm COUNT WORKERS script|tuned`, `sweep`.
 
 A storm is made in two ways: `script` runs the commands that a shell's script would (`btrfs subvolume snapshot`,
 `btrfs qgroup limit`, `lxc-start`, which makes the veth); `tuned` uses ioctls in place of `btrfs`.
@@ -68,16 +68,12 @@ class Bare:
         self.number = 1
         state.mkdir(parents=True, exist_ok=True)
         state.chmod(0o711)
-        mode = btrfs.quota_mode(pool)
-        assert mode is not None
-        self.mode = mode
 
     def prepare(self, name: str) -> None:
         """Snapshot, limit, configuration."""
         btrfs.snapshot(self.image, self.pool / "ve", f".bare-{name}")
         root = self._root(name)
-        group = btrfs.make_group(self.pool, btrfs.subvolume_id(root), self.mode)
-        btrfs.limit_group(self.pool, group, 1 << 30)
+        btrfs.limit_group(self.pool, btrfs.subvolume_id(root), 1 << 30)
         self._configure(name)
 
     async def prepare_by_commands(self, name: str) -> None:
@@ -115,6 +111,9 @@ class Bare:
         """Without a PATH `lxc-start` finds no newuidmap and writes the id maps itself: four programs less."""
         start = ("/usr/bin/lxc-start", "-d", "-P", str(self.state), "-n", name)
         await _run(*start, path="/nonexistent")
+
+    async def stop(self, name: str) -> None:
+        await _run("/usr/bin/lxc-stop", "-k", "-P", str(self.state), "-n", name)
 
     def remove(self, name: str) -> None:
         for hierarchy in Path("/sys/fs/cgroup").iterdir():
@@ -178,6 +177,8 @@ async def _serve(bare: Bare) -> None:
                 bare.prepare(rest[0])
             case "start":
                 await bare.start(rest[0])
+            case "stop":
+                await bare.stop(rest[0])
             case "remove":
                 bare.remove(rest[0])
             case "storm":

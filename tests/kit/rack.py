@@ -165,10 +165,17 @@ def sweep_stale() -> None:
 
 
 @contextmanager
-def running_rack(suffix: str = "", *, hosts: Sequence[HostPlan] | None = None) -> Iterator[Rack]:
-    """A rack of this process with the busybox image; gone afterwards, and asserted to be."""
+def running_rack(
+    suffix: str = "",
+    *,
+    hosts: Sequence[HostPlan] | None = None,
+    cpu: float = 4,
+    memory: str = "6G",
+) -> Iterator[Rack]:
+    """A rack of this process with the busybox image; gone afterwards, and asserted to be. `cpu`, `memory`: of each host."""
     sweep_stale()
-    plan = RackPlan(name=f"t{os.getpid()}{suffix}", uplink=False, id_base=1_000_000_000)
+    name = f"t{os.getpid()}{suffix}"
+    plan = RackPlan(name=name, uplink=False, id_base=1_000_000_000, cpu=cpu, memory=memory)
     if hosts:
         plan = replace(plan, hosts=tuple(hosts))
     try:
