@@ -9,7 +9,7 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-server \
-  python3-venv iputils-ping xz-utils zstd tar procps util-linux ca-certificates
+  python3-venv iputils-ping xz-utils zstd tar skopeo mmdebstrap procps util-linux ca-certificates
 export PYTHONPATH := deploy/dev
 
 .PHONY: rack down test lint unit component bench stubs setup dev packages

@@ -5,13 +5,13 @@ All methods may raise `veapi.errors.VerackError`; its message and hint reach the
 say otherwise: after a kill at any point the same call again converges.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from veapi.model import Digest, HeldImage, Limits, Network, PeerHost, SnapshotStatus, Uid
+from veapi.model import Digest, HeldImage, ImageConfig, Limits, Network, PeerHost, SnapshotStatus, Uid
 
 
 class EndKind(Enum):
@@ -258,13 +258,25 @@ class Roots(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """`reference` as docker://REGISTRY/NAME:TAG. `insecure`: without TLS too, or with any certificate."""
+
+    reference: str
+    insecure: bool = False
+
+
+PullProgress = Callable[[int], Awaitable[None]]
+"""Told how many bytes are there, now and then."""
+
+
 class Images(Protocol):
     """The images that this host holds."""
 
     def held(self) -> Sequence[HeldImage]: ...
 
     async def add(self, blob: AsyncIterator[bytes], *, expect: Digest | None = None) -> HeldImage:
-        """Stores, checks and unpacks a blob (tar, plain or gz, xz, zst). A broken one leaves nothing.
+        """Stores, checks and unpacks a blob (tar of a root or of an OCI layout, plain or gz, xz, zst). A broken one leaves nothing.
 
         InvalidInput: it is no image, or its digest is not the expected one.
         """
@@ -272,6 +284,14 @@ class Images(Protocol):
 
     def read_blob(self, digest: Digest) -> AsyncIterator[bytes]:
         """The blob as it came, in pieces of at most 1 MiB. NotFound when not held."""
+        ...
+
+    async def pull(self, source: RegistrySource, progress: PullProgress) -> HeldImage:
+        """Fetches one from a registry; its identity is the digest of its OCI manifest. One that is cut leaves nothing."""
+        ...
+
+    def config(self, digest: Digest) -> ImageConfig:
+        """What the image says of the program to run; empty when it says nothing, or is not held."""
         ...
 
     async def delete(self, digest: Digest) -> None: ...

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kit.eventually import eventually
+from kit.hostile import bomb, escapes, is_device
 from kit.storage import (
     BASE,
     ID_BASE,
@@ -52,7 +53,6 @@ async def main():
 
 asyncio.run(main())
 """
-WHITEOUT = 0  # overlayfs's mark, which every user may make and which opens nothing
 COMPRESSIONS = {
     "tar": ["cat"],
     "gz": ["gzip", "-c"],
@@ -236,59 +236,6 @@ async def test_top_folders_that_would_lead_the_host_elsewhere_are_refused(storag
     assert_nothing_is_left(storage)
 
 
-def escapes(outside):
-    """Archives that try to write `outside`/owned: by name, by links, by order, by PAX records."""
-    up = "../" * 40
-    deep = f"{up}{outside.as_posix().lstrip('/')}"
-    owned = Member("x", b"owned")
-    long = "d" * 200
-    return {
-        "dots": [Member(f"{deep}/owned", b"owned")],
-        "absolute": [Member(f"{outside}/owned", b"owned")],
-        "hidden-dots": [folder("a"), Member(f"a/./{deep}/owned", b"owned")],
-        "symlink-then-write": [link("out", str(outside)), Member("out/owned", b"owned")],
-        "relative-symlink-then-write": [link("out", deep), Member("out/owned", b"owned")],
-        "symlink-to-symlink": [
-            link("a", "b"),
-            link("b", str(outside)),
-            Member("a/owned", b"owned"),
-        ],
-        "symlink-replaced-folder": [
-            folder("out"),
-            link("out", str(outside)),
-            Member("out/owned", b"owned"),
-        ],
-        "symlink-itself-written": [
-            link("owned", f"{outside}/owned"),
-            Member("owned", b"owned"),
-        ],
-        "hardlink-outside": [
-            Member("hard", kind=tarfile.LNKTYPE, target=f"{outside}/victim"),
-            Member("hard", b"owned"),
-        ],
-        "hardlink-dots": [
-            Member("hard", kind=tarfile.LNKTYPE, target=f"{deep}/victim"),
-            Member("hard", b"owned"),
-        ],
-        "hardlink-to-symlink": [
-            link("sym", f"{outside}/victim"),
-            Member("hard", kind=tarfile.LNKTYPE, target="sym"),
-            Member("hard", b"owned"),
-        ],
-        "long-path-confusion": [
-            folder(long),
-            link(f"{long}/up", "../" * 30 + str(outside).lstrip("/")),
-            Member(f"{long}/up/owned", b"owned"),
-        ],
-        "host-programs": [link("u", "/usr"), Member("u/bin/owned", b"owned"), owned],
-        "newline-and-option": [Member("--to-command=touch owned\n", b"x"), Member("-C", b"x")],
-        "case-and-dup": [Member("A", b"1"), Member("a", b"2"), Member("a", b"3")],
-        "very-long-name": [Member("n/" * 2100 + "x", b"x")],
-        "device": [Member("sd", kind=tarfile.BLKTYPE)],
-        "character-device": [Member("etc/mem", kind=tarfile.CHRTYPE)],
-    }
-
-
 @pytest.mark.parametrize("trick", sorted(escapes(Path("/nowhere"))))
 async def test_hostile_archives_land_nothing_outside(storage, tmp_path, trick):
     outside = tmp_path / "outside"
@@ -310,25 +257,12 @@ async def test_hostile_archives_land_nothing_outside(storage, tmp_path, trick):
     assert "owned" not in everything_below(Path("/usr/bin"))
 
 
-def is_device(path):
-    mode = path.lstat().st_mode
-    return (stat.S_ISBLK(mode) or stat.S_ISCHR(mode)) and path.lstat().st_rdev != WHITEOUT
-
-
 async def test_devices_elsewhere_than_dev_are_refused(storage):
     members = (*BASE, Member("sd", kind=tarfile.BLKTYPE))
     with pytest.raises(InvalidInput, match="mknod") as refused:
         await storage.images.add(stream(tar_of(members)))
     assert "dev/" in refused.value.hint
     assert_nothing_is_left(storage)
-
-
-def bomb(size_bytes, *packer):
-    """A tar whose one file is zeros, in a few KB."""
-    header = tarfile.TarInfo("zeros")
-    header.size = size_bytes
-    content = header.tobuf() + bytes(size_bytes) + bytes(1024)
-    return pack(content, *(packer or ("gzip", "-1", "-c")))
 
 
 @pytest.fixture

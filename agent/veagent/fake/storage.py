@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 
 from veagent.fake.faults import Faults
-from veagent.ports import DiskUsage, RootSource
+from veagent.ports import DiskUsage, PullProgress, RegistrySource, RootSource
 from veapi.clock import Clock
 from veapi.errors import InvalidInput, NotFound
-from veapi.model import Digest, HeldImage, Uid
+from veapi.model import Digest, HeldImage, ImageConfig, Uid
 
 CAPACITY_BYTES = 1 << 40
 _PIECE_BYTES = 1 << 20
@@ -57,6 +57,21 @@ class FakeImages(Faults):
         content = self._path(digest).read_bytes()
         for start in range(0, len(content), _PIECE_BYTES):
             yield content[start : start + _PIECE_BYTES]
+
+    async def pull(self, source: RegistrySource, progress: PullProgress) -> HeldImage:
+        """The blob is the reference's text."""
+        await self.call("pull")
+        content = source.reference.encode()
+        await progress(len(content))
+
+        async def blob() -> AsyncIterator[bytes]:
+            yield content
+
+        return await self.add(blob())
+
+    def config(self, digest: Digest) -> ImageConfig:
+        image = self._held.get(digest)
+        return image.config if image is not None else ImageConfig()
 
     async def delete(self, digest: Digest) -> None:
         await self.call("delete")

@@ -6,6 +6,7 @@ openat2(2) makes the kernel resolve the whole path inside the root instead.
 
 import contextlib
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -58,6 +59,26 @@ def look(root_fd: int, path: str) -> os.stat_result | None:
         return None
     try:
         return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def open_plain(root_fd: int, path: str) -> int:
+    """A plain file, open for reading. OSError when it is none, or when any part of the path is a symlink."""
+    fd = _openat2(root_fd, path, os.O_RDONLY | os.O_NONBLOCK, _BENEATH | _NO_SYMLINKS)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "no plain file", path)
+
+
+def read_within(root_fd: int, path: str, *, most_bytes: int) -> bytes:
+    """The first bytes of a plain file as a process inside the root sees it (symlinks followed within); OSError."""
+    fd = _openat2(root_fd, path, os.O_RDONLY | os.O_NONBLOCK, _IN_ROOT)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "no plain file", path)
+        return os.read(fd, most_bytes)
     finally:
         os.close(fd)
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from veagent.storage import btrfs, devices, rootfs, unpack
+from veagent.ports import PullProgress, RegistrySource
+from veagent.storage import btrfs, devices, layers, oci, rootfs, skopeo, unpack
 from veagent.storage.failure import doing
 from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
 from veagent.storage.threads import to_end
-from veapi.errors import InvalidInput, NotFound, TimedOut
-from veapi.model import Digest, HeldImage
+from veapi.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
+from veapi.model import Digest, HeldImage, ImageConfig
 
 log = structlog.get_logger()
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -72,6 +73,11 @@ class BtrfsImages:
         """From memory; read from the pool at the first call. Unavailable while the pool is not up."""
         return tuple(self._known().values())
 
+    def config(self, digest: Digest) -> ImageConfig:
+        """See the port."""
+        image = self._known().get(digest)
+        return image.config if image is not None else ImageConfig()
+
     def _known(self) -> dict[Digest, HeldImage]:
         if self._held is None:
             self._pool.check_up()
@@ -108,13 +114,36 @@ class BtrfsImages:
         if twin is not None:
             _check_expected(twin.digest, expect)
             return twin
-        unpacked = await self._unpack(work)
-        _check_expected(unpacked.digest, expect)
+        return await self._finish(await self._fill(work), received, expect, work)
+
+    async def pull(
+        self, source: RegistrySource, progress: PullProgress, *, timeout_s: float = 1800.0
+    ) -> HeldImage:
+        """See the port. What is kept, and given to other hosts, is a tar of the OCI layout."""
+        async with self._uploads, self._workspace() as work:
+            layout = work / "layout"
+            await to_end(self._stage, layout, self._room_bytes())
+            await skopeo.copy(
+                source,
+                layout,
+                id_base=self._id_base,
+                timeout_s=timeout_s,
+                stall_s=self._limits.stall_s,
+                progress=progress,
+            )
+            received = await self._receive(_packed(layout), work / "blob")
+            return await self._finish(await self._fill_by_layers(work), received, None, work)
+
+    async def _finish(
+        self, filled: "_Filled", received: "_Received", expect: Digest | None, work: Path
+    ) -> HeldImage:
+        _check_expected(filled.digest, expect)
         image = HeldImage(
-            digest=unpacked.digest,
+            digest=filled.digest,
             blob_digest=received.digest,
-            size_bytes=unpacked.tar_bytes,
+            size_bytes=filled.size_bytes,
             blob_bytes=received.size_bytes,
+            config=filled.config,
         )
         async with self._changing:
             return await to_end(self._keep, image, work)
@@ -150,25 +179,39 @@ class BtrfsImages:
                 hint="is the sender still there? start the transfer again",
             ) from None
 
-    async def _unpack(self, work: Path) -> unpack.Unpacked:
-        room = min(self._limits.unpacked_bytes, self._room_bytes())
-        root = work / "root"
-        await to_end(self._stage, work, room)
-        unpacked = await unpack.unpack(
-            work / "blob",
-            root,
+    async def _fill(self, work: Path) -> "_Filled":
+        """Makes `root` of what the blob holds: a root, or the layers of an OCI image."""
+        root, bounds = work / "root", self._bounds()
+        await to_end(self._stage, root, bounds.most_bytes)
+        unpacked = await unpack.unpack(work / "blob", root, bounds)
+        if await to_end(oci.is_layout, root):
+            root.rename(work / "layout")
+            return await self._fill_by_layers(work)
+        await to_end(rootfs.check, root)
+        return _Filled(unpacked.digest, unpacked.tar_bytes, ImageConfig())
+
+    async def _fill_by_layers(self, work: Path) -> "_Filled":
+        """Out of `layout`, which is gone afterwards."""
+        image = await to_end(oci.read_layout, work / "layout")
+        root, bounds = work / "root", self._bounds()
+        await to_end(self._stage, root, bounds.most_bytes)
+        size_bytes = await layers.apply(image.layers, root, limits=bounds)
+        await to_end(rootfs.check, root, init=not image.config.command)
+        await to_end(btrfs.delete_subvolume, work, "layout")
+        return _Filled(image.digest, size_bytes, image.config)
+
+    def _bounds(self) -> unpack.Bounds:
+        return unpack.Bounds(
             id_base=self._id_base,
-            most_bytes=room,
+            most_bytes=min(self._limits.unpacked_bytes, self._room_bytes()),
             timeout_s=self._limits.unpack_s,
         )
-        await to_end(rootfs.check, root)
-        return unpacked
 
-    def _stage(self, work: Path, room: int) -> None:
-        btrfs.create_subvolume(work, "root")
-        root = work / "root"
-        root.chmod(0o755)
-        btrfs.limit_group(self._pool.base, btrfs.subvolume_id(root), room)
+    def _stage(self, tree: Path, room: int) -> None:
+        """An empty subvolume that can't hold more than `room` bytes."""
+        btrfs.create_subvolume(tree.parent, tree.name)
+        tree.chmod(0o755)
+        btrfs.limit_group(self._pool.base, btrfs.subvolume_id(tree), room)
 
     def _keep(self, image: HeldImage, work: Path) -> HeldImage:
         folder = image_folder(self._pool.images, image.digest)
@@ -216,6 +259,15 @@ class BtrfsImages:
 
 
 @dataclass(frozen=True, slots=True)
+class _Filled:
+    """What a root was made of. `size_bytes` of all tars, uncompressed."""
+
+    digest: Digest
+    size_bytes: int
+    config: ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
 class _Received:
     digest: str
     size_bytes: int
@@ -247,6 +299,29 @@ class _Sink:
 
     def close(self) -> None:
         self._file.close()
+
+
+async def _packed(layout: Path) -> AsyncIterator[bytes]:
+    """A tar of it, in pieces; the same layout gives the same bytes."""
+    process = await asyncio.create_subprocess_exec(
+        *unpack.located(["tar"]),
+        *("--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"),
+        *("--mode=u=rwX,go=rX", f"--directory={layout}", "oci-layout", "index.json", "blobs"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_PIECE_BYTES,
+    )
+    assert process.stdout is not None
+    try:
+        while piece := await process.stdout.read(_PIECE_BYTES):
+            yield piece
+        if await process.wait() != 0:
+            raise RemoteFailed("the pulled image could not be packed", hint="see the agent's log")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def read_held(images: Path) -> dict[Digest, HeldImage]:

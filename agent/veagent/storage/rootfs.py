@@ -14,7 +14,7 @@ from veagent.storage.failure import doing
 from veapi.errors import InvalidInput
 
 _PLAIN = ("dev", "proc", "sys", "etc", "run")
-_MADE = ("dev", "proc", "sys", "run")
+_MADE = ("dev", "proc", "sys", "run", "etc")
 _LINKS_ALLOWED = (
     "bin",
     "sbin",
@@ -37,12 +37,13 @@ _ARCHIVES = {
 }
 
 
-def check(root: Path) -> None:
-    """InvalidInput when it is no root of a VE. Makes the mount points that are missing."""
+def check(root: Path, *, init: bool = True) -> None:
+    """InvalidInput when it is no root of a VE. Makes the mount points that are missing. `init`: it needs /sbin/init."""
     with doing("checking the image"), beneath.opened_root(root) as fd:
         _check_folders(fd)
         _check_links(fd)
-        _check_init(fd)
+        if init:
+            _check_init(fd)
         for name in _MADE:
             if _lstat(fd, name) is None:
                 os.mkdir(name, 0o755, dir_fd=fd)

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -43,7 +43,8 @@ _OTHERS = (
     (b"{", "JSON"),
     (b"#!", "a script"),
 )
-_GOOD = "give a root tarball: .tar, .tar.gz, .tar.xz or .tar.zst"
+_PACKAGES = {"xz": "xz-utils", "sh": "dash", "setpriv": "util-linux", "unshare": "util-linux"}
+_GOOD = "give a root tarball (.tar, .tar.gz, .tar.xz or .tar.zst) or an OCI layout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +91,56 @@ def describe(head: bytes) -> str:
     return "data of an unknown kind"
 
 
-async def unpack(
-    blob: Path, root: Path, *, id_base: int, most_bytes: int, timeout_s: float
-) -> Unpacked:
-    """Fills `root` (an empty subvolume). InvalidInput when the blob is no whole tar or larger than `most_bytes`.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`id_base`: first of 65,536 ids of this host, as which the programs run. Of one unpacking: bytes and seconds."""
 
-    `id_base`: first of 65,536 ids of this host, as which the programs run; files are owned by what the tar says.
+    id_base: int
+    most_bytes: int
+    timeout_s: float
+
+    def less(self, used_bytes: int) -> "Bounds":
+        return replace(self, most_bytes=max(0, self.most_bytes - used_bytes))
+
+
+async def unpack(blob: Path, root: Path, bounds: Bounds) -> Unpacked:
+    """Fills `root` (an empty subvolume). InvalidInput when the blob is no whole tar or larger than allowed.
+
+    Files are owned by what the tar says.
     """
+    return await run_tar(blob, root, tar_argv(), bounds)
+
+
+def tar_argv(*options: str) -> list[str]:
+    """What unpacks standard input into the folder in which it runs."""
+    return [*located(_TAR), *options]
+
+
+async def run_tar(blob: Path, root: Path, tar: list[str], bounds: Bounds) -> Unpacked:
+    """Runs `tar` (an absolute program) in the sandbox on what the blob holds, whatever it is packed by."""
     with blob.open("rb") as file:
         packed = sniff(file.read(_HEAD_BYTES))
     job = sandbox.Job(
         blob=str(blob),
         target=str(root),
-        tar=_located(_TAR),
-        unpacker=_located(_UNPACKERS[packed]) if packed in _UNPACKERS else [],
-        id_base=id_base,
-        most_bytes=most_bytes,
+        tar=tar,
+        unpacker=located(_UNPACKERS[packed]) if packed in _UNPACKERS else [],
+        id_base=bounds.id_base,
+        most_bytes=bounds.most_bytes,
     )
     # By path and isolated: it must start fast, and sees nothing of this process but its arguments.
     argv = [sys.executable, "-I", "-S", str(Path(sandbox.__file__)), sandbox.encode(job)]
-    done = await run(argv, timeout_s=timeout_s, env={"LC_ALL": "C.UTF-8"})
+    done = await run(argv, timeout_s=bounds.timeout_s, env={"LC_ALL": "C.UTF-8"})
     outcome = msgspec.json.decode(done.stdout, type=sandbox.Outcome)
-    _judge(outcome, packed, most_bytes)
+    _judge(outcome, packed, bounds.most_bytes)
     return Unpacked(Digest(f"sha256:{outcome.sha256}"), outcome.tar_bytes)
 
 
-def _located(argv: list[str]) -> list[str]:
+def located(argv: list[str]) -> list[str]:
+    """With the program's whole path; RemoteFailed, naming the Debian package, when it is missing."""
     found = shutil.which(argv[0])
     if found is None:
-        package = {"xz": "xz-utils"}.get(argv[0], argv[0])
+        package = _PACKAGES.get(argv[0], argv[0])
         raise RemoteFailed(
             f"the host lacks the program {argv[0]}", hint=f"on the host: apt install {package}"
         )
