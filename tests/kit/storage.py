@@ -14,6 +14,7 @@ from pathlib import Path
 from veagent.storage.images import BtrfsImages, ImageLimits
 from veagent.storage.pool import BtrfsPool, PoolSettings
 from veagent.storage.roots import BtrfsRoots
+from veapi.clock import Clock
 from veapi.model import Uid
 
 ID_BASE = 1_900_000_000
@@ -38,9 +39,12 @@ def settings(folder: Path) -> PoolSettings:
     )
 
 
-def make_storage(folder: Path, limits: ImageLimits | None = None) -> Storage:
-    pool = BtrfsPool(settings(folder))
-    return Storage(pool, BtrfsRoots(pool), BtrfsImages(pool, id_base=ID_BASE, limits=limits))
+def make_storage(
+    folder: Path, limits: ImageLimits | None = None, clock: Clock | None = None
+) -> Storage:
+    pool = BtrfsPool(settings(folder), clock=clock)
+    images = BtrfsImages(pool, id_base=ID_BASE, limits=limits)
+    return Storage(pool, BtrfsRoots(pool, clock=clock), images)
 
 
 @contextmanager

@@ -1,0 +1,357 @@
+"""Snapshots and what is made of them: complete or not there, and paid for by the one limit of their VE."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from kit.eventually import eventually
+from kit.manualclock import ManualClock
+from kit.storage import (
+    BASE,
+    MIB,
+    OTHER_UID,
+    UID,
+    Member,
+    make_storage,
+    storage_folder,
+    stream,
+    tar_of,
+)
+from veagent.ports import RootSource
+from veagent.storage import btrfs, quotas
+from veapi.errors import Conflict, InvalidInput, NotFound
+from veapi.model import Uid
+
+ID = b"0123456789abcdef0123456789abcdef\n"
+
+
+@pytest.fixture
+def place(tmp_path):
+    with storage_folder(tmp_path / "vsnap") as folder:
+        yield folder
+
+
+@pytest.fixture(params=["simple", "full"])
+async def storage(request, place):
+    made = make_storage(place)
+    await made.roots.setup()
+    if request.param == "full":
+        made = await with_full_qgroups(place)
+    elif made.pool.mode is not quotas.QuotaMode.SIMPLE:
+        pytest.skip("this kernel has no simple quotas")
+    return made
+
+
+def call(*argv):
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+async def with_full_qgroups(place):
+    call("btrfs", "quota", "disable", place / "pool")
+    call("btrfs", "quota", "enable", place / "pool")
+    made = make_storage(place)
+    await made.roots.setup()
+    assert made.pool.mode is quotas.QuotaMode.FULL
+    return made
+
+
+@pytest.fixture
+async def image(storage):
+    members = (*BASE, Member("etc/motd", b"hello\n"), Member("etc/machine-id", ID))
+    return (await storage.images.add(stream(tar_of(members)))).digest
+
+
+def of(image, **where):
+    return RootSource(image=image, **where)
+
+
+def write(path, size_bytes):
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size_bytes // MIB):
+            file.write(os.urandom(MIB))
+        os.fsync(file.fileno())
+
+
+def settle(storage):
+    """Counts are right: those of full qgroups are read anew after a copy."""
+    btrfs.sync(storage.pool.base)
+    if storage.pool.mode is quotas.QuotaMode.FULL:
+        call("btrfs", "quota", "rescan", "-W", storage.pool.base)
+        storage.pool.settle()
+        call("btrfs", "quota", "rescan", "-W", storage.pool.base)
+    btrfs.sync(storage.pool.base)
+
+
+async def used(storage, uid=UID):
+    settle(storage)
+    return await storage.roots.used_bytes(uid)
+
+
+async def test_the_limit_holds_for_root_and_snapshots_together(storage, image):
+    root = await storage.roots.create(UID, of(image), 40 * MIB, "web")
+    write(root / "a", 20 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    settle(storage)
+    (root / "a").unlink()
+    write(root / "b", 12 * MIB)
+    assert 32 * MIB <= await used(storage) < 33 * MIB
+    with pytest.raises(OSError, match="quota") as refused:
+        write(root / "c", 12 * MIB)
+    assert refused.value.errno == errno.EDQUOT
+    (root / "c").unlink()
+    await storage.roots.delete_snapshot(UID, 1)
+    await eventually(lambda: cleaned(storage) < 13 * MIB, timeout_s=40)
+    write(root / "c", 12 * MIB)
+
+
+def cleaned(storage, uid=UID):
+    settle(storage)
+    return quotas.group_usage(storage.pool.base)[quotas.group_of(uid)].used_bytes
+
+
+async def test_the_sum_stays_right_when_the_root_is_replaced_by_a_snapshot_of_its_snapshot(
+    storage, image
+):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 10 * MIB)
+    for seq in range(1, 4):
+        await storage.roots.snapshot(UID, f"s{seq}", seq)
+        await storage.roots.drop(UID)
+        root = await storage.roots.create(UID, of(image, snapshot=f"s{seq}"), 64 * MIB, "web")
+        assert (root / "a").stat().st_size == 10 * MIB
+    await eventually(lambda: 10 * MIB <= cleaned(storage) < 11 * MIB, timeout_s=40)
+    for seq in range(1, 4):
+        await storage.roots.delete_snapshot(UID, seq)
+    (root / "a").unlink()
+    await eventually(lambda: cleaned(storage) < MIB, timeout_s=40)
+
+
+async def test_scrapes_show_the_sum(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    (root / "a").unlink()
+    write(root / "b", 8 * MIB)
+    settle(storage)
+    later = make_storage(storage.pool.base.parent)
+    await later.roots.setup()
+    found = later.roots.usage()[UID]
+    assert found.limit_bytes == 64 * MIB
+    assert 16 * MIB <= found.used_bytes < 17 * MIB
+
+
+async def test_a_snapshot_is_read_only_and_keeps_what_was(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    (root / "a").write_text("then")
+    taken = await storage.roots.snapshot(UID, "one", 1)
+    (root / "a").write_text("now")
+    held = storage.pool.snapshots / UID / "1/root"
+    assert (held / "a").read_text() == "then"
+    with pytest.raises(OSError, match="Read-only"):
+        (held / "a").write_text("no")
+    assert (taken.tag, taken.seq, taken.error) == ("one", 1, "")
+
+
+async def test_the_same_number_again_finds_the_snapshot_that_is_there(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    first = await storage.roots.snapshot(UID, "one", 1)
+    (root / "new").write_text("x")
+    assert await storage.roots.snapshot(UID, "another", 1) == first
+    assert not (storage.pool.snapshots / UID / "1/root/new").exists()
+
+
+async def test_tag_number_and_time_outlive_the_agent(storage, image, place):
+    clock = ManualClock()
+    earlier = make_storage(place, clock=clock)
+    await earlier.roots.setup()
+    await earlier.roots.create(UID, of(image), 64 * MIB, "web")
+    taken = [await earlier.roots.snapshot(UID, f"s{seq}", seq) for seq in (1, 2, 10)]
+    later = make_storage(place)
+    await later.roots.setup()
+    assert await later.roots.snapshots(UID) == taken
+    assert {one.taken_at for one in taken} == {clock.wall()}
+
+
+async def test_the_size_of_a_snapshot_is_what_was_written_since_the_one_before(storage, image):
+    root = await storage.roots.create(UID, of(image), 128 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    first = await storage.roots.snapshot(UID, "one", 1)
+    write(root / "b", 3 * MIB)
+    second = await storage.roots.snapshot(UID, "two", 2)
+    third = await storage.roots.snapshot(UID, "three", 3)
+    await storage.roots.drop(UID)
+    root = await storage.roots.create(UID, of(image, snapshot="one"), 128 * MIB, "web")
+    write(root / "c", 2 * MIB)
+    fourth = await storage.roots.snapshot(UID, "four", 4)
+    sizes = [round(one.size_bytes / MIB, 1) for one in (first, second, third, fourth)]
+    assert sizes == [8, 3, 0, 2]
+
+
+async def test_a_deleted_snapshot_is_gone_and_again_is_nothing(storage, image):
+    await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    for seq in (1, 2):
+        await storage.roots.snapshot(UID, f"s{seq}", seq)
+    await storage.roots.delete_snapshot(UID, 1)
+    await storage.roots.delete_snapshot(UID, 1)
+    assert [one.tag for one in await storage.roots.snapshots(UID)] == ["s2"]
+    with pytest.raises(NotFound, match="no snapshot 's1'") as missing:
+        await storage.roots.create(OTHER_UID, of(image, from_uid=UID, snapshot="s1"), MIB, "x")
+    assert "s2" in missing.value.hint
+
+
+async def test_snapshots_survive_the_loss_of_the_root(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    (root / "a").write_text("then")
+    await storage.roots.snapshot(UID, "one", 1)
+    await storage.roots.drop(UID)
+    await storage.roots.drop(UID)
+    assert not await storage.roots.exists(UID)
+    assert await storage.roots.all() == [UID]
+    later = make_storage(storage.pool.base.parent)
+    await later.roots.setup()
+    assert [one.tag for one in await later.roots.snapshots(UID)] == ["one"]
+    assert later.roots.usage()[UID].limit_bytes == 64 * MIB
+    rebuilt = await later.roots.create(UID, of(image), 64 * MIB, "web")
+    assert not (rebuilt / "a").exists()
+    assert [one.tag for one in await later.roots.snapshots(UID)] == ["one"]
+    await later.roots.drop(UID)
+    restored = await later.roots.create(UID, of(image, snapshot="one"), 64 * MIB, "renamed")
+    assert (restored / "a").read_text() == "then"
+    assert (restored / "etc/hostname").read_text() == "renamed\n"
+    assert (restored / "etc/machine-id").read_bytes() == ID
+
+
+@pytest.mark.parametrize("snapshot", ["one", ""])
+async def test_a_clone_has_the_content_its_own_names_and_its_own_bill(storage, image, snapshot):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    source = of(image, from_uid=UID, snapshot=snapshot)
+    clone = await storage.roots.create(OTHER_UID, source, 64 * MIB, "copy")
+    assert (clone / "a").stat().st_size == 8 * MIB
+    assert (clone / "etc/hostname").read_text() == "copy\n"
+    assert (clone / "etc/machine-id").read_bytes() == b""
+    assert (root / "etc/machine-id").read_bytes() == ID
+    assert await storage.roots.snapshots(OTHER_UID) == []
+    before = await used(storage)
+    write(clone / "b", 4 * MIB)
+    assert await used(storage) == before
+    shared = 8 * MIB if storage.pool.mode is quotas.QuotaMode.FULL else 0
+    assert 4 * MIB + shared <= await used(storage, OTHER_UID) < 5 * MIB + shared
+    await storage.roots.delete(UID)
+    assert (clone / "a").stat().st_size == 8 * MIB
+    assert await storage.roots.all() == [OTHER_UID]
+
+
+async def test_a_clone_of_nothing_is_not_found_and_leaves_nothing(storage, image):
+    with pytest.raises(NotFound, match="not on this host"):
+        await storage.roots.create(OTHER_UID, of(image, from_uid=UID), MIB, "x")
+    with pytest.raises(NotFound, match="no snapshot"):
+        await storage.roots.create(OTHER_UID, of(image, snapshot="one"), MIB, "x")
+    assert await storage.roots.all() == []
+
+
+async def test_nothing_is_snapshotted_without_a_root(storage):
+    with pytest.raises(NotFound, match="no root"):
+        await storage.roots.snapshot(UID, "one", 1)
+    assert await storage.roots.all() == []
+
+
+@pytest.mark.parametrize("seq", [0, -1, 1 << 63])
+async def test_a_number_that_is_none_never_becomes_a_path(storage, seq):
+    for act in (storage.roots.snapshot(UID, "x", seq), storage.roots.delete_snapshot(UID, seq)):
+        with pytest.raises(InvalidInput, match="seq"):
+            await act
+
+
+async def test_a_source_that_is_no_uid_never_becomes_a_path(storage, image):
+    with pytest.raises(InvalidInput, match="UUID"):
+        await storage.roots.create(UID, of(image, from_uid=Uid("../images")), MIB, "x")
+
+
+async def test_a_limit_below_what_is_held_is_refused_with_both_numbers(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 20 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    settle(storage)
+    with pytest.raises(Conflict, match=r"hold 20M.*10M") as refused:
+        await storage.roots.limit(UID, 10 * MIB)
+    assert "snapshots" in refused.value.hint
+    await storage.roots.limit(UID, 30 * MIB)
+    await storage.roots.limit(UID, 100 * MIB)
+    await storage.roots.limit(UID, 0)
+    btrfs.sync(storage.pool.base)
+    assert storage.roots.usage()[UID].limit_bytes == 0
+    with pytest.raises(NotFound):
+        await storage.roots.limit(OTHER_UID, MIB)
+
+
+async def test_a_restore_works_when_snapshots_fill_the_limit(storage, image):
+    root = await storage.roots.create(UID, of(image), 20 * MIB, "web")
+    write(root / "a", 16 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    settle(storage)
+    with pytest.raises(OSError, match="quota"):
+        write(root / "b", 8 * MIB)
+        write(root / "c", 8 * MIB)
+    await storage.roots.drop(UID)
+    restored = await storage.roots.create(UID, of(image, snapshot="one"), 20 * MIB, "web")
+    assert (restored / "a").stat().st_size == 16 * MIB
+    assert (restored / "etc/hostname").read_text() == "web\n"
+
+
+async def test_a_root_of_an_earlier_layout_moves_into_its_ve_s_group(storage, image):
+    """Once the group was made from the root's number; its members and limit move, what it counted stays."""
+    root = await storage.roots.create(UID, of(image), 0, "web")
+    base, number = storage.pool.base, btrfs.subvolume_id(root)
+    former = number
+    quotas.dissolve(base, quotas.group_of(UID))
+    if storage.pool.mode is quotas.QuotaMode.SIMPLE:
+        former = 1 << 48 | number
+        quotas.make_group(base, former)
+        quotas.join(base, number, former)
+        btrfs.create_subvolume(root, "inside")
+    btrfs.limit_group(base, former, 48 * MIB)
+    write(root / "a", 8 * MIB)
+    later = make_storage(base.parent)
+    await later.roots.setup()
+    settle(later)
+    found = later.roots.usage()[UID]
+    assert found.limit_bytes == 48 * MIB
+    assert found.used_bytes >= 8 * MIB
+    groups = quotas.group_usage(base)
+    if later.pool.mode is quotas.QuotaMode.SIMPLE:
+        assert former not in groups
+        assert len(quotas.members(base, quotas.group_of(UID))) == 2
+    else:
+        assert groups[former].limit_bytes == 0
+
+
+async def test_no_group_is_left_of_a_ve_whose_clone_lived_longer(storage, image):
+    settle(storage)
+    before = set(quotas.group_usage(storage.pool.base))
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 4 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    await storage.roots.create(OTHER_UID, of(image, from_uid=UID), 64 * MIB, "copy")
+    await storage.roots.delete(UID)
+    assert quotas.group_of(UID) not in quotas.group_usage(storage.pool.base)
+    await storage.roots.delete(OTHER_UID)
+
+    def left():
+        btrfs.sync(storage.pool.base)
+        storage.pool.settle(at_once=True)
+        btrfs.sync(storage.pool.base)
+        return set(quotas.group_usage(storage.pool.base)) - before
+
+    await eventually(lambda: not left(), timeout_s=40)
+
+
+async def test_hundreds_of_snapshots_are_listed_from_memory(storage, image, monkeypatch):
+    await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    for seq in range(1, 201):
+        await storage.roots.snapshot(UID, f"s{seq}", seq)
+    monkeypatch.setattr(btrfs, "is_subvolume", None)
+    assert [one.seq for one in await storage.roots.snapshots(UID)] == list(range(1, 201))
