@@ -15,7 +15,7 @@ from veagent.ends import backoff_s
 from veagent.ports import Images, ImageSource
 from veapi.clock import Clock
 from veapi.errors import TimedOut, VerackError
-from veapi.model import Digest, HeldImage
+from veapi.model import Digest, HeldImage, ImageConfig
 
 log = structlog.get_logger()
 FETCH_LIMIT_S = 900.0
@@ -98,6 +98,10 @@ class ImageKeeper:
 
     def holds(self, digest: Digest) -> bool:
         return digest in self._held
+
+    def config(self, digest: Digest) -> ImageConfig:
+        """What the image says of the program to run; empty when it is not held."""
+        return self._images.config(digest)
 
     def trouble(self, digest: Digest) -> str:
         """Why the last try to get it failed; empty when none has."""
