@@ -4,7 +4,7 @@ A crash or a reboot is answered by a start, at once the first time. A VE that en
 start would burn the host: from the second such end on, starts wait 1, 2, 4 … 60 s.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from veagent.events import end_sentence
@@ -72,15 +72,21 @@ def judge(ended: Ended, *, lived_s: float, quick_ends: int) -> Verdict:
             assert_never(ended.kind)
 
 
-def lost(*, same_boot: bool) -> Verdict:
-    """Of a VE that ran when its agent died, and does not now."""
-    if same_boot:
+def lost(ended: Ended | None, *, same_boot: bool) -> Verdict:
+    """Of a VE that ran when its agent died, and does not now. `ended`: how, when that is known.
+
+    In another boot that counts for nothing: a host that goes down ends its VEs in all kinds of ways.
+    """
+    if not same_boot:
+        return Verdict(
+            restart=True, warning=False, reason="HostRestarted", sentence="its host restarted"
+        )
+    if ended is None or ended.kind is EndKind.CRASH:
         return Verdict(
             restart=True,
             warning=True,
             reason="Crashed",
             sentence="it ended while the agent was away",
         )
-    return Verdict(
-        restart=True, warning=False, reason="HostRestarted", sentence="its host restarted"
-    )
+    verdict = judge(ended, lived_s=QUICK_END_S, quick_ends=0)
+    return replace(verdict, sentence=f"{verdict.sentence} while the agent was away")

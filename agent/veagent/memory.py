@@ -35,9 +35,16 @@ class Memory:
         self._keep(msgspec.structs.replace(self.record, **fields))
 
     def found_away(self) -> None:
-        """It does not run, and did when the record was written."""
-        if self.record is not None and self.record.up:
-            self.restart_for = ends.lost(same_boot=self.record.boot_id == self._ground.boot_id)
+        """It does not run; when it did as the record was written, how it ended decides what is next."""
+        if self.record is None or not self.record.up:
+            return
+        same_boot = self.record.boot_id == self._ground.boot_id
+        ended = self._ground.runtime.last_end(self._uid) if same_boot else None
+        verdict = ends.lost(ended, same_boot=same_boot)
+        if verdict.restart:
+            self.restart_for = verdict
+        else:
+            self.end(verdict, None, None)
 
     def confirm(self, entry: SetEntry, *, up: bool) -> None:
         """All that `entry` asks is so."""

@@ -11,7 +11,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from veapi.model import Digest, HeldImage, ImageConfig, Limits, Network, PeerHost, SnapshotStatus, Uid
+from veapi.model import (
+    Digest,
+    HeldImage,
+    ImageConfig,
+    Limits,
+    Network,
+    PeerHost,
+    SnapshotStatus,
+    Uid,
+)
 
 
 class EndKind(Enum):
@@ -173,6 +182,10 @@ class Runtime(Protocol):
         ...
 
     async def execute(self, instance: Instance, command: ExecCommand) -> ExecProcess: ...
+
+    def last_end(self, uid: Uid) -> Ended | None:
+        """How a VE that does not run ended its last run, also when nobody watched; None when that is not known."""
+        ...
 
     async def forget(self, uid: Uid) -> None:
         """Removes all that the runtime keeps of a VE that does not run: configuration, console log, cgroups."""

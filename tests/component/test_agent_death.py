@@ -67,6 +67,52 @@ async def test_a_crash_while_the_agent_was_away_is_answered_and_counted(tmp_path
     await host.close()
 
 
+async def test_a_guest_that_powered_off_while_the_agent_was_away_stays_off_until_its_user_starts_it(
+    tmp_path: Path,
+) -> None:
+    host = await running(tmp_path)
+    await host.crash()
+    host.runtime.power_off(U1)
+    for _ in range(2):  # it is off for good, not for one start of the agent
+        await host.boot()
+        await host.manager.apply(host_set(1, entry()))
+        await host.clock.advance(100)
+        assert (host.status().state, host.status().reason) == (VEState.STOPPED, "PoweredOff")
+        assert host.status().events[-1].message == "it powered itself off while the agent was away"
+        await host.ledger.sync()
+        await host.crash()
+    await host.boot()
+    await host.manager.apply(host_set(2, entry(generation=2)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.status().restarts == 0
+    await host.close()
+
+
+async def test_a_guest_that_rebooted_while_the_agent_was_away_comes_back(tmp_path: Path) -> None:
+    host = await running(tmp_path)
+    await host.crash()
+    host.runtime.reboot(U1)
+    await host.boot()
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().restarts == 1)
+    event = host.status().events[-1]
+    assert event.reason == "Rebooted"
+    assert event.message == "it rebooted itself while the agent was away; started again"
+    await host.close()
+
+
+async def test_a_guest_that_ended_as_its_host_went_down_comes_back_with_it(tmp_path: Path) -> None:
+    host = await running(tmp_path)
+    await host.crash()
+    host.runtime.power_off(U1)
+    host.boot_id = "boot-2"
+    await host.boot()
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.status().events[-1].reason == "HostRestarted"
+    await host.close()
+
+
 async def test_after_a_reboot_without_controller_the_ledger_counts_after_15_s(
     tmp_path: Path,
 ) -> None:

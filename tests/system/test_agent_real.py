@@ -130,6 +130,28 @@ async def test_a_killed_agent_comes_back_to_the_same_inits(
     assert (await execute(controller, "true"))[1] == 0
 
 
+async def test_poweroff_and_reboot_while_the_agent_is_away(
+    wishes: Wishes, controller: FakeController, host: RealHost
+) -> None:
+    for number, (end, reason) in enumerate(
+        [(signal.SIGTERM, "Rebooted"), (signal.SIGUSR2, "PoweredOff")], start=2
+    ):  # what busybox' init takes for `reboot` and for `poweroff`
+        pid = wishes.ve().status.init_pid
+        await host.end_agent()
+        os.kill(pid, end)
+        await eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), timeout_s=15)
+        await host.start_agent()
+        await eventually(lambda number=number: len(controller.sessions) == number)
+        await eventually(lambda: controller.session.reports)
+        wishes.push()
+        state = VEState.RUNNING if reason == "Rebooted" else VEState.STOPPED
+        await wishes.until(state)
+        assert wishes.ve().status.events[-1].reason == reason
+    assert wishes.ve().status.reason == "PoweredOff"
+    wishes.push(generation=2)
+    await wishes.until(VEState.RUNNING)
+
+
 async def test_poweroff_and_reboot_from_inside(wishes: Wishes, controller: FakeController) -> None:
     await execute(controller, "reboot")
     await eventually(lambda: wishes.ve().status.restarts == 1, timeout_s=15)

@@ -51,6 +51,13 @@ def replace_init(plan: StartPlan, script: str) -> None:
     init.chmod(0o755)
 
 
+async def in_background(ves: Lab, instance: Instance, script: str) -> None:
+    """Begins a script inside that outlives who began it."""
+    begin = f"setsid sh -c 'touch /began; {script}' >/dev/null 2>&1 </dev/null &"
+    wait = "until [ -e /began ]; do sleep 0.01; done"
+    assert (await ves.run(instance, "sh", "-c", f"{begin} {wait}")).code == 0
+
+
 async def test_a_started_ve_has_its_own_init_ids_and_hostname(ves: Lab) -> None:
     plan = ves.plan(hostname="alpha", environment={"COLOUR": "blue and green"})
     instance = await ves.runtime.start(plan)
@@ -147,7 +154,7 @@ echo FROZEN >/tmp/f/one/freezer.state
 async def test_a_ve_that_froze_itself_is_killed_all_the_same(ves: Lab, above: int) -> None:
     """On v1 what is frozen does not even die of SIGKILL."""
     instance = await ves.runtime.start(ves.plan())
-    await ves.run(instance, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &")
+    await in_background(ves, instance, "sleep 1000")
     make = "mkdir /tmp/f && mount -t cgroup -o freezer f /tmp/f && mkdir -p /tmp/f/one/two"
     if (await ves.run(instance, "sh", "-c", make)).code != 0:
         pytest.skip("root inside can't make a freezer")
@@ -292,6 +299,50 @@ async def test_leftovers_of_a_monitor_that_died_while_the_agent_was_away_are_rem
     await ves.runtime.setup()
     assert await ves.runtime.adopt() == []
     assert ves.groups() == []
+
+
+ENDS = {
+    "poweroff": EndKind.HALT,
+    "reboot": EndKind.REBOOT,
+    "kill -USR2 1": EndKind.HALT,
+    "exit 0": EndKind.HALT,
+    "exit 7": EndKind.CRASH,
+    "": EndKind.CRASH,
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_how_a_ve_ended_while_the_agent_was_away_is_known_when_it_is_back(
+    ves: Lab, how: str
+) -> None:
+    plan = ves.plan()
+    if how.startswith("exit"):
+        replace_init(plan, f"while [ ! -e /go ]; do sleep 0.05; done; {how}")
+    instance = await ves.runtime.start(plan)
+    monitor = procs.parent(instance.init_pid)
+    await in_background(ves, instance, f"sleep 0.3; touch /go; {how}")
+    assert ves.runtime.last_end(plan.uid) is None
+    await ves.runtime.aclose()
+    if not how:
+        os.kill(instance.init_pid, signal.SIGKILL)
+    await eventually(lambda: not procs.lives(monitor), timeout_s=10)
+    ves.runtime = ves.another_runtime()
+    await ves.runtime.setup()
+    assert await ves.runtime.adopt() == []
+    ended = ves.runtime.last_end(plan.uid)
+    assert ended is not None
+    assert ended.kind is ENDS[how]
+    (plan.root / "go").unlink(missing_ok=True)
+    await ves.runtime.start(plan)
+    assert ves.runtime.last_end(plan.uid) is None
+
+
+async def test_commands_leave_no_lines_in_the_log_of_a_ve(ves: Lab) -> None:
+    instance = await ves.runtime.start(ves.plan())
+    log = ves.folder / "lxc" / instance.uid / "log"
+    before = log.read_text()
+    assert (await ves.run(instance, "true")).code == 0
+    assert log.read_text() == before
 
 
 async def test_a_start_removes_leftovers_of_its_ve(ves: Lab) -> None:

@@ -10,7 +10,7 @@ from veagent.ports import Ended, EndKind, ExecCommand
 from veagent.runtime import adopt, procs
 from veagent.runtime.exec import Attach, arguments
 from veagent.runtime.launch import failure
-from veagent.runtime.notes import end_of
+from veagent.runtime.notes import end_of, status_in
 from veapi.errors import InvalidInput
 from veapi.model import Uid
 
@@ -40,11 +40,38 @@ def test_ends_are_told_apart(
     assert end_of(status, note, exit_status) == Ended(kind, expected)
 
 
+STARTED = (
+    f"lxc-start {UID} 20261124103811.500 NOTICE   start - ../src/lxc/start.c:post_start:2218 - "
+    'Started "/sbin/init" with pid "9184"\n'
+)
+ENDED = (
+    f"lxc-start {UID} 20261124103811.686 INFO     error - ../src/lxc/error.c:lxc_error_set_and_log:"
+)
+BY_ATTACH = f"lxc-attach {UID} 20261124103811.6 INFO     error - x.c:f:34 - Child <1> ended on signal Killed(9)\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "status"),
+    [
+        (STARTED + ENDED + "34 - Child <9184> ended on signal Hangup(1)\n", signal.SIGHUP),
+        (STARTED + ENDED + "34 - Child <9184> ended on signal Interrupt(2)\n", signal.SIGINT),
+        (STARTED + ENDED + "34 - Child <9184> ended on signal Killed(9)\nmore\n", signal.SIGKILL),
+        (STARTED + ENDED + "29 - Child <9184> ended on error (7)\n", 7 << 8),
+        (STARTED, 0),
+        (STARTED + BY_ATTACH, 0),
+        (ENDED + "29 - Child <9184> ended on error (1)\n", None),
+        ("", None),
+    ],
+)
+def test_how_init_ended_is_read_from_the_log_of_its_monitor(log: str, status: int | None) -> None:
+    assert status_in(log) == status
+
+
 def test_monitors_and_starts_of_ours_are_recognised() -> None:
     assert procs.monitored(f"[lxc monitor] /state/lxc {UID}", LXC) == UID
     assert procs.monitored(f"[lxc monitor] /state/lxc2 {UID}", LXC) is None
     assert procs.monitored("vim [lxc monitor] /state/lxc x", LXC) is None
-    line = f"/usr/bin/lxc-start -P /state/lxc -n {UID} -d"
+    line = f"/usr/bin/lxc-start -P /state/lxc -n {UID} -d -s lxc.log.level=INFO"
     assert procs.starting(line, LXC) == UID
     assert procs.starting(line, Path("/state")) is None
     assert procs.starting("lxc-start", LXC) is None

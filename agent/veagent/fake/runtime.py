@@ -50,6 +50,7 @@ class FakeRuntime(Faults):
         super().__init__(clock)
         self.running: dict[Uid, FakeInstance] = {}
         self.known: set[Uid] = set()
+        self._ends: dict[Uid, Ended] = {}
         self._folder = folder
         self._clock = clock
         self._pids = itertools.count(_FIRST_PID)
@@ -72,6 +73,7 @@ class FakeRuntime(Faults):
         )
         self.running[plan.uid] = instance
         self.known.add(plan.uid)
+        self._ends.pop(plan.uid, None)
         self._say(plan.uid, f"{plan.hostname}: started, as init {instance.init_pid}")
         self._store()
         return instance
@@ -91,9 +93,14 @@ class FakeRuntime(Faults):
         await self.call("execute", instance.uid)
         return FakeProcess(command, hostname=self.running[instance.uid].hostname)
 
+    def last_end(self, uid: Uid) -> Ended | None:
+        """As long as this object lives: over the death of its agent in tests, not of its process."""
+        return self._ends.get(uid)
+
     async def forget(self, uid: Uid) -> None:
         await self.call("forget", uid)
         assert uid not in self.running, "forgotten while it runs"
+        self._ends.pop(uid, None)
         self.known.discard(uid)
         self.console(uid).unlink(missing_ok=True)
 
@@ -122,6 +129,7 @@ class FakeRuntime(Faults):
         instance = self.running.pop(uid, None)
         if instance is None:
             return
+        self._ends[uid] = ended
         self._say(uid, f"{instance.hostname}: ended, {ended.kind.value}")
         self._store()
         if not instance.end.done():

@@ -38,8 +38,10 @@ def hold(uid: Uid, monitor_pid: int, lxc_path: Path, clock: Clock) -> LxcInstanc
         return None
     init_pid = procs.init_below(monitor_pid)
     init = _held(init_pid) if init_pid is not None else None
-    if init is not None and _right(uid, monitor, init, lxc_path):
-        return LxcInstance(uid, monitor, init, _started_at(uid, init.pid, lxc_path, clock))
+    with suppress(ProcessLookupError):
+        if init is not None and _right(uid, monitor, init, lxc_path):
+            started_at = _started_at(uid, init.pid, lxc_path, clock)
+            return LxcInstance(uid, monitor, init, started_at)
     monitor.close()
     if init is not None:
         init.close()

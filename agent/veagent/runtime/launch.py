@@ -8,10 +8,10 @@ from veapi.errors import RemoteFailed, TimedOut
 
 # Without a PATH LXC finds no newuidmap and, being root, writes the id maps itself: four programs less for each start.
 ENVIRONMENT = {"PATH": "/nonexistent"}
-_LOG_TAIL_BYTES = 16_384
+_LOG_TAIL_BYTES = 65_536
 _REASONS = 4
 _REASON_CHARACTERS = 600
-_LOG_LINE = re.compile(r"^\S+ \S+ \S+ (?:ERROR|WARN)\s+\S+ - \S+?:\S+?:\d+ - (.*)$")
+_LOG_LINE = re.compile(r"^\S+ \S+ \S+ ERROR\s+\S+ - \S+?:\S+?:\d+ - (.*)$")
 _HINTS = (
     ('Failed to exec "/sbin/init"', "the image has no /sbin/init that can run on this host"),
     ("bridge interface", "the host's network is not up; look at the agent's log"),
@@ -29,9 +29,13 @@ _HINTS = (
 
 
 async def lxc_start(program: str, lxc_path: Path, uid: str, *, timeout_s: float) -> int:
-    """Its exit code; TimedOut (and lxc-start killed) when it takes longer. The VE may run whatever comes out."""
+    """Its exit code; TimedOut (and lxc-start killed) when it takes longer. The VE may run whatever comes out.
+
+    The monitor writes into the log how init ended, at level INFO. All else writes errors only (see the configuration):
+    each lxc-attach would add a hundred lines.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(program, "-P", str(lxc_path), "-n", uid, "-d"),
+        *(program, "-P", str(lxc_path), "-n", uid, "-d", "-s", "lxc.log.level=INFO"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -51,7 +55,7 @@ async def lxc_start(program: str, lxc_path: Path, uid: str, *, timeout_s: float)
 
 def failure(folder: Path, what: str) -> RemoteFailed:
     """An error that says what LXC wrote into its log, the causes first."""
-    reasons = _reasons(_tail(folder / "log"))
+    reasons = _reasons(log_tail(folder))
     said = "; ".join(reasons)[:_REASON_CHARACTERS]
     hint = next((hint for sign, hint in _HINTS if sign in said), "")
     return RemoteFailed(
@@ -60,9 +64,10 @@ def failure(folder: Path, what: str) -> RemoteFailed:
     )
 
 
-def _tail(path: Path) -> str:
+def log_tail(folder: Path) -> str:
+    """The end of the VE's log of LXC; "" when there is none."""
     try:
-        with path.open("rb") as file:
+        with (folder / "log").open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")

@@ -26,7 +26,7 @@ from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
 from veagent.runtime.exec import Attach, attach
 from veagent.runtime.instance import LxcInstance
 from veagent.runtime.lxcconfig import SAFE_PATH, UID, HostPart, check, check_uid, render
-from veagent.runtime.notes import EndNotes, end_of
+from veagent.runtime.notes import EndNotes, end_of, status_in
 from veagent.runtime.oom import OomWatch
 from veapi.clock import Clock
 from veapi.errors import (
@@ -159,6 +159,10 @@ class LxcRuntime:
             members=lambda: self.cgroups.processes(uid),
         )
         return await attach(place, command)
+
+    def last_end(self, uid: Uid) -> Ended | None:
+        note, status = self._note(uid), status_in(launch.log_tail(self._path / uid))
+        return end_of(status, note, None) if note and status is not None else None
 
     async def forget(self, uid: Uid) -> None:
         check_uid(uid)

@@ -3,11 +3,12 @@
 The hook of the configuration knows a reboot from a stop, but not a poweroff from a kill; the wait status that pidfds give
 says SIGKILL for both. The monitor knows: it waits for init, and writes the status into a FIFO, `monitor-fifo`, that
 exists for lxc-monitord. We make that FIFO and read it instead: no daemon, one descriptor for all VEs. A monitor finds no
-reader while the agent is away, and goes on.
+reader while the agent is away, and goes on: then its log has the last word, to which it writes the status as well.
 """
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import struct
@@ -38,6 +39,26 @@ def end_of(status: int | None, note: str, exit_status: int | None) -> Ended:
         return Ended(EndKind.REBOOT, status)
     halted = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT
     return Ended(EndKind.HALT if halted or status == 0 else EndKind.CRASH, status)
+
+
+_RAN = re.compile(r'^lxc-start .* NOTICE .* - Started ".*" with pid ', re.MULTILINE)
+_ENDED = re.compile(
+    r"^lxc-start .* INFO .* - Child <\d+> ended on (signal|error) .*?\((\d+)\)$", re.MULTILINE
+)
+
+
+def status_in(log_text: str) -> int | None:
+    """Init's wait status as the monitor's log has it; None when it does not tell that an init ran.
+
+    Of an init that exited with 0 there is no line: only ask when the monitor is known to have seen the end.
+    """
+    if not _RAN.search(log_text):
+        return None
+    found = _ENDED.findall(log_text)
+    if not found:
+        return 0
+    how, number = found[-1]
+    return int(number) if how == "signal" else int(number) << 8
 
 
 class EndNotes:

@@ -111,8 +111,11 @@ def started_at(pid: int, clock: Clock) -> float:
 
 
 def start_ticks(pid: int) -> int:
-    """When it began, in clock ticks since the boot: with its pid, the identity of a process."""
-    return int(stat_fields(pid)[19])
+    """When it began, in clock ticks since the boot: with its pid, the identity of a process. ProcessLookupError: it is gone."""
+    fields = stat_fields(pid)
+    if not fields:
+        raise ProcessLookupError(f"no process {pid}")
+    return int(fields[19])
 
 
 def _booted_at(clock: Clock) -> float:
