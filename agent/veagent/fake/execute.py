@@ -10,7 +10,7 @@ _BY_SIGNAL = 128
 
 
 class FakeProcess:
-    """Knows echo, cat, true, false, hostname, sleep, exit, err (echo to stderr); else 127."""
+    """Knows echo, cat (also as the login shell), true, false, hostname, sleep, exit, err (echo to stderr); else 127."""
 
     def __init__(self, command: ExecCommand, *, hostname: str) -> None:
         self.sizes: list[tuple[int, int]] = []
@@ -61,7 +61,7 @@ class FakeProcess:
                 return await self._print(" ".join(words), Stream.STDERR)
             case ["hostname"]:
                 return await self._print(self._hostname)
-            case ["cat"]:
+            case ["cat"] | []:  # a login shell echoes
                 return await self._cat()
             case _:
                 return await self._quiet_command(argv)

@@ -40,7 +40,7 @@ from veapi.model import Limits, Uid
 from veapi.process import run
 
 log = structlog.get_logger()
-_PACKAGES = {"lxc-start": "lxc", "lxc-attach": "lxc", "setsid": "util-linux", "sh": "dash"}
+_PACKAGES = {"lxc-start": "lxc", "setsid": "util-linux", "sh": "dash"}
 _LEAST_VERSION = (5, 0)
 _KILL_TIMEOUT_S = 15.0
 _ADOPT_TIMEOUT_S = 0.8
@@ -153,8 +153,8 @@ class LxcRuntime:
             raise Conflict(f"VE {uid} is frozen", hint="thaw it first; nothing can run in it now")
         place = Attach(
             uid=uid,
+            init_pid=instance.init_pid,
             lxc_path=self._path,
-            program=self._programs["lxc-attach"],
             setsid=self._programs["setsid"],
             members=lambda: self.cgroups.processes(uid),
         )
