@@ -37,7 +37,10 @@ async def serve_exec(
 
 
 def _command(start: api_pb2.ExecStart) -> ExecCommand:
-    if not start.command or sum(len(word) for word in start.command) > ARGUMENTS_LIMIT_BYTES:
+    if (
+        not (start.command or start.login)
+        or sum(len(word) for word in start.command) > ARGUMENTS_LIMIT_BYTES
+    ):
         raise InvalidInput("a command needs 1 byte to 128 KiB of words", hint="give a command")
     env = dict(start.env)
     if start.tty and start.term:
@@ -45,6 +48,9 @@ def _command(start: api_pb2.ExecStart) -> ExecCommand:
     return ExecCommand(
         argv=tuple(start.command),
         env=env,
+        user=start.user,
+        cwd=start.cwd,
+        login=start.login,
         tty=start.tty,
         columns=start.window.columns or 80,
         rows=start.window.rows or 24,

@@ -22,7 +22,7 @@ from veapi.channel import Identity, controller_name, open_channel
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vectl import wire
 from vectl.context import Context
-from vectl.streams import ExecStream, log_chunks, upload, watched_events
+from vectl.streams import Command, ExecStream, log_chunks, upload, watched_events
 from vectl.wanted import Wanted
 from vectl.watch import Watch
 
@@ -135,25 +135,9 @@ class Client:
         request = api_pb2.DeleteVERequest(ve=ref)
         return await wire.unary(self.ves.Delete, request, context=self.context)
 
-    async def exec(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        stdin: bool,
-        window: tuple[str, int, int] | None = None,
-    ) -> ExecStream:
-        """Begins a command; its output and end come from the stream.
-
-        With `window` (TERM, columns, rows) it runs on a pty of that size.
-        """
-        start = api_pb2.ExecStart(
-            ve=self.ref(name), command=command, stdin=stdin, tty=window is not None
-        )
-        if window is not None:
-            start.term, columns, rows = window
-            start.window.CopyFrom(api_pb2.WindowSize(columns=columns, rows=rows))
-        return await ExecStream.begin(self.ves, start, self.context)
+    async def exec(self, name: str, command: Command) -> ExecStream:
+        """Begins a command; its output and end come from the stream."""
+        return await ExecStream.begin(self.ves, command.start(self.ref(name)), self.context)
 
     def logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The console's bytes; `tail` lines of what is kept, or all of it when 0."""

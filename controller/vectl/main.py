@@ -23,6 +23,7 @@ ENTRIES = {
     "restart": Entry("vectl.commands.run:restart", "Stop VEs and start them again."),
     "delete": Entry("vectl.commands.delete:delete", "Delete VEs and their disks."),
     "exec": Entry("vectl.commands.exec:exec_", "Run a command in a VE."),
+    "enter": Entry("vectl.commands.exec:enter", "A login shell in a VE."),
     "logs": Entry("vectl.commands.logs:logs", "A VE's console."),
     "wait": Entry("vectl.commands.wait:wait", "Wait until a VE is in a state, or gone."),
     "events": Entry("vectl.commands.events:events", "What happened to VEs."),

@@ -85,6 +85,21 @@ class Label(click.ParamType[tuple[str, str]]):
         return key, text
 
 
+class Variable(click.ParamType[tuple[str, str]]):
+    """A pair of `K=V`; V may be empty."""
+
+    name = "K=V"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: object) -> tuple[str, str]:
+        del ctx
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            raise InvalidInput(
+                f"{_field(param)}: {str(value)[:80]!r} is not a variable", hint="write e.g. LANG=C"
+            )
+        return key, text
+
+
 def _field(param: click.Parameter | None) -> str:
     return (param.name if param is not None else None) or "value"
 

@@ -1,8 +1,8 @@
 """Long calls: exec, logs, events, upload."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
 import grpc
@@ -20,6 +20,43 @@ class Output:
 
     data: bytes
     to_stderr: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run in a VE: words, a login shell, or its console (`force`: though somebody else has it).
+
+    `user` and `cwd` are the VE's; empty: root, and the user's home. `window`: TERM, columns and rows of a terminal.
+    """
+
+    words: Sequence[str] = ()
+    user: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    login: bool = False
+    console: bool = False
+    force: bool = False
+    stdin: bool = False
+    window: tuple[str, int, int] | None = None
+
+    def start(self, ref: api_pb2.VERef) -> api_pb2.ExecStart:
+        """As it goes to the controller."""
+        start = api_pb2.ExecStart(
+            ve=ref,
+            command=self.words,
+            user=self.user,
+            cwd=self.cwd,
+            env=self.env,
+            login=self.login,
+            console=self.console,
+            force=self.force,
+            stdin=self.stdin,
+            tty=self.window is not None,
+        )
+        if self.window is not None:
+            start.term, columns, rows = self.window
+            start.window.CopyFrom(api_pb2.WindowSize(columns=columns, rows=rows))
+        return start
 
 
 class ExecStream:

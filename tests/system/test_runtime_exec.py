@@ -3,7 +3,9 @@
 import asyncio
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from kit.eventually import eventually
 from kit.realves import Lab, lab
 from veagent.ports import ExecCommand, ExecProcess, Instance, Stream
-from veapi.errors import Conflict, InvalidInput
+from veapi.errors import Conflict, InvalidInput, NotFound
 
 pytestmark = pytest.mark.skipif(shutil.which("lxc-start") is None, reason="lxc is not installed")
 MIB = 1 << 20
@@ -275,3 +277,114 @@ async def test_commands_that_can_not_be_are_refused(
 async def test_twenty_commands_at_once(ves: Lab, instance: Instance) -> None:
     all_ran = await asyncio.gather(*(ves.run(instance, "echo", str(n)) for n in range(20)))
     assert [ran.out.strip() for ran in all_ran] == [str(n) for n in range(20)]
+
+
+@pytest.fixture
+async def peopled(ves: Lab) -> Instance:
+    """A VE with users and groups of its own."""
+    plan = ves.plan()
+    root = Path(plan.root)
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\n"
+        "alice:x:1000:1000::/home/alice:/bin/sh\n"
+        "shelly:x:1001:1001::/nowhere:/bin/nosuch\n"
+    )
+    (root / "etc/group").write_text("root:x:0:\nadm:x:4:alice\nalice:x:1000:\n")
+    (root / "home/alice").mkdir(parents=True)
+    (root / "srv").mkdir()
+    (root / "closed").mkdir(mode=0o700)
+    return await ves.runtime.start(plan)
+
+
+@pytest.mark.parametrize(
+    ("user", "ids", "folder"),
+    [
+        ("", "uid=0(root) gid=0(root) groups=0(root)", "/root"),
+        ("alice", "uid=1000(alice) gid=1000(alice) groups=4(adm),1000(alice)", "/home/alice"),
+        ("1000", "uid=1000(alice) gid=1000(alice) groups=4(adm),1000(alice)", "/home/alice"),
+        ("alice:adm", "uid=1000(alice) gid=4(adm) groups=4(adm)", "/home/alice"),
+        ("33:7", "uid=33 gid=7 groups=7", "/"),
+        ("shelly", "uid=1001(shelly) gid=1001 groups=1001", "/"),
+    ],
+)
+async def test_a_command_runs_as_a_user_of_the_ve_in_its_home(
+    ves: Lab, peopled: Instance, user: str, ids: str, folder: str
+) -> None:
+    ran = await ves.run(peopled, "sh", "-c", "id; pwd", user=user)
+    assert (ran.code, ran.out) == (0, f"{ids}\n{folder}\n")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"user": "mallory"}, NotFound, "no user mallory"),
+        ({"user": "alice:nogroup"}, NotFound, "no group nogroup"),
+        ({"cwd": "/missing"}, InvalidInput, "/missing: No such file"),
+        ({"cwd": "/etc/passwd"}, InvalidInput, "Not a directory"),
+        ({"user": "alice", "cwd": "/closed"}, InvalidInput, "Permission denied"),
+    ],
+)
+async def test_what_keeps_a_command_from_beginning_is_an_error_and_no_exit_code(
+    ves: Lab, peopled: Instance, tty, options, kind, words: str
+) -> None:
+    with pytest.raises(kind, match=words) as refused:
+        await ves.run(peopled, "true", tty=tty, **options)
+    assert refused.value.hint
+
+
+async def test_a_command_begins_in_the_folder_that_was_asked(ves: Lab, peopled: Instance) -> None:
+    assert (await ves.run(peopled, "pwd", cwd="/srv/../srv")).out == "/srv\n"
+
+
+async def test_users_are_looked_up_behind_a_ves_own_links_and_never_in_the_hosts_files(
+    ves: Lab, peopled: Instance
+) -> None:
+    script = "rm /etc/passwd; ln -s /proc/1/root/etc/group /etc/passwd; mkfifo /etc/x; mv /etc/x /etc/group"
+    await ves.run(peopled, "sh", "-c", script)
+    with pytest.raises(NotFound):
+        await ves.run(peopled, "true", user="daemon")
+    assert (await ves.run(peopled, "id", "-u", user="7")).out == "7\n"
+
+
+async def test_a_planted_module_of_ours_is_never_imported(ves: Lab, peopled: Instance) -> None:
+    names = "warnings encodings/idna codecs os stat posixpath veagent/inside/users"
+    script = f"""for at in /usr/lib/python3.11 {sys.prefix}/lib/python3.11 {sys.base_prefix}/lib/python3.11 {Path.cwd()}/agent; do
+        for name in {names}; do mkdir -p $(dirname $at/$name); echo 'open("/tmp/was-here","w")' >$at/$name.py; done; done"""
+    await ves.run(peopled, "sh", "-c", script)
+    for user in ("", "alice", "nosuch"):
+        with suppress(NotFound):
+            await ves.run(peopled, "nosuch", user=user)
+    assert (await ves.run(peopled, "ls", "/tmp")).out == ""
+
+
+async def test_a_login_shell_is_the_users_on_a_pty_of_the_ve(ves: Lab, peopled: Instance) -> None:
+    command = ExecCommand((), login=True, tty=True, user="alice")
+    process = await ves.runtime.execute(peopled, command)
+    await process.write(
+        b"echo [$0] [$HOME] [$USER] [$PWD] [$SHELL]; stat -c own%u $(tty); exit 5\n"
+    )
+    text = await text_until(process, "own1000\r")
+    assert "[-sh] [/home/alice] [alice] [/home/alice] [/bin/sh]" in text
+    assert await process.exit_code() == 5
+    await process.close()
+
+
+async def test_a_missing_login_shell_is_sh(ves: Lab, peopled: Instance) -> None:
+    command = ExecCommand((), login=True, user="shelly", stdin=True)
+    process = await ves.runtime.execute(peopled, command)
+    await process.write(b"echo $0 $SHELL\n")
+    await process.close_stdin()
+    assert await text_until(process, "\n") == "-sh /bin/nosuch\n"
+    await process.close()
+
+
+async def test_a_command_is_behind_the_ves_filter_and_capabilities(
+    ves: Lab, peopled: Instance
+) -> None:
+    """As its init: the same seccomp filter, no more capabilities, the same cgroup."""
+    init = Path(f"/proc/{peopled.init_pid}/status").read_text()  # noqa: ASYNC240
+    ran = await ves.run(peopled, "cat", "/proc/self/status")
+    for name in ("Seccomp:", "Seccomp_filters:", "CapBnd:", "NoNewPrivs:"):
+        line = next(line for line in init.splitlines() if line.startswith(name))
+        assert line in ran.out

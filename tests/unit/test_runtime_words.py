@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from veagent import lxcfs
+from veagent.inside import attach as inside
 from veagent.ports import Ended, EndKind, ExecCommand
 from veagent.runtime import adopt, procs
 from veagent.runtime.exec import Attach, arguments
@@ -114,28 +115,46 @@ def test_mounts_of_a_dead_lxcfs_are_found() -> None:
     assert lxcfs.stale(MOUNTS, "0:77", ("proc/meminfo",)) == ()
 
 
-PLACE = Attach(UID, LXC, "/usr/bin/lxc-attach", "/usr/bin/setsid", lambda: ())
+PLACE = Attach(UID, 1, LXC, "/usr/bin/setsid", lambda: ())
+
+
+def task_of(command: ExecCommand) -> inside.Task:
+    argv = arguments(PLACE, command, 9)
+    return inside.decode(argv[argv.index("-c", argv.index("-S")) + 2 :])
 
 
 def test_a_command_can_not_become_an_option() -> None:
-    argv = arguments(PLACE, ExecCommand(["--help", "-n"], env={"A": "-P /"}))
-    assert argv[argv.index("--") + 1 :] == ["--help", "-n"]
-    assert "--clear-env" in argv[: argv.index("--")]
-    assert argv[argv.index("A=-P /") - 1] == "-v"
+    task = task_of(ExecCommand(["--help", "-n"], env={"A": "-P /"}, user="bob", cwd="/srv"))
+    assert task.command == ("--help", "-n")
+    assert task.env == ("A=-P /",)
+    assert (task.user, task.cwd, task.trouble_fd, task.ve) == ("bob", "/srv", 9, UID)
 
 
 def test_a_pty_has_a_controlling_terminal() -> None:
-    argv = arguments(PLACE, ExecCommand(["sh"], tty=True))
-    assert argv[:2] == ["/usr/bin/setsid", "-c"]
-    assert "TERM=xterm" in argv
+    assert arguments(PLACE, ExecCommand(["sh"], tty=True), 9)[:2] == ["/usr/bin/setsid", "-c"]
+    assert task_of(ExecCommand(["sh"], tty=True)).tty
+    assert not task_of(ExecCommand(["sh"])).tty
+
+
+def test_a_login_needs_no_command() -> None:
+    assert task_of(ExecCommand([], login=True, tty=True)).command == ()
 
 
 @pytest.mark.parametrize(
-    "command", [ExecCommand([]), ExecCommand(["a\0"]), ExecCommand(["a"], env={"-x": ""})]
+    "command",
+    [
+        ExecCommand([]),
+        ExecCommand([""]),
+        ExecCommand(["a\0"]),
+        ExecCommand(["a"], env={"-x": ""}),
+        ExecCommand(["a"], env={"A": "\0"}),
+        ExecCommand(["a"], cwd="/\0"),
+        ExecCommand(["a"], user="r\0"),
+    ],
 )
 def test_impossible_commands_are_refused(command: ExecCommand) -> None:
     with pytest.raises(InvalidInput):
-        arguments(PLACE, command)
+        arguments(PLACE, command, 9)
 
 
 def test_a_process_of_a_ve_can_not_pose_as_a_monitor(monkeypatch, tmp_path: Path) -> None:

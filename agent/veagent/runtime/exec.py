@@ -1,8 +1,8 @@
-"""Commands inside a VE, by lxc-attach.
+"""Commands inside a VE, by a small program of ours (`inside.attach`) around liblxc.
 
-What was learnt the hard way: without `--clear-env` the agent's whole environment goes in. With a pty lxc-attach needs a
-controlling terminal (`setsid -c`), else it hangs. The command is lxc-attach's child and survives its death: to end the
-command, the child is killed. What the command left in the background is known by its session.
+What was learnt the hard way: with a pty it needs a controlling terminal (`setsid -c`), else it hangs. The command is its
+child and survives its death: to end the command, the child is killed. What the command left in the background is known
+by its session.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ import fcntl
 import os
 import pty
 import signal
+import socket
 import struct
+import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
@@ -19,20 +21,27 @@ from pathlib import Path
 
 import structlog
 
+from veagent.inside import attach as inside
 from veagent.pidfd import Held
 from veagent.ports import ExecCommand, Stream
 from veagent.runtime import procs
 from veagent.runtime.launch import ENVIRONMENT
 from veagent.runtime.lxcconfig import VARIABLE
 from veagent.runtime.pump import Input, Output
-from veapi.errors import InvalidInput
+from veapi.errors import Conflict, InvalidInput, NotFound, VerackError, by_kind
 from veapi.model import Uid
 
 log = structlog.get_logger()
 ATTACH_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 5.0
-_DEFAULT_VARIABLES = {"HOME": "/root", "USER": "root"}
+_HINTS = {
+    NotFound.kind: "look into its /etc/passwd and /etc/group, or give a number",
+    InvalidInput.kind: "name a folder of the VE that this user may enter",
+    Conflict.kind: "look at its state with `vectl show`, and at its limits of pids and memory",
+}
+_START = f"import sys; sys.path.insert(0, {str(Path(inside.__file__).parents[2])!r}); from veagent.inside.attach import main; main()"
 _END_OF_INPUT = b"\x04"
+_TROUBLE_BYTES = 4096
 _RETRY_S = 0.01
 _RETRIES = 500
 _LOOK_S = 0.002
@@ -43,53 +52,69 @@ class Attach:
     """Where a command goes: a VE of an LXC path. `members` gives all pids inside, as the host numbers them."""
 
     uid: Uid
+    init_pid: int
     lxc_path: Path
-    program: str
     setsid: str
     members: Callable[[], Iterable[int]]
 
 
-def arguments(place: Attach, command: ExecCommand) -> list[str]:
+def arguments(place: Attach, command: ExecCommand, trouble_fd: int) -> list[str]:
     """The whole argument list; InvalidInput when the command can't be one."""
-    if not command.argv or not command.argv[0]:
+    if not command.login and (not command.argv or not command.argv[0]):
         raise InvalidInput("the command is empty", hint="say what to run, e.g. -- /bin/sh")
-    variables = {**_DEFAULT_VARIABLES, **({"TERM": "xterm"} if command.tty else {}), **command.env}
-    argv = [place.program, "-q", "-P", str(place.lxc_path), "-n", place.uid, "--clear-env"]
-    for key, value in variables.items():
+    for key in command.env:
         if not VARIABLE.fullmatch(key):
             raise InvalidInput(
                 f"environment variable {key!r} is not usable",
                 hint="letters, digits and underscores only",
             )
-        argv += ["-v", f"{key}={value}"]
-    argv += ["--", *command.argv]
-    if any("\0" in word for word in argv):
+    task = inside.Task(
+        lxc_path=str(place.lxc_path),
+        ve=place.uid,
+        trouble_fd=trouble_fd,
+        tty=command.tty,
+        user=command.user,
+        cwd=command.cwd,
+        env=tuple(f"{key}={value}" for key, value in command.env.items()),
+        command=() if command.login else tuple(command.argv),
+    )
+    words = inside.encode(task)
+    if any("\0" in word for word in words):
         raise InvalidInput("the command has a zero byte in it", hint="leave it out")
+    argv = [sys.executable, "-I", "-S", "-c", _START, *words]
     return [place.setsid, "-c", *argv] if command.tty else argv
 
 
 async def attach(place: Attach, command: ExecCommand) -> "LxcExec":
     """Starts the command. InvalidInput when it can't be run as it is; it may still end with 126 or 127."""
-    argv = arguments(place, command)
-    ends = _Ends.of_pty(command) if command.tty else _Ends.of_pipes(stdin=command.stdin)
+    trouble, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=ends.child[0],
-            stdout=ends.child[1],
-            stderr=ends.child[2],
-            env=ENVIRONMENT,
-            cwd="/",
-            start_new_session=not command.tty,
-        )
-    except OSError as error:
-        ends.close()
-        raise InvalidInput(
-            f"the command can't be run: {error.strerror}", hint="it may be too long"
-        ) from None
+        argv = arguments(place, command, told.fileno())
+        ends = _Ends.of_pty(command) if command.tty else _Ends.of_pipes(stdin=command.stdin)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=ends.child[0],
+                stdout=ends.child[1],
+                stderr=ends.child[2],
+                env=ENVIRONMENT,
+                cwd="/",
+                pass_fds=(told.fileno(),),
+                start_new_session=not command.tty,
+            )
+        except OSError as error:
+            ends.close()
+            raise InvalidInput(
+                f"the command can't be run: {error.strerror}", hint="it may be too long"
+            ) from None
+        finally:
+            ends.close_child()
+    except BaseException:
+        trouble.close()
+        raise
     finally:
-        ends.close_child()
-    return LxcExec(place, command, process, ends)
+        told.close()
+    return LxcExec(place, command, process, ends, trouble)
 
 
 class LxcExec:
@@ -101,9 +126,14 @@ class LxcExec:
         command: ExecCommand,
         process: asyncio.subprocess.Process,
         ends: "_Ends",
+        trouble: socket.socket,
     ) -> None:
         self._place = place
         self._command = command
+        self._trouble = trouble
+        self._failure: VerackError | None = None
+        trouble.setblocking(False)
+        asyncio.get_running_loop().add_reader(trouble, self._hear)
         self._process = process
         self._held = _hold(process.pid)
         self._terminal = ends.terminal
@@ -139,7 +169,10 @@ class LxcExec:
             yield piece
 
     async def exit_code(self) -> int:
-        return await asyncio.shield(self._code)
+        code = await asyncio.shield(self._code)
+        if self._failure is not None:
+            raise self._failure
+        return code
 
     async def close(self) -> None:
         for _ in range(int(CLOSE_WITHIN_S / _RETRY_S)):
@@ -156,14 +189,14 @@ class LxcExec:
             self._task.cancel()
 
     async def _run(self) -> None:
-        """Until lxc-attach ends: with the command, or because it was killed."""
+        """Until the program ends: with the command, or because it was killed."""
         watchdog = asyncio.get_running_loop().call_later(ATTACH_WITHIN_S, self._give_up)
         code = -signal.SIGKILL
         try:
             code = await self._process.wait()
         finally:
             watchdog.cancel()
-            self._explain(code)
+            self._hear_last()
             self._output.finish()
             if self._input is not None:
                 self._input.close()
@@ -172,35 +205,53 @@ class LxcExec:
             self._code.set_result(128 - code if code < 0 else code)
 
     async def _until_ready(self) -> None:
-        """A pty's input is flushed when lxc-attach makes it raw, some milliseconds after its start."""
+        """A pty's input is flushed when liblxc makes it raw, some milliseconds after its start."""
         tries = _RETRIES if self._command.tty else 0
         while tries > 0 and not self._code.done() and not _hand_over(self._terminal):
             tries -= 1
             await asyncio.sleep(_LOOK_S)
 
-    def _explain(self, code: int) -> None:
-        """lxc-attach is kept quiet: its words name lines of its source."""
-        reasons = {126: "can't be executed", 127: "not found"}
-        if code in reasons and self._output.seen_bytes == 0:
+    def _hear(self) -> None:
+        """What goes wrong before the command runs: said as a shell would, or raised by `exit_code`."""
+        try:
+            said, fds, _, _ = socket.recv_fds(self._trouble, _TROUBLE_BYTES, 1)
+        except OSError:
+            said, fds = b"", []
+        kind, _, message = said.decode(errors="replace").partition("\n")
+        if kind == inside.TERMINAL and fds:
+            _give(fds[0], self._place.init_pid, int(message))
+        elif kind == inside.NOT_EXECUTED:
             stream = Stream.STDOUT if self._command.tty else Stream.STDERR
-            said = f"{self._command.argv[0]}: {reasons[code]}\n"
-            self._output.say(stream, said.encode(errors="replace"))
+            self._output.say(stream, f"{message}\n".encode(errors="replace"))
+        elif kind:
+            self._failure = by_kind(kind, message, _HINTS.get(kind, "see the log of the agent"))
+        else:
+            asyncio.get_running_loop().remove_reader(self._trouble)
+        for fd in fds:
+            os.close(fd)
+
+    def _hear_last(self) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.remove_reader(self._trouble):
+            loop.add_reader(self._trouble, self._hear)
+            self._hear()
+        self._trouble.close()
 
     def _give_up(self) -> None:
-        """lxc-attach hangs on a VE that was frozen meanwhile."""
+        """Attaching hangs on a VE that was frozen meanwhile."""
         if not self._attached():
             log.warning("attach hangs", ve=self._place.uid, attach=self._process.pid)
             self._kill_attached()
 
     def _attached(self) -> list[int]:
-        """The command, as lxc-attach's child; nothing before it was started and after it ended."""
+        """The command, as the program's child; nothing before it was started and after it ended."""
         pids = [pid for pid in procs.children(self._process.pid) if procs.lives(pid)]
         if self._command.tty:
             self._sessions.update(pid for pid in pids if procs.session(pid) == pid)
         return pids
 
     def _signal(self, number: int, tries: int) -> None:
-        """Waits for the command: lxc-attach's own children, which become it, would take the signal otherwise."""
+        """Waits for the command: the program's own children, which become it, would take the signal otherwise."""
         if self._code.done():
             return
         own = self._process.pid
@@ -211,13 +262,13 @@ class LxcExec:
             loop.call_later(_RETRY_S, self._signal, number, tries - 1)
 
     def _send(self, pid: int, number: int) -> bool:
-        """Only to a process that, once held, is still lxc-attach's child."""
+        """Only to a process that, once held, is still the program's child."""
         with suppress(ProcessLookupError), Held(pid) as held:
             return procs.parent(pid) == self._process.pid and held.send(number)
         return False
 
     def _kill_attached(self) -> None:
-        """Kills the command; lxc-attach then reaps it and ends. Without a command lxc-attach itself is killed.
+        """Kills the command; the program then reaps it and ends. Without a command it is killed itself.
 
         It is stopped meanwhile, so that it can't start the command between our look and its end.
         """
@@ -276,6 +327,15 @@ class _Ends:
                 os.close(fd)
 
 
+def _give(terminal: int, init_pid: int, uid: int) -> None:
+    """Makes the VE's user the owner of its terminal, which LXC leaves to the host's root."""
+    with suppress(OSError, ValueError):
+        found = os.fstat(terminal)
+        base = procs.id_base(init_pid)
+        if base is not None and os.isatty(terminal) and found.st_uid == 0:
+            os.fchown(terminal, base + uid, found.st_gid)
+
+
 def _hold(pid: int) -> Held | None:
     """None when it has ended. (`Process.kill` of asyncio may take the exit status from who waits for it.)"""
     try:
@@ -285,7 +345,7 @@ def _hold(pid: int) -> Held | None:
 
 
 def _hand_over(terminal: int) -> bool:
-    """Whether lxc-attach has made our pty raw. It makes it end lines with CR LF too, as the one inside does: undone."""
+    """Whether liblxc has made our pty raw. It makes it end lines with CR LF too, as the one inside does: undone."""
     modes = termios.tcgetattr(terminal)
     if modes[3] & termios.ICANON:
         return False

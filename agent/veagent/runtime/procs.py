@@ -40,6 +40,15 @@ def owner(pid: int) -> int | None:
         return None
 
 
+def id_base(pid: int) -> int | None:
+    """First host id of the VE that the process is in; None when it is in none, or gone."""
+    try:
+        inside, host, *_ = (int(word) for word in Path(f"/proc/{pid}/uid_map").read_text().split())
+    except (OSError, ValueError):
+        return None
+    return host if inside == 0 and host > 0 else None
+
+
 def all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
 

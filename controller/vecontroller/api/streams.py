@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from veapi import validate
+from veapi import access, validate
 from veapi.errors import Conflict, InvalidInput, by_kind
 from veapi.model import VE, HostName, VEState
 from veapi.v1 import api_pb2, session_pb2
@@ -96,11 +96,26 @@ def _checked_start(request: api_pb2.ExecRequest) -> api_pb2.ExecStart:
     if request.WhichOneof("frame") != "start":
         raise InvalidInput("exec: the first frame must be a start", hint="update your client")
     start = request.start
-    validate.command("command", start.command)
+    _check_command(start)
+    access.user("user", start.user)
+    if start.cwd:
+        access.path("cwd", start.cwd)
     validate.environment("env", start.env)
     validate.terminal("term", start.term)
     _check_window(start.window)
     return start
+
+
+def _check_command(start: api_pb2.ExecStart) -> None:
+    """A login and a console bring what runs with them."""
+    if not start.login and not start.console:
+        validate.command("command", start.command)
+    elif start.command or (start.login and start.console):
+        raise InvalidInput(
+            "command: not with login or console, and only one of both", hint="update your client"
+        )
+    elif start.console and not start.tty:
+        raise InvalidInput("console: needs a terminal", hint="set tty")
 
 
 def _check_window(window: api_pb2.WindowSize) -> None:

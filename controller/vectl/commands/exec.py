@@ -1,37 +1,56 @@
-"""vectl exec."""
+"""vectl exec, enter."""
 
-import asyncio
-import os
-import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import InvalidInput, RemoteFailed, VerackError
-from vectl import options, terminal
+from veapi.errors import InvalidInput, VerackError
+from vectl import options
+from vectl.attached import EXEC_FAILED, Attached, window
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain
 
 if TYPE_CHECKING:
-    from vectl.client import Client
-    from vectl.streams import ExecStream
+    from collections.abc import Callable
 
-EXEC_FAILED = 125
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    from vectl.client import Client
+    from vectl.streams import Command
+
+_user_option = click.option(
+    "-u", "--user", default="", metavar="USER[:GROUP]", help="As this user of the VE (else root)."
+)
+_cwd_option = click.option(
+    "-w",
+    "--cwd",
+    default="",
+    metavar="DIR",
+    help="In this folder of the VE (else the user's home).",
+)
+_env_option = click.option(
+    *("-e", "--env"), type=options.Variable(), multiple=True, help="Set a variable; many times."
+)
 
 
 @options.command("exec")
 @click.option("-i", "--interactive", is_flag=True, help="Give it our input.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@_user_option
+@_cwd_option
+@_env_option
 @options.name_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def exec_(
-    session: Session, name: str, command: tuple[str, ...], *, interactive: bool, tty: bool
+    session: Session,
+    name: str,
+    command: tuple[str, ...],
+    *,
+    interactive: bool,
+    tty: bool,
+    user: str,
+    cwd: str,
+    env: tuple[tuple[str, str], ...],
 ) -> None:
     """Run a command in a VE, e.g. `vectl exec -it web -- sh`.
 
@@ -40,8 +59,49 @@ def exec_(
     if not command:
         raise InvalidInput("exec: the command is missing", hint=f"vectl exec {name} -- COMMAND")
 
+    def asked() -> "Command":
+        from vectl.streams import Command  # noqa: PLC0415  # brings grpc
+
+        return Command(
+            words=command,
+            user=user,
+            cwd=cwd,
+            env=dict(env),
+            stdin=interactive,
+            window=window() if tty else None,
+        )
+
+    _end_with(session, name, asked)
+
+
+@options.command("enter")
+@_user_option
+@_cwd_option
+@_env_option
+@options.name_argument
+@pass_session
+def enter(
+    session: Session, name: str, *, user: str, cwd: str, env: tuple[tuple[str, str], ...]
+) -> None:
+    """A login shell in a VE, on a terminal.
+
+    The shell is the user's own, as the VE's /etc/passwd has it; /bin/sh when there is none.
+    """
+
+    def asked() -> "Command":
+        from vectl.streams import Command  # noqa: PLC0415  # brings grpc
+
+        at = window() if sys.stdin is not None and sys.stdin.isatty() else None
+        return Command(login=True, user=user, cwd=cwd, env=dict(env), stdin=True, window=at)
+
+    _end_with(session, name, asked)
+
+
+def _end_with(session: Session, name: str, asked: "Callable[[], Command]") -> None:
+    """Ends with the command's own code, or with 125."""
+
     async def work(client: "Client") -> int:
-        return await _Exec(client, name, command).run(interactive=interactive, tty=tty)
+        return await Attached(client, name, asked()).run()
 
     try:
         code = session.run(work)
@@ -49,82 +109,3 @@ def exec_(
         complain(error.message, error.hint)
         code = EXEC_FAILED
     raise Ended(code)
-
-
-class _Exec:
-    """One command in one VE, with what goes to it from here."""
-
-    def __init__(self, client: "Client", name: str, command: tuple[str, ...]) -> None:
-        self._client = client
-        self._name = name
-        self._command = command
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._interrupted = False
-
-    async def run(self, *, interactive: bool, tty: bool) -> int:
-        """Its exit code. Raises veapi.errors when it could not be run."""
-        stream = await self._client.exec(
-            self._name, self._command, stdin=interactive, window=_window() if tty else None
-        )
-        with ExitStack() as stack:
-            stack.callback(self._stop, stream)
-            self._forward(stack, stream)
-            if tty:
-                self._resize(stack, stream)
-            if interactive:
-                if tty:
-                    stack.enter_context(terminal.raw(terminal.STDIN))
-                self._start(_feed(stream))
-            return await _drain(stream)
-
-    def _forward(self, stack: ExitStack, stream: "ExecStream") -> None:
-        """Signals go to the command; a second Ctrl-C leaves it alone with what it does."""
-        for number in _FORWARDED:
-            stack.enter_context(terminal.on_signal(number, partial(self._signal, stream, number)))
-
-    def _signal(self, stream: "ExecStream", number: int) -> None:
-        if number == signal.SIGINT and self._interrupted:
-            stream.cancel()
-            return
-        self._interrupted = self._interrupted or number == signal.SIGINT
-        self._start(stream.signal(number))
-
-    def _resize(self, stack: ExitStack, stream: "ExecStream") -> None:
-        def send() -> None:
-            self._start(stream.resize(*terminal.size()))
-
-        stack.enter_context(terminal.on_signal(signal.SIGWINCH, send))
-
-    def _start(self, work: Coroutine[object, object, object]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _stop(self, stream: "ExecStream") -> None:
-        for task in self._tasks:
-            task.cancel()
-        stream.cancel()
-
-
-def _window() -> tuple[str, int, int]:
-    """TERM, columns, rows."""
-    columns, rows = terminal.size()
-    return os.environ.get("TERM", "xterm"), columns, rows
-
-
-async def _feed(stream: "ExecStream") -> None:
-    if sys.stdin is not None:  # it may be closed
-        async for data in terminal.chunks(terminal.STDIN):
-            if not await stream.write(data):
-                return
-    await stream.close_stdin()
-
-
-async def _drain(stream: "ExecStream") -> int:
-    async for frame in stream.outputs():
-        if isinstance(frame, int):
-            return frame
-        terminal.write(frame.data, to_stderr=frame.to_stderr)
-    raise RemoteFailed(
-        "the stream ended before the command did", hint="it may still run: look with `vectl exec`"
-    )
