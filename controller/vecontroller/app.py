@@ -44,6 +44,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             store=store,
             clock=clock,
             passes=SchedulerMetrics(registry),
+            keep_deleted_s=config.deleted.keep_s,
         )
         api = await stack.enter_async_context(_serving(config, core, registry))
         patience_s = 0.0 if config.etcd.embedded else TAKEOVER_AFTER_S
@@ -108,6 +109,8 @@ def api_deps(core: Core) -> ApiDeps:
         leader=core.standing,
         clock=core.clock,
         ids=RandomIds(),
+        reserved=core.reserved,
+        keep_deleted_s=core.keep_deleted_s,
     )
 
 

@@ -10,6 +10,7 @@ from veapi import validate
 from veapi.channel import Identity
 from veapi.errors import InvalidInput
 from veapi.model import Cluster, Network
+from veapi.units import parse_duration
 
 VXLAN_IDS = range(1, 1 << 24)
 
@@ -61,6 +62,17 @@ class NetworkSection(Section, frozen=True, kw_only=True):
         return Network(cidr=self.cidr, gateway=self.gateway or first, vxlan_id=self.vxlan_id)
 
 
+class DeletedSection(Section, frozen=True, kw_only=True):
+    """How long the roots of deleted VEs are kept: a duration, or "0" for not at all."""
+
+    keep: str = "24h"
+
+    @property
+    def keep_s(self) -> float:
+        """In seconds. InvalidInput when it is no duration."""
+        return parse_duration(self.keep, field="deleted.keep")
+
+
 class LogSection(Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     json: bool = False
@@ -78,6 +90,7 @@ class Config(Section, frozen=True, kw_only=True):
     metrics: str = ""
     etcd: EtcdSection = EtcdSection()
     network: NetworkSection = NetworkSection()
+    deleted: DeletedSection = DeletedSection()
     log: LogSection = LogSection()
 
     @property
@@ -126,6 +139,7 @@ def _check(config: Config) -> None:
         _check_address("metrics", config.metrics)
     _check_etcd(config.etcd)
     _check_network(config.network)
+    parse_duration(config.deleted.keep, field="deleted.keep")
 
 
 def _check_listen(address: str) -> None:

@@ -12,12 +12,14 @@ from veapi.clock import Clock
 from veapi.daemon import forever
 from veapi.errors import Unavailable
 from veapi.model import Cluster, Project, Timing
+from vecontroller.holding import Reserved
 from vecontroller.hostsession import Roster
 from vecontroller.imagesource import ImageSources
 from vecontroller.leader import Leadership, acquire, keep
 from vecontroller.liveness import Liveness
 from vecontroller.mirror import Mirror
 from vecontroller.ports import Passes
+from vecontroller.purging import Purging
 from vecontroller.relay import Relays
 from vecontroller.reports import Reports
 from vecontroller.scheduler import Scheduler
@@ -32,12 +34,13 @@ from vecontroller.writer import LostRace, Writer
 log = structlog.get_logger()
 DEFAULT_PROJECT = "default"
 TICKET_BYTES = 16
+KEEP_DELETED_S = 86_400.0
 LOOK_FOR_LEADER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """One controller without its servers. `address` is host:port that others dial."""
+    """One controller without its servers. `address` is host:port that others dial; `keep_deleted_s` of roots of deleted VEs."""
 
     name: str
     address: str
@@ -53,6 +56,9 @@ class Core:
     relays: Relays
     sessions: Sessions
     scheduler: Scheduler
+    purging: Purging
+    reserved: Reserved
+    keep_deleted_s: float
 
 
 def new_op_id() -> str:
@@ -71,14 +77,24 @@ def compose(
     store: Store,
     clock: Clock,
     passes: Passes | None = None,
+    keep_deleted_s: float = KEEP_DELETED_S,
 ) -> Core:
     """Wires the parts; nothing runs yet."""
     topic, standing = Topic(), Standing()
     mirror = Mirror(store, topic, clock)
     writer = Writer(store, mirror, lambda: standing.leadership)
-    deps = _session_deps(name, cluster, mirror, writer, standing, topic, clock)
+    reserved = Reserved(clock)
+    reports = Reports(mirror, writer, clock, keep_deleted_s=keep_deleted_s)
+    deps = _session_deps(name, cluster, mirror, reports, standing, topic, clock)
     scheduler = Scheduler(
-        mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id, passes=passes
+        mirror,
+        writer,
+        deps.liveness,
+        topic,
+        clock,
+        new_op_id=new_op_id,
+        passes=passes,
+        reserved=reserved,
     )
     return Core(
         name=name,
@@ -95,6 +111,9 @@ def compose(
         relays=deps.relays,
         sessions=Sessions(deps),
         scheduler=scheduler,
+        purging=Purging(mirror, writer, clock, new_op_id=new_op_id),
+        reserved=reserved,
+        keep_deleted_s=keep_deleted_s,
     )
 
 
@@ -102,7 +121,7 @@ def _session_deps(
     name: str,
     cluster: Cluster,
     mirror: Mirror,
-    writer: Writer,
+    reports: Reports,
     standing: Standing,
     topic: Topic,
     clock: Clock,
@@ -121,7 +140,7 @@ def _session_deps(
         leader=lambda: standing.leader_address,
         roster=roster,
         liveness=liveness,
-        reports=Reports(mirror, writer, clock),
+        reports=reports,
         relays=Relays(roster.tell, clock, new_ticket=new_ticket),
         sources=ImageSources(
             lambda: mirror.view, liveness, roster.tell, clock, new_ticket=new_ticket
@@ -177,6 +196,7 @@ async def _serve(
         group.create_task(forever("liveness", core.liveness.run()))
         group.create_task(forever("sessions", core.sessions.run()))
         group.create_task(forever("scheduler", core.scheduler.run()))
+        group.create_task(forever("purging", core.purging.run()))
         group.create_task(forever("beside", beside()))
         core.standing.ready = True
         log.info("leading", epoch=leadership.epoch, ves=len(core.mirror.view.ves))

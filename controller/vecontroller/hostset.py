@@ -1,5 +1,7 @@
 """The whole set of a host out of the view: pure. What is placed there, what of it shall run, and who its peers are."""
 
+from collections.abc import Iterator
+
 from veapi.model import (
     VE,
     Action,
@@ -15,16 +17,15 @@ from veapi.model import (
 )
 from vecontroller.view import View
 
+KEEPS = False
+"""Whether hosts are asked to keep the roots of deleted VEs."""
+
 
 def build(view: View, host: HostName, *, order: Order) -> HostSet:
     """All that the host shall have; parts sorted, so that equal wishes give equal sets."""
     return HostSet(
         order=order,
-        entries=tuple(
-            _entry(view.ves[uid].value, view.placements[uid].value)
-            for uid in sorted(view.placed_on.get(host, ()))
-            if uid in view.ves
-        ),
+        entries=tuple(sorted((*_placed(view, host), *_kept(view, host)), key=lambda e: e.uid)),
         peers=tuple(
             PeerHost(name=name, address=view.hosts[name].value.address)
             for name in sorted(view.hosts)
@@ -38,18 +39,40 @@ def build(view: View, host: HostName, *, order: Order) -> HostSet:
     )
 
 
+def _placed(view: View, host: HostName) -> Iterator[SetEntry]:
+    for uid in view.placed_on.get(host, ()):
+        if uid in view.ves:
+            ve = view.ves[uid].value
+            yield _entry(ve, view.placements[uid].value, _action(ve))
+
+
+def _kept(view: View, host: HostName) -> Iterator[SetEntry]:
+    """Deleted VEs, until all of them is gone."""
+    for uid in view.deleted_on.get(host, ()):
+        if uid not in view.placements:
+            kept = view.deleted[uid].value
+            action = Action.PURGE if kept.purging else Action.KEEP
+            yield _entry(kept.ve, kept.placement, action)
+
+
 def _action(ve: VE) -> Action:
     if ve.delete_requested_at is not None:
-        return Action.PURGE
-    return Action.STOP if ve.spec.run is Run.STOPPED else Action.RUN
+        return Action.PURGE if ve.purge or not KEEPS else Action.KEEP
+    match ve.spec.run:
+        case Run.RUNNING:
+            return Action.RUN
+        case Run.STOPPED:
+            return Action.STOP
+        case Run.FROZEN:
+            return Action.FREEZE
 
 
-def _entry(ve: VE, placement: Placement) -> SetEntry:
+def _entry(ve: VE, placement: Placement, action: Action) -> SetEntry:
     return SetEntry(
         uid=ve.uid,
         name=ve.name,
         project=ve.project,
-        action=_action(ve),
+        action=action,
         spec=ve.spec,
         generation=ve.generation,
         placement_generation=placement.generation,
@@ -61,4 +84,5 @@ def _entry(ve: VE, placement: Placement) -> SetEntry:
         labels=ve.labels,
         root=ve.root,
         snapshots=ve.snapshots,
+        run_generation=ve.run_generation,
     )

@@ -14,6 +14,7 @@ import msgspec
 from veapi.model import (
     EVENTS_KEPT,
     VE,
+    Deleted,
     Event,
     EventType,
     HostState,
@@ -62,6 +63,18 @@ def displayed(
     if host_state is not HostState.READY:
         return _unknown(seen, placement, host_state)
     return seen
+
+
+def deleted(kept: Deleted) -> VEStatus:
+    """Of a VE that is gone from its host but for its root."""
+    return VEStatus(
+        state=VEState.DELETING if kept.purging else VEState.DELETED,
+        reason="Purging" if kept.purging else "",
+        message="its root is being removed" if kept.purging else "",
+        host=kept.placement.host,
+        placement_generation=kept.placement.generation,
+        disk_used_bytes=kept.disk_used_bytes,
+    )
 
 
 def conditions(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import msgspec
 
 from veapi.model import EVENTS_KEPT, HostFacts, HostName, Uid, VEReport, VEStatus
-from vecontroller.removal import removal
+from vecontroller.removal import keeping, removal
 from vecontroller.store import keys, values
-from vecontroller.store.port import Guard, Put, Write
+from vecontroller.store.port import Delete, Guard, Put, Write
 from vecontroller.view import View
 
 GUARDS_A_TRANSACTION = 80
@@ -38,16 +38,52 @@ def of_facts(view: View, host: HostName, facts: HostFacts) -> Change | None:
     return Change((guard,), (Put(key=key, value=values.encode_host_status(facts)),))
 
 
-def of_report(view: View, host: HostName, report: VEReport) -> Change | None:
-    """What one VE's report changes, if anything."""
+def of_report(view: View, host: HostName, report: VEReport, *, purge_at: float) -> Change | None:
+    """What one VE's report changes, if anything. `purge_at`: when what is deleted now is to be purged, in Unix seconds."""
+    if kept_here(view, host, report.uid):
+        return _of_purged(view, report) if report.gone else None
     if not placed_here(view, host, report.uid):
         return None
-    return _of_gone(view, report) if report.gone else _of_status(view, host, report)
+    if report.gone:
+        return _of_gone(view, report)
+    if report.kept:
+        return _of_kept(view, report, purge_at)
+    return _of_status(view, host, report)
 
 
 def placed_here(view: View, host: HostName, uid: Uid) -> bool:
     placement = view.placements.get(uid)
     return placement is not None and placement.value.host == host and uid in view.ves
+
+
+def kept_here(view: View, host: HostName, uid: Uid) -> bool:
+    """Whether the host keeps what is left of it."""
+    kept = view.deleted.get(uid)
+    return kept is not None and kept.value.placement.host == host and uid not in view.placements
+
+
+def _of_purged(view: View, report: VEReport) -> Change:
+    """Nothing is left of a deleted VE, whether that was asked for or its root was lost."""
+    key = keys.ve_deleted(report.uid)
+    guard = Guard(key=key, mod_revision=view.deleted[report.uid].mod_revision)
+    return Change((guard,), (Delete(key=key),))
+
+
+def _of_kept(view: View, report: VEReport, purge_at: float) -> Change | None:
+    """A deleted VE is down, and its root is kept: all that it held goes, and ve/deleted comes."""
+    ve, status = view.ves[report.uid].value, report.status
+    if ve.delete_requested_at is None or ve.purge:
+        return None
+    guards, writes = keeping(
+        view,
+        report.uid,
+        purge_at=purge_at,
+        disk_used_bytes=status.disk_used_bytes,
+        snapshots=status.snapshots,
+    )
+    if any(write.key in view.quarantined for write in writes):
+        return None
+    return Change(tuple(guards), tuple(writes))
 
 
 def _of_gone(view: View, report: VEReport) -> Change | None:

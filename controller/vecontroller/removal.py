@@ -1,12 +1,12 @@
-"""What removes a VE for good: its spec, name, address, placement and status, all in one transaction."""
+"""What removes a VE: its spec, name, address, placement and status, all in one transaction. What is kept of it goes with it."""
 
-from veapi.model import VE, Uid
-from vecontroller.store import keys
-from vecontroller.store.port import Delete, Guard, Write
+from veapi.model import VE, Deleted, SnapshotStatus, Uid
+from vecontroller.store import keys, values
+from vecontroller.store.port import Delete, Guard, Put, Write
 from vecontroller.view import View
 
-MOST_WRITES = 5
-"""Writes of one removal, at most; it has two guards."""
+MOST_WRITES = 6
+"""Writes of one removal, at most; it has three guards."""
 
 
 def removal(view: View, uid: Uid) -> tuple[list[Guard], list[Write]]:
@@ -18,6 +18,30 @@ def removal(view: View, uid: Uid) -> tuple[list[Guard], list[Write]]:
         Guard(key=keys.ve_placement(uid), mod_revision=placement.mod_revision if placement else 0),
     ]
     return guards, [Delete(key=key) for key in _held_keys(view, held.value)]
+
+
+def keeping(
+    view: View,
+    uid: Uid,
+    *,
+    purge_at: float,
+    disk_used_bytes: int,
+    snapshots: tuple[SnapshotStatus, ...],
+) -> tuple[list[Guard], list[Write]]:
+    """A removal that writes ve/deleted in the same transaction; the VE must be placed, and asked to be deleted."""
+    guards, writes = removal(view, uid)
+    ve, key = view.ves[uid].value, keys.ve_deleted(uid)
+    assert ve.delete_requested_at is not None
+    kept = Deleted(
+        ve=ve,
+        placement=view.placements[uid].value,
+        deleted_at=ve.delete_requested_at,
+        purge_at=purge_at,
+        disk_used_bytes=disk_used_bytes,
+        snapshots=snapshots,
+    )
+    guards.append(Guard(key=key, mod_revision=0))
+    return guards, [*writes, Put(key=key, value=values.encode_deleted(kept))]
 
 
 def _held_keys(view: View, ve: VE) -> list[str]:

@@ -16,7 +16,7 @@ from veapi.clock import Clock
 from veapi.errors import InvalidInput, Unavailable, VerackError
 from veapi.model import HostFacts, HostName, Uid, VEReport
 from vecontroller.leader import NotLeader
-from vecontroller.observed import Change, of_facts, of_report, packed, placed_here
+from vecontroller.observed import Change, kept_here, of_facts, of_report, packed, placed_here
 from vecontroller.ports import Commits, Mirrored
 from vecontroller.view import View
 from vecontroller.writer import LostRace
@@ -51,8 +51,12 @@ SPOILS_ONE = (VerackError, ValueError, OverflowError)
 
 @dataclass(slots=True)
 class _Newest:
-    """The newest word of each host about itself and about each VE, and what stood in the way of it last."""
+    """The newest word of each host about itself and about each VE, and what stood in the way of it last.
 
+    `purge_at`: when VEs that turn out to be deleted and kept are to be purged, in Unix seconds.
+    """
+
+    purge_at: float
     words: dict[Subject, HostFacts | VEReport] = field(default_factory=dict)
     spoiled: set[Subject] = field(default_factory=set)
     errors: dict[Subject, VerackError] = field(default_factory=dict)
@@ -71,7 +75,7 @@ class _Newest:
         try:
             if isinstance(word, HostFacts):
                 return of_facts(view, host, word)
-            return of_report(view, host, word)
+            return of_report(view, host, word, purge_at=self.purge_at)
         except SPOILS_ONE as error:
             log.warning("report can't be written", host=host, uid=subject[1], why=str(error))
             self.spoiled.add(subject)
@@ -82,7 +86,10 @@ class _Newest:
 class Reports:
     """Owner of ve/status and host/status, and of what removes a VE in the end."""
 
-    def __init__(self, mirror: Mirrored, writer: Commits, clock: Clock) -> None:
+    def __init__(
+        self, mirror: Mirrored, writer: Commits, clock: Clock, *, keep_deleted_s: float = 86_400.0
+    ) -> None:
+        self._keep_deleted_s = keep_deleted_s
         self._mirror = mirror
         self._writer = writer
         self._clock = clock
@@ -108,7 +115,7 @@ class Reports:
             await self._take(batch)
 
     async def _take(self, batch: Sequence[Reported]) -> None:
-        newest = _Newest()
+        newest = _Newest(self._clock.wall() + self._keep_deleted_s)
         for reported in batch:
             self._note_orphans(reported)
             newest.words.update(_words(reported))
@@ -163,7 +170,9 @@ class Reports:
             known.clear()
         for report in reported.ves:
             known.pop(report.uid, None)
-            ours = placed_here(self._mirror.view, reported.host, report.uid)
+            view = self._mirror.view
+            ours = placed_here(view, reported.host, report.uid)
+            ours = ours or kept_here(view, reported.host, report.uid)
             if not report.gone and (report.orphan or not ours) and len(known) < ORPHANS_PER_HOST:
                 known[report.uid] = report
 

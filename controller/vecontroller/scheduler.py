@@ -19,6 +19,7 @@ from veapi.errors import Conflict, Unavailable
 from veapi.model import VE, HostName, Resources, Uid
 from vecontroller import decisions
 from vecontroller.decisions import Decided
+from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
 from vecontroller.placement import HostRow, Refusal, host_rows, plan
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
@@ -55,7 +56,9 @@ class Scheduler:
         *,
         new_op_id: Callable[[], str],
         passes: Passes | None = None,
+        reserved: Reserved | None = None,
     ) -> None:
+        self._reserved = reserved or Reserved(clock)
         self._passes = passes
         self._mirror = mirror
         self._writer = writer
@@ -67,6 +70,7 @@ class Scheduler:
         self._refused_at_spec: dict[Uid, int] = {}
         self._refused_with: list[HostRow] = []
         self._undecided: dict[Uid, Decided] = {}
+        self._deciding: Sequence[Decided] = ()
         self._batch = BATCH_VES
         self._placed_total = 0
 
@@ -74,6 +78,16 @@ class Scheduler:
     def refusals(self) -> Mapping[Uid, Refusal]:
         """Why each VE that has no host has none."""
         return self._refusals
+
+    def coming(self, host: HostName) -> list[Resources]:
+        """What the VEs take that were given to the host and that the view does not show there yet."""
+        placements = self._mirror.view.placements
+        on_their_way = {each.assignment.uid: each for each in self._deciding} | self._undecided
+        return [
+            each.resources
+            for uid, each in on_their_way.items()
+            if each.assignment.host == host and uid not in placements
+        ]
 
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to decide."""
@@ -89,7 +103,11 @@ class Scheduler:
         wanting = decisions.wanting(view)
         self._settle(wanting)
         decided, refused = self._decide(view, wanting)
-        committed = await self._commit_all(decided)
+        self._deciding = decided
+        try:
+            committed = await self._commit_all(decided)
+        finally:
+            self._deciding = ()
         if not committed:
             # Who was refused for the room of others that are not placed after all is looked at again.
             self._refused_at_spec = {}
@@ -120,7 +138,7 @@ class Scheduler:
         refused, fresh = decisions.without_unreadable(view, fresh)
         rows = self._rows(view) if fresh else self._refused_with
         due = self._due(fresh, rows)
-        made = plan(rows, [decisions.request(held) for held in due.values()])
+        made = plan(rows, [decisions.request(view, held) for held in due.values()])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
         self._refuse([*refused, *made.refusals, *kept])
         self._refused_with = rows
@@ -134,6 +152,8 @@ class Scheduler:
         coming: dict[HostName, list[Resources]] = defaultdict(list)
         for decided in self._undecided.values():
             coming[decided.assignment.host].append(decided.resources)
+        for host in view.hosts:
+            coming[host].extend(self._reserved.on(host))
         return host_rows(
             view,
             state=self._hosts.host_state,

@@ -13,6 +13,11 @@ MAX_SIZE_BYTES = 2**63 - 1
 MAX_DURATION_S = 10 * 365 * 86_400
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(?:([KMGTP])I?)?B?", re.ASCII | re.IGNORECASE)
+_BYTE_RATE = re.compile(rf"({_SIZE.pattern})(?:/s|ps)?", re.ASCII | re.IGNORECASE)
+_BIT_RATE = re.compile(
+    r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?([KMGT])?(?:b(?:its?)?)?(?:/s|ps)?", re.ASCII | re.IGNORECASE
+)
+_NO_LIMIT = frozenset(("none", "unlimited"))
 _CPU = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(m?)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", re.ASCII)
@@ -25,6 +30,8 @@ _SECONDS = {
     "d": Fraction(86_400),
 }
 _SIZE_HINT = "write a number with K, M, G or T, e.g. 512M or 1.5G"
+_BYTE_RATE_HINT = "write bytes a second, e.g. 10M or 512K/s; 0 or none: no limit"
+_BIT_RATE_HINT = "write bits a second, e.g. 100M or 1Gbit; 0 or none: no limit"
 _CPU_HINT = "write cores, e.g. 2 or 0.5, or thousandths of a core, e.g. 500m"
 _DURATION_HINT = "write a number with ms, s, m, h or d, e.g. 30s or 1h30m"
 
@@ -53,6 +60,43 @@ def format_size(size_bytes: int) -> str:
     if tenths % 10 == 0:
         return f"{tenths // 10}{unit}"
     return f"{tenths / 10:.1f}{unit}"
+
+
+def parse_byte_rate(value: str | float, *, field: str = "rate") -> int:
+    """Bytes a second of `10M`, `512K/s` or a number of bytes; 0 of `0` and `none`: no limit."""
+    text = _text(value)
+    if text.lower() in _NO_LIMIT:
+        return 0
+    match = _BYTE_RATE.fullmatch(text)
+    if match is None:
+        raise _refused(field, value, "is not a rate of bytes", _BYTE_RATE_HINT)
+    return parse_size(match[1], field=field)
+
+
+def parse_bit_rate(value: str | float, *, field: str = "rate") -> int:
+    """Bits a second of `100M`, `1Gbit` or `1.5gbit/s`; as everywhere with networks K is 1000. 0 of `0` and `none`: no limit."""
+    text = _text(value)
+    if text.lower() in _NO_LIMIT:
+        return 0
+    match = _BIT_RATE.fullmatch(text)
+    if match is None:
+        raise _refused(field, value, "is not a rate of bits", _BIT_RATE_HINT)
+    exact = Fraction(match[1]) * 1000 ** _POWERS[(match[2] or "").upper()]
+    if exact > MAX_SIZE_BYTES:
+        raise _refused(field, value, "is more than 2^63-1 bits", _BIT_RATE_HINT)
+    if exact.denominator != 1:
+        raise _refused(field, value, "is not a whole number of bits", _BIT_RATE_HINT)
+    return int(exact)
+
+
+def format_bits(bps: int) -> str:
+    """`100Mbit/s`: the largest decimal unit that gives at least 1, rounded to one decimal."""
+    power, unit = max(
+        ((power, unit) for unit, power in _POWERS.items() if bps >= 1000**power), default=(0, "")
+    )
+    tenths = round(Fraction(bps * 10, 1000**power))
+    number = f"{tenths // 10}" if tenths % 10 == 0 else f"{tenths / 10:.1f}"
+    return f"{number}{unit}bit/s"
 
 
 def parse_cpu(value: str | float, *, field: str = "cpu") -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from veapi import limits
 from veapi.errors import InvalidInput
 from veapi.model import Digest, OnHostLoss, Run, Spec
 from veapi.units import format_cpu, format_size
@@ -177,6 +178,7 @@ def spec(value: Spec, *, prefix: str = "spec") -> Spec:
         ipv4(f"{prefix}.ip", value.ip)
     if value.host:
         name(f"{prefix}.host", value.host)
+    limits.check(value, prefix=prefix)
     return value
 
 

@@ -36,6 +36,7 @@ from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
 from vecontroller.api.system import SystemService
 from vecontroller.api.ve import VEService
+from vecontroller.holding import Reserved
 from vecontroller.leader import acquire, init_cluster
 from vecontroller.mirror import Mirror
 from vecontroller.placement import Refusal
@@ -88,6 +89,10 @@ class Term:
 class FakeScheduler:
     def __init__(self) -> None:
         self.refusals: dict[Uid, Refusal] = {}
+        self.given: dict[str, list[Resources]] = {}
+
+    def coming(self, host: HostName) -> list[Resources]:
+        return self.given.get(host, [])
 
 
 class FakeHosts:
@@ -188,6 +193,7 @@ class ApiRig:
             leader=Term(),
             clock=self.clock,
             ids=CountedIds(),
+            reserved=Reserved(self.clock),
         )
         self.in_flight, self.departed = InFlight(self.clock), Departed(self.deps)
         self.ve = VEService(self.deps, self.in_flight, self.departed)

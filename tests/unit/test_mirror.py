@@ -162,7 +162,7 @@ async def test_a_spec_below_another_uids_key_is_quarantined() -> None:
 
 
 async def test_keys_of_other_versions_are_left_alone() -> None:
-    async with following(Put(key=keys.ROOT + "ve/deleted/u1", value=b"?")) as it:
+    async with following(Put(key=keys.ROOT + "ve/replica/u1", value=b"?")) as it:
         assert it.view == View(revision=it.store.etcd.revision)
 
 

@@ -2,13 +2,18 @@ import msgspec
 
 from kit.world import held, make_facts, make_placement, make_ve, make_view
 from veapi.model import Event, EventType, HostName, Uid, VEReport, VEState, VEStatus
-from vecontroller.observed import TEXT_LIMIT, Change, of_facts, of_report, packed
+from vecontroller import observed
+from vecontroller.observed import TEXT_LIMIT, Change, of_facts, packed
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 
 H1 = HostName("h1")
 U1 = Uid("u1")
 RUNNING = VEStatus(state=VEState.RUNNING, host="h1", placement_generation=1)
+
+
+def of_report(view, host, report, *, purge_at=900.0):
+    return observed.of_report(view, host, report, purge_at=purge_at)
 
 
 def report(status=RUNNING, **options):

@@ -268,7 +268,7 @@ def test_a_key_is_known_again(key: str) -> None:
         "ve/spec/",
         "ve/name/p",
         "ve/name/p/",
-        "ve/deleted/u",
+        "ve/replica/u",
         "host/spec/h",
         "network/n",
         "addr/n",

@@ -8,22 +8,27 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict
-from veapi.model import VE
+from veapi.model import VE, Run
 from veapi.v1 import api_pb2, types_pb2
 from vecontroller.api import specs
-from vecontroller.api.change import refuse_deleting
-from vecontroller.api.commits import edit
+from vecontroller.api.change import refuse_deleting, running_again
+from vecontroller.api.commits import Edit, edit
 from vecontroller.api.create import Creator, wanted
 from vecontroller.api.describe import Describe
+from vecontroller.api.inflight import InFlight
 from vecontroller.api.lookup import find_image, find_ve, project_of
 from vecontroller.api.ports import ApiDeps
+from vecontroller.api.setspec import edited, refuse_restart
 from vecontroller.view import Held, View
 
 Outcome = api_pb2.ApplyVEResponse
 
 
 class Applier:
-    def __init__(self, deps: ApiDeps, creator: Creator, describe: Describe) -> None:
+    def __init__(
+        self, deps: ApiDeps, creator: Creator, describe: Describe, in_flight: InFlight
+    ) -> None:
+        self._in_flight = in_flight
         self._deps = deps
         self._creator = creator
         self._describe = describe
@@ -62,20 +67,27 @@ class Applier:
         self, request: api_pb2.ApplyVERequest, ref: api_pb2.VERef
     ) -> api_pb2.ApplyVEResponse:
         held = find_ve(self._deps.mirror.view, ref)
-        before, after = held.value, changed(self._deps.mirror.view, held.value, request.ve)
+        before, after = held.value, self._changed(held.value, request).ve
         if request.dry_run:
             now = Held(
                 value=after, mod_revision=held.mod_revision, create_revision=held.create_revision
             )
             return self._response(before, now, written=after != before)
 
-        def change(ve: VE) -> VE:
+        def change(ve: VE) -> Edit:
             nonlocal before
             before = ve
-            return changed(self._deps.mirror.view, ve, request.ve)
+            return self._changed(ve, request)
 
         now, written = await edit(self._deps, ref, change)
         return self._response(before, now, written=written)
+
+    def _changed(self, ve: VE, request: api_pb2.ApplyVERequest) -> Edit:
+        """Refused here and not by the host: what needs a restart, and what its host has no room for."""
+        after = changed(self._deps.mirror.view, ve, request)
+        how = f"`vectl set {ve.name} ... --restart`"
+        refuse_restart(self._deps, ve, after, how=how)
+        return edited(self._deps, self._in_flight, ve, after)
 
     def _response(self, before: VE, now: Held[VE], *, written: bool) -> api_pb2.ApplyVEResponse:
         after = now.value
@@ -95,32 +107,41 @@ def wanted_ref(message: types_pb2.VE) -> api_pb2.VERef:
     )
 
 
-def changed(view: View, ve: VE, message: types_pb2.VE) -> VE:
+def changed(view: View, ve: VE, request: api_pb2.ApplyVERequest) -> VE:
     """The VE as the manifest wants it, one generation on if that differs. Conflict names what can't be changed."""
     refuse_deleting(ve)
+    message = request.ve
     _refuse_fixed(view, ve, message.spec)
     labels = validate.labels("labels", message.labels) or dict(ve.labels)
     spec = msgspec.structs.replace(
-        specs.merged(message.spec, ve.spec), image=ve.spec.image, ip=ve.spec.ip, host=ve.spec.host
+        specs.merged(message.spec, ve.spec, fields=request.fields),
+        image=ve.spec.image,
+        ip=ve.spec.ip,
+        host=ve.spec.host,
     )
     if spec == ve.spec and labels == ve.labels:
         return ve
-    return msgspec.structs.replace(ve, labels=labels, spec=spec, generation=ve.generation + 1)
+    after = msgspec.structs.replace(ve, labels=labels, spec=spec, generation=ve.generation + 1)
+    wakes = spec.run is not ve.spec.run and spec.run is not Run.STOPPED
+    return running_again(after) if wakes else after
 
 
 def _refuse_fixed(view: View, ve: VE, asked: types_pb2.VESpec) -> None:
     if asked.image and asked.image != ve.spec.image:
         validate.image_ref("spec.image", asked.image)
         if find_image(view, asked.image).value.digest != ve.image_digest:
-            raise _fixed(ve, "spec.image", ve.spec.image, asked.image)
+            how = f"give it a new root by `vectl rebuild {ve.name} --image {asked.image}`"
+            raise _fixed(ve, "spec.image", ve.spec.image, asked.image, how)
     if asked.ip and validate.ipv4("spec.ip", asked.ip) != ve.ip:
-        raise _fixed(ve, "spec.ip", ve.ip, asked.ip)
+        how = f"change it by `vectl set {ve.name} --ip {asked.ip} --restart`"
+        raise _fixed(ve, "spec.ip", ve.ip, asked.ip, how)
     if asked.host and validate.name("spec.host", asked.host) != ve.spec.host:
-        raise _fixed(ve, "spec.host", ve.spec.host or "any", asked.host)
+        how = "delete the VE and create it again"
+        raise _fixed(ve, "spec.host", ve.spec.host or "any", asked.host, how)
 
 
-def _fixed(ve: VE, field: str, has: str, asked: str) -> Conflict:
+def _fixed(ve: VE, field: str, has: str, asked: str, how: str) -> Conflict:
     return Conflict(
         f"{field} of VE {ve.name} can't be changed: it is {has}, not {asked}",
-        hint="leave the field out or as it is, or delete the VE and create it again",
+        hint=f"leave the field out or as it is, or {how}",
     )

@@ -1,6 +1,4 @@
-"""What changes a VE that exists: start, stop, restart, delete. All are read, decided, and written if nothing changed meanwhile."""
-
-from collections.abc import Callable
+"""What changes a VE that exists: start, stop, freeze, restart, rename. All are read, decided, and written if nothing changed meanwhile."""
 
 import msgspec
 
@@ -8,13 +6,12 @@ from veapi import validate
 from veapi.errors import Conflict
 from veapi.model import VE, Run, VEState
 from veapi.v1 import api_pb2
-from vecontroller.api.commits import ATTEMPTS, edit, settle, worn_out, write
-from vecontroller.api.lookup import find_ve
+from vecontroller.api.commits import Edit, edit
+from vecontroller.api.lookup import refuse_taken
 from vecontroller.api.ports import ApiDeps
-from vecontroller.removal import removal
-from vecontroller.store import keys
-from vecontroller.view import Held
-from vecontroller.writer import LostRace
+from vecontroller.store import keys, values
+from vecontroller.store.port import Delete, Guard, Put
+from vecontroller.view import Held, View
 
 DEFAULT_STOP_TIMEOUT_S = 30.0
 POWERED_OFF = "PoweredOff"
@@ -27,98 +24,126 @@ async def set_run(deps: ApiDeps, request: api_pb2.SetRunRequest) -> Held[VE]:
     That is one that its guest switched off, or whose host waits before it tries again: a start counts as a new wish.
     """
     run = validate.run("run", request.run)
-    timeout_s = _stop_timeout_s(request.stop_timeout_s, force=request.force)
-    change = _set_run(run, timeout_s)
-
-    def with_new_wish(ve: VE) -> VE:
-        changed = change(ve)
-        if changed is not ve or run is not Run.RUNNING or not _needs_word(deps, ve):
-            return changed
-        return msgspec.structs.replace(ve, generation=ve.generation + 1)
-
-    held, _ = await edit(deps, request.ve, with_new_wish)
-    return held
-
-
-def _needs_word(deps: ApiDeps, ve: VE) -> bool:
-    """What it was last seen as may be of the past; a new generation for a VE that runs by now changes nothing there."""
-    held = deps.mirror.view.statuses.get(ve.uid)
-    if held is None:
-        return False
-    status = held.value
-    off = status.state is VEState.STOPPED and status.reason == POWERED_OFF
-    return off or status.state is VEState.FAILED
-
-
-async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
-    """Counts restart_seq up; the VE is to run afterwards, whatever it was."""
-    timeout_s = _stop_timeout_s(request.stop_timeout_s, force=request.force)
+    only_from = validate.run("only_from", request.only_from) if request.only_from else None
+    timeout_s = stop_timeout_s(request.stop_timeout_s, force=request.force)
 
     def change(ve: VE) -> VE:
-        running = _set_run(Run.RUNNING, timeout_s)(ve)
-        return msgspec.structs.replace(
-            running, restart_seq=ve.restart_seq + 1, stop_timeout_s=timeout_s
-        )
+        refuse_deleting(ve)
+        _refuse_from(ve, run, only_from)
+        if run is Run.FROZEN:
+            _refuse_down(deps.mirror.view, ve)
+        changed = _with_run(ve, run, timeout_s)
+        if changed is not ve or run is not Run.RUNNING or not needs_word(deps.mirror.view, ve):
+            return changed
+        return running_again(msgspec.structs.replace(ve, generation=ve.generation + 1))
 
     held, _ = await edit(deps, request.ve, change)
     return held
 
 
-async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
-    """Asks for the removal; a VE that has no host is gone at once. Idempotent while the VE is there."""
-    ref = request.ve
-    for attempt in range(1, ATTEMPTS + 1):
-        held = find_ve(deps.mirror.view, ref)
-        try:
-            return await _delete_once(deps, held)
-        except LostRace as lost:
-            await settle(deps, lost, attempt)
-    raise worn_out(f"VE {ref.name or ref.uid}")
+def needs_word(view: View, ve: VE) -> bool:
+    """What it was last seen as may be of the past; a new generation for a VE that runs by now changes nothing there."""
+    held = view.statuses.get(ve.uid)
+    return is_off(view, ve) or (held is not None and held.value.state is VEState.FAILED)
 
 
-async def _delete_once(deps: ApiDeps, held: Held[VE]) -> Held[VE]:
-    if held.value.uid not in deps.mirror.view.placements:
-        return await _remove(deps, held)
-    if held.value.delete_requested_at is not None:
-        return held
-    asked = msgspec.structs.replace(held.value, delete_requested_at=deps.clock.wall())
-    return await write(deps, held, asked)
+def is_off(view: View, ve: VE) -> bool:
+    """Whether its guest switched it off, as far as its host has said."""
+    held = view.statuses.get(ve.uid)
+    if held is None:
+        return False
+    return held.value.state is VEState.STOPPED and held.value.reason == POWERED_OFF
 
 
-async def _remove(deps: ApiDeps, held: Held[VE]) -> Held[VE]:
-    """Lost when it gets a host meanwhile."""
-    guards, writes = removal(deps.mirror.view, held.value.uid)
-    await deps.writer.commit(guards, writes, confirm=(keys.ve_spec(held.value.uid), ""))
-    now = held.value.delete_requested_at or deps.clock.wall()
-    gone = msgspec.structs.replace(held.value, delete_requested_at=now)
-    return Held(value=gone, mod_revision=held.mod_revision, create_revision=held.create_revision)
+def is_up(view: View, ve: VE) -> bool:
+    """Whether it may run now: what can't change live needs a restart."""
+    return ve.uid in view.placements and ve.spec.run is not Run.STOPPED and not is_off(view, ve)
+
+
+def running_again(ve: VE) -> VE:
+    """With its user's word, as of this generation, that it shall run."""
+    return msgspec.structs.replace(ve, run_generation=ve.generation)
+
+
+async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
+    """Counts restart_seq up; the VE is to run afterwards, whatever it was."""
+    timeout_s = stop_timeout_s(request.stop_timeout_s, force=request.force)
+
+    def change(ve: VE) -> VE:
+        refuse_deleting(ve)
+        return restarted(_with_run(ve, Run.RUNNING, timeout_s), timeout_s)
+
+    held, _ = await edit(deps, request.ve, change)
+    return held
+
+
+def restarted(ve: VE, timeout_s: float) -> VE:
+    """Stopped and brought up once more."""
+    return msgspec.structs.replace(ve, restart_seq=ve.restart_seq + 1, stop_timeout_s=timeout_s)
+
+
+async def rename(deps: ApiDeps, request: api_pb2.RenameVERequest) -> Held[VE]:
+    """Old name out and new name in, in one transaction. Conflict when it is taken. Its own name: nothing to do."""
+    name = validate.name("name", request.name)
+
+    def change(ve: VE) -> VE | Edit:
+        refuse_deleting(ve)
+        return ve if ve.name == name else _renamed(deps.mirror.view, ve, name)
+
+    held, _ = await edit(deps, request.ve, change)
+    return held
+
+
+def _renamed(view: View, ve: VE, name: str) -> Edit:
+    refuse_taken(view, ve.project, name)
+    old, new = keys.ve_name(ve.project, ve.name), keys.ve_name(ve.project, name)
+    return Edit(
+        msgspec.structs.replace(ve, name=name, generation=ve.generation + 1),
+        guards=(
+            Guard(key=old, mod_revision=view.names[ve.project, ve.name].mod_revision),
+            Guard(key=new, mod_revision=0),
+        ),
+        writes=(Delete(key=old), Put(key=new, value=values.encode_ref(ve.uid))),
+    )
 
 
 def refuse_deleting(ve: VE) -> None:
     if ve.delete_requested_at is not None:
         raise Conflict(
             f"VE {ve.name} is being deleted",
-            hint="wait until it is gone; then it can be created again",
+            hint="wait until it is gone; then it can be created again"
+            + ("" if ve.purge else f"; or take it back: `vectl undelete {ve.name}`"),
         )
 
 
-def _set_run(run: Run, stop_timeout_s: float) -> Callable[[VE], VE]:
-    def change(ve: VE) -> VE:
-        refuse_deleting(ve)
-        if run is Run.STOPPED:
-            ve = msgspec.structs.replace(ve, stop_timeout_s=stop_timeout_s)
-        if ve.spec.run is run:
-            return ve
-        return msgspec.structs.replace(
-            ve,
-            spec=msgspec.structs.replace(ve.spec, run=run),
-            generation=ve.generation + 1,
+def _refuse_from(ve: VE, run: Run, only_from: Run | None) -> None:
+    if only_from is not None and ve.spec.run not in (run, only_from):
+        raise Conflict(
+            f"VE {ve.name} is to be {ve.spec.run.value}, not {only_from.value}",
+            hint=f"see `vectl show {ve.name}`",
         )
 
-    return change
+
+def _refuse_down(view: View, ve: VE) -> None:
+    if ve.spec.run is Run.STOPPED or is_off(view, ve):
+        raise Conflict(
+            f"VE {ve.name} is stopped; only one that runs can be frozen",
+            hint=f"start it first: `vectl start {ve.name}`",
+        )
 
 
-def _stop_timeout_s(asked_s: int, *, force: bool) -> float:
+def _with_run(ve: VE, run: Run, timeout_s: float) -> VE:
+    if run is Run.STOPPED:
+        ve = msgspec.structs.replace(ve, stop_timeout_s=timeout_s)
+    if ve.spec.run is run:
+        return ve
+    changed = msgspec.structs.replace(
+        ve, spec=msgspec.structs.replace(ve.spec, run=run), generation=ve.generation + 1
+    )
+    return changed if run is Run.STOPPED else running_again(changed)
+
+
+def stop_timeout_s(asked_s: int, *, force: bool = False) -> float:
     """0: kill at once."""
     validate.stop_timeout_s("stop_timeout_s", asked_s)
     if force:

@@ -1,6 +1,8 @@
 """Guarded writes on a user's word: read, decide, write if nothing changed meanwhile; else again, a few times."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -12,13 +14,23 @@ from veapi.validate import SPEC_LIMIT_BYTES
 from vecontroller.api.lookup import find_ve
 from vecontroller.api.ports import ApiDeps
 from vecontroller.store import keys, values
-from vecontroller.store.port import Guard, Put
+from vecontroller.store.port import Guard, Put, Write
 from vecontroller.view import Held
 from vecontroller.writer import LostRace
 
 ATTEMPTS = 8
 _PAUSE_S = 0.01
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A VE as it shall be, what else is written with it, and what is held while that is on its way."""
+
+    ve: VE
+    guards: tuple[Guard, ...] = ()
+    writes: tuple[Write, ...] = ()
+    holds: tuple[AbstractContextManager[None], ...] = ()
 
 
 async def settle(deps: ApiDeps, lost: LostRace, attempt: int) -> None:
@@ -32,7 +44,7 @@ def worn_out(what: str) -> Conflict:
 
 
 async def edit(
-    deps: ApiDeps, ref: api_pb2.VERef, change: Callable[[VE], VE]
+    deps: ApiDeps, ref: api_pb2.VERef, change: Callable[[VE], VE | Edit]
 ) -> tuple[Held[VE], bool]:
     """The VE as `change` makes it of what it is, and whether anything was written.
 
@@ -41,22 +53,33 @@ async def edit(
     for attempt in range(1, ATTEMPTS + 1):
         held = find_ve(deps.mirror.view, ref)
         wanted = change(held.value)
-        if wanted == held.value:
+        made = wanted if isinstance(wanted, Edit) else Edit(wanted)
+        if made.ve == held.value:
             return held, False
         try:
-            return await write(deps, held, wanted), True
+            return await _write_holding(deps, held, made), True
         except LostRace as lost:
             await settle(deps, lost, attempt)
     raise worn_out(f"VE {ref.name or ref.uid}")
 
 
-async def write(deps: ApiDeps, held: Held[VE], wanted: VE) -> Held[VE]:
+async def _write_holding(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
+    first, *more = made.holds or (nullcontext(),)
+    with first:
+        if more:
+            return await _write_holding(
+                deps, held, Edit(made.ve, made.guards, made.writes, tuple(more))
+            )
+        return await write(deps, held, made)
+
+
+async def write(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
     """Raises LostRace when the spec is not as it was held any more."""
-    wanted = msgspec.structs.replace(wanted, op_id=deps.ids.new())
+    wanted = msgspec.structs.replace(made.ve, op_id=deps.ids.new())
     key = keys.ve_spec(wanted.uid)
     revision = await deps.writer.commit(
-        [Guard(key=key, mod_revision=held.mod_revision)],
-        [Put(key=key, value=encoded(wanted))],
+        [Guard(key=key, mod_revision=held.mod_revision), *made.guards],
+        [Put(key=key, value=encoded(wanted)), *made.writes],
         confirm=(key, wanted.op_id),
     )
     return Held(value=wanted, mod_revision=revision, create_revision=held.create_revision)
@@ -68,6 +91,6 @@ def encoded(ve: VE) -> bytes:
     if len(value) > SPEC_LIMIT_BYTES:
         raise InvalidInput(
             f"spec: {len(value)} bytes with its labels; at most {SPEC_LIMIT_BYTES}",
-            hint="use fewer or shorter labels",
+            hint="use fewer or shorter labels, variables and snapshots",
         )
     return value

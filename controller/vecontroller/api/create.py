@@ -1,15 +1,14 @@
 """Creates VEs: name, address and spec in one transaction, guarded by what must still be true of project and image."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from veapi import validate
-from veapi.errors import Conflict
-from veapi.model import VE, Cluster, Digest, Network, Spec, Uid, Value
+from veapi.model import VE, Cluster, Digest, Image, Network, RootWish, Spec, Uid, Value
 from veapi.v1 import types_pb2
 from vecontroller.api import addresses, specs
 from vecontroller.api.commits import ATTEMPTS, encoded, settle, worn_out
 from vecontroller.api.inflight import InFlight
-from vecontroller.api.lookup import find_host, find_image, find_project, project_of
+from vecontroller.api.lookup import find_host, find_image, find_project, project_of, refuse_taken
 from vecontroller.api.ports import ApiDeps
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
@@ -19,14 +18,26 @@ from vecontroller.writer import LostRace
 REQUEST_ID_LIMIT = 128
 
 
+class Origin(Value, frozen=True, kw_only=True):
+    """What a clone is made of. `guard`: of what must not change until it is written."""
+
+    root: RootWish
+    image_digest: Digest
+    guard: Guard
+
+
 class Wanted(Value, frozen=True, kw_only=True):
-    """A new VE as it was asked for, checked. `request_id` is the client's, or empty."""
+    """A new VE as it was asked for, checked. `request_id` is the client's, or empty.
+
+    `origin`: of a clone; else it is made of the image that the spec names.
+    """
 
     project: str
     name: str
     labels: Mapping[str, str]
     spec: Spec
     request_id: str = ""
+    origin: Origin | None = None
 
 
 def wanted(message: types_pb2.VE, request_id: str) -> Wanted:
@@ -52,40 +63,49 @@ class Creator:
 
         NotFound: project, image or host. Conflict: name or address is taken.
         """
+        return await self.create_as(lambda: asked)
+
+    async def create_as(self, make: Callable[[], Wanted]) -> Held[VE]:
+        """As `create`, of what `make` gives at each try."""
         for attempt in range(1, ATTEMPTS + 1):
-            earlier = self._earlier(asked)
+            asked = make()
+            earlier = self.earlier(asked.project, asked.name, asked.request_id)
             if earlier is not None:
                 return earlier
             ve = self.proposal(asked)
+            guards = [asked.origin.guard] if asked.origin is not None else []
             try:
                 with self._in_flight.holding(ve.ip, ve.image_digest):
-                    return await self._commit(ve)
+                    return await self._commit(ve, guards)
             except LostRace as lost:
                 await settle(self._deps, lost, attempt)
-        raise worn_out(f"what VE {asked.name} needs")
+        raise worn_out("what the new VE needs")
 
     def proposal(self, asked: Wanted) -> VE:
         """The VE as it would be created now; nothing is written. Raises as `create`."""
         view = self._deps.mirror.view
-        _refuse_taken(view, asked)
+        refuse_taken(view, asked.project, asked.name)
         find_project(view, asked.project)
-        image = find_image(view, asked.spec.image)
+        image = find_image(view, asked.spec.image) if asked.origin is None else None
         if asked.spec.host:
             find_host(view, asked.spec.host)
         ip = addresses.choose(view, network_of(view), asked.spec.ip, self._in_flight.addresses())
-        ve = self._ve(asked, image.value.digest, ip)
+        ve = self._ve(asked, image, ip)
         encoded(ve)  # refuses what is too large
         return ve
 
-    def _earlier(self, asked: Wanted) -> Held[VE] | None:
+    def earlier(self, project: str, name: str, request_id: str) -> Held[VE] | None:
+        """What this request made when it came before."""
         view = self._deps.mirror.view
-        uid = view.names.get((asked.project, asked.name))
-        held = view.ves.get(uid.value) if uid is not None and asked.request_id else None
-        if held is None or held.value.request_id != asked.request_id:
+        uid = view.names.get((project, name))
+        held = view.ves.get(uid.value) if uid is not None and request_id else None
+        if held is None or held.value.request_id != request_id:
             return None
         return held if held.value.delete_requested_at is None else None
 
-    def _ve(self, asked: Wanted, digest: Digest, ip: str) -> VE:
+    def _ve(self, asked: Wanted, image: Held[Image] | None, ip: str) -> VE:
+        origin = asked.origin
+        digest = image.value.digest if image is not None else Digest("")
         return VE(
             uid=Uid(self._deps.ids.new()),
             name=asked.name,
@@ -94,25 +114,28 @@ class Creator:
             generation=1,
             spec=asked.spec,
             created_at=self._deps.clock.wall(),
-            image_digest=digest,
+            image_digest=origin.image_digest if origin is not None else digest,
+            root=origin.root if origin is not None else RootWish(),
             ip=ip,
             mac=addresses.mac_of(ip),
             op_id=self._deps.ids.new(),
             request_id=asked.request_id,
         )
 
-    async def _commit(self, ve: VE) -> Held[VE]:
+    async def _commit(self, ve: VE, guards: Sequence[Guard]) -> Held[VE]:
         view, spec_key = self._deps.mirror.view, keys.ve_spec(ve.uid)
         name_key = keys.ve_name(ve.project, ve.name)
         address_key = keys.address(network_of(view).name, ve.ip)
-        project, image = view.projects[ve.project], view.images[ve.image_digest]
+        project, image = view.projects[ve.project], view.images.get(ve.image_digest)
+        if not ve.root.from_uid and image is not None:
+            guards = [Guard(key=keys.image(ve.image_digest), mod_revision=image.mod_revision)]
         revision = await self._deps.writer.commit(
             [
                 Guard(key=spec_key, mod_revision=0),
                 Guard(key=name_key, mod_revision=0),
                 Guard(key=address_key, mod_revision=0),
                 Guard(key=keys.project(ve.project), mod_revision=project.mod_revision),
-                Guard(key=keys.image(ve.image_digest), mod_revision=image.mod_revision),
+                *guards,
             ],
             [
                 Put(key=spec_key, value=encoded(ve)),
@@ -128,19 +151,3 @@ def network_of(view: View) -> Network:
     """The cluster's one network."""
     cluster = view.cluster.value if view.cluster is not None else Cluster(name="")
     return cluster.network
-
-
-def _refuse_taken(view: View, asked: Wanted) -> None:
-    held = view.names.get((asked.project, asked.name))
-    if held is None:
-        return
-    ve = view.ves.get(held.value)
-    if ve is not None and ve.value.delete_requested_at is not None:
-        raise Conflict(
-            f"name {asked.name} is still held in project {asked.project} by VE {held.value}, which is being deleted",
-            hint=f"wait until it is gone, or choose another name; see `vectl show {asked.name}`",
-        )
-    raise Conflict(
-        f"name {asked.name} is taken in project {asked.project} by VE {held.value}",
-        hint="choose another name, or change that VE with `vectl apply`",
-    )

@@ -2,8 +2,10 @@
 
 from typing import TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from veapi import codec
-from veapi.model import VE, Digest, HostFacts, HostName, HostState, Image, Project, Uid
+from veapi.model import VE, Deleted, Digest, HostFacts, HostName, HostState, Image, Project, Uid
 from veapi.v1 import types_pb2
 from vecontroller import lifecycle
 from vecontroller.api.ports import ApiDeps
@@ -39,7 +41,18 @@ class Describe:
             status=self._status(ve, events=events),
             created_at=codec.to_timestamp(ve.created_at),
             delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
+            image_digest=ve.image_digest,
         )
+
+    def deleted(self, held: Held[Deleted]) -> types_pb2.VE:
+        """A deleted VE that is kept, as it was and with the time of its end."""
+        kept = held.value
+        message = self.ve(Held(kept.ve, held.mod_revision, held.create_revision))
+        message.placement.CopyFrom(codec.placement_out(kept.placement))
+        message.status.CopyFrom(codec.status_out(lifecycle.deleted(kept)))
+        message.delete_requested_at.CopyFrom(stamp(kept.deleted_at))
+        message.purge_at.CopyFrom(stamp(kept.purge_at))
+        return message
 
     def _status(self, ve: VE, *, events: bool) -> types_pb2.VEStatus:
         view, refusal = self._view, self._deps.scheduler.refusals.get(ve.uid)
@@ -109,6 +122,12 @@ class Describe:
             ves=sum(project == name for project, _ in self._view.names),
             resource_version=held.mod_revision,
         )
+
+
+def stamp(at: float) -> Timestamp:
+    message = codec.to_timestamp(at)
+    assert message is not None
+    return message
 
 
 def tags_of(view: View, digest: Digest) -> list[str]:

@@ -6,12 +6,13 @@ from itertools import islice
 
 from veapi import validate
 from veapi.errors import Conflict, InvalidInput, NotFound
-from veapi.model import VE, Digest, HostFacts, HostName, Image, Project, Uid
+from veapi.model import VE, Deleted, Digest, HostFacts, HostName, Image, Project, Uid
 from veapi.v1 import api_pb2
 from vecontroller.api.ports import DEFAULT_PROJECT
 from vecontroller.view import Held, View
 
 _SHOWN = 5
+_KEPT_HINT = "see `vectl list --deleted`; what was deleted is kept for a time only"
 _COMPARED = 1000
 """Names that a wrong one is compared with: it takes some microseconds each."""
 
@@ -38,7 +39,9 @@ def _uid(view: View, ref: api_pb2.VERef) -> Uid:
         names = [name for in_project, name in view.names if in_project == project]
         raise NotFound(
             f"no VE {ref.name[:80]} in project {project[:80]}",
-            hint=suggestion(ref.name, names) or "see `vectl list`, and --project",
+            hint=_was_deleted(view, project, ref.name)
+            or suggestion(ref.name, names)
+            or "see `vectl list`, and --project",
         )
     if ref.uid and ref.uid != found.value:
         raise Conflict(
@@ -46,6 +49,57 @@ def _uid(view: View, ref: api_pb2.VERef) -> Uid:
             hint="the VE that you mean was deleted",
         )
     return found.value
+
+
+def refuse_taken(view: View, project: str, name: str) -> None:
+    """Conflict names the VE that has the name."""
+    held = view.names.get((project, name))
+    if held is None:
+        return
+    ve = view.ves.get(held.value)
+    if ve is not None and ve.value.delete_requested_at is not None:
+        raise Conflict(
+            f"name {name} is still held in project {project} by VE {held.value}, which is being deleted",
+            hint=f"wait until it is gone, or choose another name; see `vectl show {name}`",
+        )
+    raise Conflict(
+        f"name {name} is taken in project {project} by VE {held.value}",
+        hint="choose another name, or change that VE with `vectl apply` or `vectl set`",
+    )
+
+
+def find_deleted(view: View, ref: api_pb2.VERef) -> Held[Deleted]:
+    """A deleted VE that is kept, by uid or by name. Conflict when several of the name are kept."""
+    if ref.uid:
+        held = view.deleted.get(Uid(ref.uid))
+        if held is None:
+            raise NotFound(f"no deleted VE with uid {ref.uid[:80]} is kept", hint=_KEPT_HINT)
+        return held
+    if not ref.name:
+        raise InvalidInput("ve.name: is empty", hint="give the name or the uid of a deleted VE")
+    project = ref.project or DEFAULT_PROJECT
+    found = kept_as(view, project, ref.name)
+    if not found:
+        names = {k.value.ve.name for k in view.deleted.values() if k.value.ve.project == project}
+        raise NotFound(
+            f"no deleted VE {ref.name[:80]} is kept in project {project[:80]}",
+            hint=suggestion(ref.name, names) or _KEPT_HINT,
+        )
+    if len(found) > 1:
+        raise Conflict(
+            f"{len(found)} deleted VEs of project {project} are called {ref.name}",
+            hint=f"name it by its uid: {listed(kept.value.ve.uid for kept in found)}",
+        )
+    return found[0]
+
+
+def kept_as(view: View, project: str, name: str) -> list[Held[Deleted]]:
+    """The deleted VEs of that name whose roots are kept."""
+    return [
+        kept
+        for kept in view.deleted.values()
+        if (kept.value.ve.project, kept.value.ve.name) == (project, name)
+    ]
 
 
 def _held_ve(view: View, uid: Uid) -> Held[VE]:
@@ -58,6 +112,12 @@ def _held_ve(view: View, uid: Uid) -> Held[VE]:
             hint="update this controller; nothing was changed",
         )
     raise NotFound(f"no VE with uid {uid[:80]}", hint="it was deleted; see `vectl list`")
+
+
+def _was_deleted(view: View, project: str, name: str) -> str:
+    if not kept_as(view, project, name):
+        return ""
+    return f"it was deleted, and is kept: `vectl undelete {name}`, `vectl list --deleted`"
 
 
 def find_project(view: View, name: str) -> Held[Project]:

@@ -7,14 +7,17 @@ from typing import Protocol
 
 from veapi.clock import Clock
 from veapi.errors import VerackError
-from veapi.model import HostName, HostState, Uid
+from veapi.model import HostName, HostState, Resources, Uid
 from veapi.v1 import session_pb2
+from vecontroller.holding import Reserved
 from vecontroller.placement import Refusal
 from vecontroller.store.port import Guard, Write
 from vecontroller.topic import Topic
 from vecontroller.view import View
 
 DEFAULT_PROJECT = "default"
+KEEP_DELETED_S = 86_400.0
+"""How long the root of a deleted VE is kept, unless the configuration says something else."""
 
 
 class Mirrored(Protocol):
@@ -47,6 +50,10 @@ class Refuses(Protocol):
 
     @property
     def refusals(self) -> Mapping[Uid, Refusal]: ...
+
+    def coming(self, host: HostName) -> Sequence[Resources]:
+        """What was given to VEs on that host and is not in the view yet."""
+        ...
 
 
 class Hosts(Protocol):
@@ -106,7 +113,10 @@ class RandomIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiDeps:
-    """All of it. `cluster` is the name in certificates, `controller` that of this one, `version` of this program."""
+    """All of it. `cluster` is the name in certificates, `controller` that of this one, `version` of this program.
+
+    `keep_deleted_s`: how long a deleted VE's root is kept; 0: not at all.
+    """
 
     cluster: str
     controller: str
@@ -120,3 +130,5 @@ class ApiDeps:
     leader: Leads
     clock: Clock
     ids: Ids
+    reserved: Reserved
+    keep_deleted_s: float = KEEP_DELETED_S

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from veapi import validate
 from veapi.errors import InvalidInput
-from veapi.model import VE
+from veapi.model import VE, Deleted
 from veapi.selector import Selector, selector
 from veapi.v1 import api_pb2
 from vecontroller.api.lookup import project_of
@@ -32,6 +32,16 @@ class Selection:
         """Ordered by project and name."""
         found = [held for held in view.ves.values() if self.holds(held.value)]
         return sorted(found, key=lambda held: (held.value.project, held.value.name))
+
+    def deleted(self, view: View) -> list[Held[Deleted]]:
+        """Those that are kept, ordered by project, name and time of their deletion."""
+        found = [held for held in view.deleted.values() if self.holds(held.value.ve)]
+        return sorted(found, key=_by_deletion)
+
+
+def _by_deletion(held: Held[Deleted]) -> tuple[str, str, float]:
+    ve = held.value.ve
+    return ve.project, ve.name, held.value.deleted_at
 
 
 def selection(request: api_pb2.ListVEsRequest | api_pb2.WatchVEsRequest) -> Selection:

@@ -3,8 +3,9 @@
 
 from collections.abc import AsyncIterator
 
+from veapi.model import VE, Deleted
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
-from vecontroller.api import change, events, streams
+from vecontroller.api import change, clone, deletion, events, rebuild, setspec, snapshots, streams
 from vecontroller.api.apply import Applier
 from vecontroller.api.create import Creator, wanted
 from vecontroller.api.departed import Departed
@@ -15,15 +16,17 @@ from vecontroller.api.ports import ApiDeps
 from vecontroller.api.selection import selection
 from vecontroller.api.watch import watch
 from vecontroller.calls import Context
+from vecontroller.view import Held
 
 
 class VEService(api_pb2_grpc.VEServiceServicer):
     def __init__(self, deps: ApiDeps, in_flight: InFlight, departed: Departed) -> None:
         self._deps = deps
+        self._in_flight = in_flight
         self._departed = departed
         self._describe = Describe(deps)
         self._creator = Creator(deps, in_flight)
-        self._applier = Applier(deps, self._creator, self._describe)
+        self._applier = Applier(deps, self._creator, self._describe, in_flight)
 
     async def Create(self, request: api_pb2.CreateVERequest, context: Context) -> types_pb2.VE:
         asked = wanted(request.ve, request.request_id)
@@ -38,6 +41,9 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         view, selected = self._deps.mirror.view, selection(request)
         if selected.project:
             find_project(view, selected.project)
+        if request.deleted:
+            kept = [self._describe.deleted(held) for held in selected.deleted(view)]
+            return api_pb2.ListVEsResponse(ves=kept, revision=view.revision)
         return api_pb2.ListVEsResponse(
             ves=[self._describe.ve(held) for held in selected.of(view)], revision=view.revision
         )
@@ -53,13 +59,43 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         return await self._applier.apply(request)
 
     async def SetRun(self, request: api_pb2.SetRunRequest, context: Context) -> types_pb2.VE:
-        return self._describe.ve(await change.set_run(self._deps, request), events=True)
+        return self._shown(await change.set_run(self._deps, request))
 
     async def Restart(self, request: api_pb2.RestartRequest, context: Context) -> types_pb2.VE:
-        return self._describe.ve(await change.restart(self._deps, request), events=True)
+        return self._shown(await change.restart(self._deps, request))
+
+    async def Set(self, request: api_pb2.SetVERequest, context: Context) -> types_pb2.VE:
+        return self._shown(await setspec.set_spec(self._deps, self._in_flight, request))
+
+    async def Rename(self, request: api_pb2.RenameVERequest, context: Context) -> types_pb2.VE:
+        return self._shown(await change.rename(self._deps, request))
+
+    async def Clone(self, request: api_pb2.CloneVERequest, context: Context) -> types_pb2.VE:
+        return self._shown(await clone.clone(self._deps, self._creator, request))
+
+    async def Rebuild(self, request: api_pb2.RebuildVERequest, context: Context) -> types_pb2.VE:
+        return self._shown(await rebuild.rebuild(self._deps, self._in_flight, request))
 
     async def Delete(self, request: api_pb2.DeleteVERequest, context: Context) -> types_pb2.VE:
-        return self._describe.ve(await change.delete(self._deps, request), events=True)
+        return self._shown(await deletion.delete(self._deps, request))
+
+    async def Undelete(self, request: api_pb2.UndeleteVERequest, context: Context) -> types_pb2.VE:
+        return self._shown(await deletion.undelete(self._deps, self._in_flight, request))
+
+    async def Purge(self, request: api_pb2.VERef, context: Context) -> types_pb2.VE:
+        found = await deletion.purge(self._deps, request)
+        if isinstance(found.value, Deleted):
+            return self._describe.deleted(Held(found.value, found.mod_revision, 0))
+        return self._shown(Held(found.value, found.mod_revision, found.create_revision))
+
+    async def TakeSnapshot(self, request: api_pb2.SnapshotRef, context: Context) -> types_pb2.VE:
+        return self._shown(await snapshots.take(self._deps, request))
+
+    async def DeleteSnapshot(self, request: api_pb2.SnapshotRef, context: Context) -> types_pb2.VE:
+        return self._shown(await snapshots.delete(self._deps, request))
+
+    async def Restore(self, request: api_pb2.SnapshotRef, context: Context) -> types_pb2.VE:
+        return self._shown(await snapshots.restore(self._deps, request))
 
     def Exec(
         self, request_iterator: AsyncIterator[api_pb2.ExecRequest], context: Context
@@ -82,3 +118,6 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         self, request: api_pb2.ListEventsRequest, context: Context
     ) -> AsyncIterator[types_pb2.Event]:
         return events.watch_events(self._deps, self._describe, request)
+
+    def _shown(self, held: Held[VE]) -> types_pb2.VE:
+        return self._describe.ve(held, events=True)

@@ -1,4 +1,6 @@
-"""What each host has given away: placements (also of VEs that are being deleted, until they are gone) and what is in flight."""
+"""What each host has given away: placements (also of VEs that are being deleted, until they are gone), the disk of deleted
+VEs that it keeps and of the images that it holds, and what is in flight.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,8 +12,9 @@ RACK_LABEL = "rack"
 
 
 def committed(view: View, host: HostName) -> Resources:
-    """The sum of what is placed on the host."""
-    cpu = memory = disk = pids = 0
+    """The sum of what is placed on the host and of what else is on its disk."""
+    cpu = memory = pids = 0
+    disk = _kept_bytes(view, host) + _images_bytes(view, host)
     for uid in view.placed_on.get(host, ()):
         held = view.ves.get(uid)
         if held is not None:
@@ -21,6 +24,20 @@ def committed(view: View, host: HostName) -> Resources:
             disk += spec.disk_bytes
             pids += spec.pids
     return Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
+
+
+def free(view: View, host: HostName, coming: Iterable[Resources]) -> Resources | None:
+    """What the host has left beside what is coming; below 0 where it gave away more. None: the host is not known."""
+    facts = view.hosts.get(host)
+    if facts is None:
+        return None
+    capacity, taken = facts.value.capacity, sum(coming, committed(view, host))
+    return Resources(
+        cpu_millis=capacity.cpu_millis - taken.cpu_millis,
+        memory_bytes=capacity.memory_bytes - taken.memory_bytes,
+        disk_bytes=capacity.disk_bytes - taken.disk_bytes,
+        pids=capacity.pids - taken.pids,
+    )
 
 
 def host_rows(
@@ -60,4 +77,18 @@ def _row(
         placed=len(view.placed_on.get(name, ())) + len(coming),
         state=state,
         connected=connected,
+        refuses=facts.refuses,
     )
+
+
+def _kept_bytes(view: View, host: HostName) -> int:
+    """Of deleted VEs. What is being removed counts until it is gone."""
+    kept = (view.deleted[uid].value for uid in view.deleted_on.get(host, ()))
+    return sum(each.disk_used_bytes for each in kept)
+
+
+def _images_bytes(view: View, host: HostName) -> int:
+    """Of the images that the host holds, unpacked and as they came."""
+    held = view.hosts.get(host)
+    images = held.value.images if held is not None else ()
+    return sum(image.size_bytes + image.blob_bytes for image in images)

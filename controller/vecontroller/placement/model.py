@@ -2,11 +2,13 @@
 
 from veapi.model import HostName, HostState, Resources, Uid, Value
 
+ASKED_FOR = "which was asked for"
+
 
 class HostRow(Value, frozen=True, kw_only=True):
     """A host as the ledger sees it. `committed`: all that is placed there or on its way, running or not.
 
-    Only a host that is READY and `connected` (its session is live) gets VEs.
+    Only a host that is READY and `connected` (its session is live) gets VEs, unless it says why it takes none (`refuses`).
     """
 
     name: HostName
@@ -16,18 +18,24 @@ class HostRow(Value, frozen=True, kw_only=True):
     placed: int
     state: HostState = HostState.READY
     connected: bool = True
+    refuses: str = ""
 
     @property
     def able(self) -> bool:
-        return self.connected and self.state is HostState.READY
+        return self.connected and self.state is HostState.READY and not self.refuses
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created)."""
+    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created).
+
+    `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
+    """
 
     uid: Uid
     resources: Resources
     host: str = ""
+    host_why: str = ASKED_FOR
+    gone: str = ""
     since: int = 0
 
 

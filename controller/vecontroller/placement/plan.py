@@ -16,7 +16,7 @@ from vecontroller.placement.columns import Columns, Ints, vector
 from vecontroller.placement.model import Assignment, HostRow, Plan, Refusal, Request
 from vecontroller.placement.refusal import explain
 
-_Shape = tuple[Resources, str]
+_Shape = tuple[Resources, str, str, str]
 
 
 def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
@@ -26,7 +26,7 @@ def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
     refusals: list[Refusal] = []
     refused: dict[_Shape, Refusal] = {}
     for request in sorted(requests, key=lambda each: (each.since, each.uid)):
-        shape = (request.resources, request.host)
+        shape = (request.resources, request.host, request.host_why, request.gone)
         outcome = refused.get(shape) or _place(columns, request)
         if isinstance(outcome, Assignment):
             assignments.append(outcome)
@@ -54,6 +54,8 @@ def _candidates(columns: Columns, request: Request, wanted: Ints) -> Ints:
     """Indexes of the hosts that may have it, ascending: in the order of their names."""
     if not columns.hosts:
         return np.zeros(0, dtype=np.int64)
+    if request.gone:
+        return np.zeros(0, dtype=np.int64)
     mask = columns.fits(wanted) & columns.able
     if request.host:
         mask &= np.array([row.name == request.host for row in columns.hosts])
@@ -74,7 +76,7 @@ def _least(candidates: Ints, score: Ints) -> Ints:
 
 def _why(row: HostRow, request: Request, fitting: int, hosts: int) -> str:
     if request.host:
-        return "this host was asked for"
+        return f"this is the host {request.host_why}"
     if fitting == 1:
         return "the only host that fits" if hosts > 1 else "the only host"
     return (

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from veapi.model import HostState
+from veapi.model import HostState, Resources
 from veapi.units import format_cpu, format_size
-from vecontroller.placement.columns import RESOURCES, Columns, Ints
-from vecontroller.placement.model import HostRow, Refusal, Request
+from vecontroller.placement.columns import RESOURCES, Columns, Ints, vector
+from vecontroller.placement.model import ASKED_FOR, HostRow, Refusal, Request
 
 NO_HOST_FITS = "NoHostFits"
 _WAIT = "it starts by itself as soon as a host has room; or delete it"
@@ -28,6 +28,8 @@ _FORMAT: dict[str, Callable[[int], str]] = {
 
 def explain(columns: Columns, request: Request, wanted: Ints) -> Refusal:
     """The refusal of a request that fits nowhere."""
+    if request.gone:
+        return _refusal(request, request.gone, "delete it")
     if not columns.hosts:
         return _refusal(request, "there is no host yet", "start a veagent on a host; " + _WAIT)
     if request.host:
@@ -35,6 +37,15 @@ def explain(columns: Columns, request: Request, wanted: Ints) -> Refusal:
     reasons = [*_room_reasons(columns, wanted), *_state_reasons(columns.hosts)]
     message = f"{_hosts(len(columns.hosts))}: {', '.join(reasons)}"
     return _refusal(request, message, _hint(columns, wanted))
+
+
+def shortage(free: Resources, wanted: Resources) -> list[str]:
+    """What is too little, and how much of it there is: `memory (free 1.5G)`. Nothing is wanted of what is 0."""
+    return [
+        f"{resource} (free {_FORMAT[resource](max(int(left), 0))}, wanted {_FORMAT[resource](int(want))})"
+        for resource, left, want in zip(RESOURCES, vector(free), vector(wanted), strict=True)
+        if want > 0 and want > left
+    ]
 
 
 def _refusal(request: Request, message: str, hint: str) -> Refusal:
@@ -71,7 +82,18 @@ def _state_word(row: HostRow) -> str:
         case HostState.UNKNOWN:
             return "not heard of yet"
         case HostState.READY:
-            return "reconnecting"
+            return f"refuses new VEs ({row.refuses})" if row.refuses else "reconnecting"
+
+
+def _elsewhere(request: Request) -> str:
+    if request.host_why == ASKED_FOR:
+        return "let the controller choose the host"
+    return "make room on that host"
+
+
+def _state_clause(row: HostRow) -> str:
+    word = _state_word(row)
+    return word if word.startswith("refuses") else f"is {word}"
 
 
 def _hint(columns: Columns, wanted: Ints) -> str:
@@ -102,8 +124,8 @@ def _explain_pinned(columns: Columns, request: Request, wanted: Ints) -> Refusal
     if not row.able:
         return _refusal(
             request,
-            f"host {row.name}, which was asked for, is {_state_word(row)}",
-            "it starts by itself when the host is back; or delete it",
+            f"host {row.name}, {request.host_why}, {_state_clause(row)}",
+            "it starts by itself when the host is able again; or delete it",
         )
     lacks = [
         f"{resource} (free {_FORMAT[resource](max(int(free), 0))})"
@@ -112,6 +134,6 @@ def _explain_pinned(columns: Columns, request: Request, wanted: Ints) -> Refusal
     ]
     return _refusal(
         request,
-        f"host {row.name}, which was asked for, has too little {' and '.join(lacks)}",
-        f"ask for less, or let the controller choose the host; {_WAIT}",
+        f"host {row.name}, {request.host_why}, has too little {' and '.join(lacks)}",
+        f"ask for less, or {_elsewhere(request)}; {_WAIT}",
     )

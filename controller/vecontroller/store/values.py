@@ -6,7 +6,7 @@ never rewritten, as a rewrite would lose what we can't see.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -330,18 +330,24 @@ def decode_beat(data: bytes) -> int:
 def op_id(key: str, data: bytes) -> str:
     """The operation that wrote the value of this key; empty where values carry none. Raises Unreadable."""
     parsed = keys.parse(key)
-    match parsed[0] if parsed is not None else None:
-        case Kind.VE_SPEC:
-            return decode_ve(data).op_id
-        case Kind.VE_DELETED:
-            return decode_deleted(data).op_id
-        case Kind.VE_PLACEMENT:
-            return decode_placement(data).op_id
-        case Kind.VE_NAME | Kind.ADDRESS | Kind.IMAGE_TAG:
-            return decode_ref(data).op_id
-        case Kind.IMAGE:
-            return decode_image(data).op_id
-        case Kind.PROJECT:
-            return decode_project(data).op_id
-        case _:
-            return ""
+    decode = _WITH_OP_ID.get(parsed[0]) if parsed is not None else None
+    return decode(data).op_id if decode is not None else ""
+
+
+class _Operated(Protocol):
+    """A value that says which operation wrote it."""
+
+    @property
+    def op_id(self) -> str: ...
+
+
+_WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
+    Kind.VE_SPEC: decode_ve,
+    Kind.VE_DELETED: decode_deleted,
+    Kind.VE_PLACEMENT: decode_placement,
+    Kind.VE_NAME: decode_ref,
+    Kind.ADDRESS: decode_ref,
+    Kind.IMAGE_TAG: decode_ref,
+    Kind.IMAGE: decode_image,
+    Kind.PROJECT: decode_project,
+}

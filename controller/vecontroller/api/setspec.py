@@ -1,0 +1,154 @@
+"""Set: changes what a VE may have while it runs, and with a restart what can't change live.
+
+Each field that is named is set to what the request has, also to 0; what is not named stays. What a VE takes more of must be
+free on its host. Whether the kernel can go along (memory below use, a disk that is fuller) its host says afterwards.
+"""
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from veapi import limits, validate
+from veapi.errors import Conflict, InvalidInput
+from veapi.model import VE, Resources, Spec
+from veapi.v1 import api_pb2
+from vecontroller.api import addresses, specs
+from vecontroller.api.change import is_up, refuse_deleting, restarted, stop_timeout_s
+from vecontroller.api.commits import Edit, edit
+from vecontroller.api.create import network_of
+from vecontroller.api.inflight import InFlight
+from vecontroller.api.ports import ApiDeps
+from vecontroller.api.room import grown, room_for
+from vecontroller.store import keys, values
+from vecontroller.store.port import Delete, Guard, Put
+from vecontroller.view import Held, View
+
+_HOW_ELSE = {
+    "image": "a VE gets a root from another image by `vectl rebuild NAME --image IMAGE`",
+    "host": "a VE stays where its root is",
+    "run": "use `vectl start`, `vectl stop` or `vectl freeze`",
+}
+"""Fields that set refuses, and what to do instead."""
+
+
+async def set_spec(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SetVERequest) -> Held[VE]:
+    """The VE with what was asked. Idempotent: what it has already writes nothing, and restarts nothing.
+
+    InvalidInput: a value, or a field that can't be set. Conflict: it needs a restart that was not asked for, or the address
+    is taken. NoHostFits: its host has too little left.
+    """
+    _check_fields(request)
+    timeout_s = stop_timeout_s(request.stop_timeout_s)
+
+    def change(ve: VE) -> VE | Edit:
+        refuse_deleting(ve)
+        after = _asked(ve, request)
+        fresh = after != ve
+        if fresh:
+            after = msgspec.structs.replace(after, generation=ve.generation + 1)
+        if (
+            request.restart
+            and is_up(deps.mirror.view, ve)
+            and (fresh or _is_behind(deps.mirror.view, ve))
+        ):
+            after = restarted(after, timeout_s)
+        elif fresh and not request.restart:
+            refuse_restart(deps, ve, after, how=f"`vectl set {ve.name} ... --restart`")
+        return edited(deps, in_flight, ve, after)
+
+    held, _ = await edit(deps, request.ve, change)
+    return held
+
+
+def edited(deps: ApiDeps, in_flight: InFlight, before: VE, after: VE) -> Edit:
+    """With the room that it takes more on its host, and with the address that it changes to."""
+    made = Edit(after)
+    placement = deps.mirror.view.placements.get(before.uid)
+    more = grown(before.spec, after.spec)
+    if placement is not None and more != Resources():
+        what = f"for what {before.name} is to have more"
+        made = Edit(after, holds=(room_for(deps, placement.value.host, more, what=what),))
+    return made if after.ip == before.ip else _moved(deps.mirror.view, in_flight, before, made)
+
+
+def refuse_restart(deps: ApiDeps, before: VE, after: VE, *, how: str) -> None:
+    """Conflict when a VE that is up changes in what can't change live."""
+    fixed = [field for field in ("env", "command") if _differs(field, before.spec, after.spec)]
+    if after.ip != before.ip:
+        fixed.insert(0, "ip")
+    if fixed and is_up(deps.mirror.view, before):
+        raise Conflict(
+            f"{' and '.join(fixed)} of VE {before.name} can't change while it runs",
+            hint=f"restart it for that: {how}, or stop it first",
+        )
+
+
+def _differs(field: str, before: Spec, after: Spec) -> bool:
+    return bool(getattr(before, field) != getattr(after, field))
+
+
+def _check_fields(request: api_pb2.SetVERequest) -> None:
+    specs.known(request.fields)
+    for field in request.fields:
+        if field in _HOW_ELSE:
+            raise InvalidInput(f"spec.{field} can't be set", hint=_HOW_ELSE[field])
+    given = (
+        request.fields,
+        request.labels,
+        request.labels_removed,
+        request.env,
+        request.env_removed,
+    )
+    if not any(given):
+        raise InvalidInput(
+            "fields: nothing is to be set", hint="name what to set, e.g. --memory 1G"
+        )
+    if "ip" in request.fields:
+        validate.ipv4("spec.ip", request.spec.ip)
+    for key in request.labels_removed:
+        validate.label_key("labels_removed", key)
+    for key in request.env_removed:
+        validate.at_most("env_removed", key, 255)
+
+
+def _asked(ve: VE, request: api_pb2.SetVERequest) -> VE:
+    """The VE with the fields, variables and labels of the request."""
+    spec = specs.picked(request.spec, ve.spec, request.fields)
+    env = _merged(spec.env, request.env, request.env_removed)
+    spec = msgspec.structs.replace(spec, env=limits.init_env("spec.env", env))
+    labels = validate.labels("labels", _merged(ve.labels, request.labels, request.labels_removed))
+    after = msgspec.structs.replace(ve, spec=spec, labels=labels)
+    if "ip" in request.fields and spec.ip != ve.ip:
+        return msgspec.structs.replace(after, ip=spec.ip, mac=addresses.mac_of(spec.ip))
+    return after
+
+
+def _merged(
+    old: Mapping[str, str], fresh: Mapping[str, str], removed: Collection[str]
+) -> dict[str, str]:
+    return {key: value for key, value in {**old, **fresh}.items() if key not in removed}
+
+
+def _is_behind(view: View, ve: VE) -> bool:
+    """Whether its host has not carried out what was asked last, e.g. as the kernel could not go along."""
+    held = view.statuses.get(ve.uid)
+    return held is not None and held.value.observed_generation < ve.generation
+
+
+def _moved(view: View, in_flight: InFlight, before: VE, made: Edit) -> Edit:
+    """With the old address given up and the new one taken, in the same transaction."""
+    network, after = network_of(view), made.ve
+    addresses.choose(view, network, after.ip, in_flight.addresses())
+    old, new = keys.address(network.name, before.ip), keys.address(network.name, after.ip)
+    held = view.addresses.get((network.name, before.ip))
+    owned = held is not None and held.value == before.uid
+    return Edit(
+        after,
+        guards=(*made.guards, Guard(key=new, mod_revision=0)),
+        writes=(
+            *made.writes,
+            Put(key=new, value=values.encode_ref(after.uid)),
+            *((Delete(key=old),) if owned else ()),
+        ),
+        holds=(*made.holds, in_flight.holding(after.ip, after.image_digest)),
+    )

@@ -1,0 +1,71 @@
+"""What writes on their way will take, so that they don't take it from each other.
+
+The store decides about keys; this is for what it can't decide (room on a host), and spares races for what it can (addresses).
+What a write of unknown outcome would have taken stays held for a while: it may still come about.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from veapi.clock import Clock
+from veapi.errors import TimedOut
+from veapi.model import HostName, Resources
+from vecontroller.store.port import Ambiguous
+
+UNKNOWN_HELD_S = 60.0
+"""Longer than a write to the store can be under way."""
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Taken(Generic[T]):
+    what: T
+    until: float = float("inf")
+
+
+class Holding(Generic[T]):
+    """In memory only: of this leader's writes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._taken: list[_Taken[T]] = []
+
+    def live(self) -> list[T]:
+        """What is held now."""
+        now = self._clock.boot()
+        self._taken = [taken for taken in self._taken if taken.until > now]
+        return [taken.what for taken in self._taken]
+
+    @contextmanager
+    def holding(self, what: T) -> Iterator[None]:
+        """Held within it; after an outcome that nobody knows for 60 s more."""
+        taken = _Taken(what)
+        self._taken.append(taken)
+        try:
+            yield
+        except (Ambiguous, TimedOut, asyncio.CancelledError):
+            taken.until = self._clock.boot() + UNKNOWN_HELD_S
+            raise
+        except BaseException:
+            self._taken.remove(taken)
+            raise
+        self._taken.remove(taken)
+
+
+class Reserved:
+    """Room on hosts that growing and returning VEs are about to take; the scheduler reckons with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._holding: Holding[tuple[HostName, Resources]] = Holding(clock)
+
+    def on(self, host: HostName) -> list[Resources]:
+        return [amount for at, amount in self._holding.live() if at == host]
+
+    @contextmanager
+    def holding(self, host: HostName, amount: Resources) -> Iterator[None]:
+        """Within it nobody else gets that room."""
+        with self._holding.holding((host, amount)):
+            yield

@@ -1,0 +1,93 @@
+"""Ends the time of deleted VEs: woken by the clock alone, decides from the whole view.
+
+A deleted VE whose time has come is marked; its host then removes it and says so, and only that takes the mark away
+(`vecontroller.observed`). Time is the wall clock's here, the one place where that decides: hours have to outlive every
+process. A clock that is wrong purges early or late, at most by as much as it is wrong; so a host's clock never counts,
+only that of the controller.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from veapi.clock import Clock
+from veapi.errors import Conflict, Unavailable
+from veapi.model import Deleted
+from vecontroller.leader import NotLeader
+from vecontroller.ports import Commits, Mirrored
+from vecontroller.store import keys, values
+from vecontroller.store.port import Guard, Put
+from vecontroller.view import Held, View
+
+log = structlog.get_logger()
+BATCH = 40
+LONGEST_S = 10.0
+"""Between two looks: what is deleted meanwhile, or a clock that was set, is noticed so late at most."""
+SHORTEST_S = 1.0
+"""Also after a failure."""
+
+
+def due(view: View, now: float) -> list[Held[Deleted]]:
+    """Those whose time has come, the oldest first. What can't be read is left alone: it is not in the view."""
+    found = [
+        held
+        for held in view.deleted.values()
+        if not held.value.purging and held.value.purge_at <= now
+    ]
+    return sorted(found, key=lambda held: (held.value.purge_at, held.value.ve.uid))
+
+
+def next_look_s(view: View, now: float) -> float:
+    """Seconds until the next one may be due."""
+    waits = [held.value.purge_at - now for held in view.deleted.values() if not held.value.purging]
+    return min(max(min(waits, default=LONGEST_S), SHORTEST_S), LONGEST_S)
+
+
+def marked(held: Held[Deleted], op_id: str) -> tuple[Guard, Put]:
+    """What has its host remove it. Lost when it was brought back meanwhile."""
+    key = keys.ve_deleted(held.value.ve.uid)
+    value = msgspec.structs.replace(held.value, purging=True, op_id=op_id)
+    guard = Guard(key=key, mod_revision=held.mod_revision)
+    return guard, Put(key=key, value=values.encode_deleted(value))
+
+
+class Purging:
+    """Beside the API the only one that marks."""
+
+    def __init__(
+        self,
+        mirror: Mirrored,
+        writer: Commits,
+        clock: Clock,
+        *,
+        new_op_id: Callable[[], str],
+    ) -> None:
+        self._mirror = mirror
+        self._writer = writer
+        self._clock = clock
+        self._new_op_id = new_op_id
+
+    async def run(self) -> None:
+        """For ever; raises NotLeader when it is no longer ours to decide."""
+        while True:
+            await self.purge_once()
+            await self._clock.sleep(next_look_s(self._mirror.view, self._clock.wall()))
+
+    async def purge_once(self) -> None:
+        """Marks what is due. What could not be written is due again at the next look."""
+        waiting = due(self._mirror.view, self._clock.wall())
+        for start in range(0, len(waiting), BATCH):
+            await self._mark(waiting[start : start + BATCH])
+
+    async def _mark(self, batch: list[Held[Deleted]]) -> None:
+        op_id = self._new_op_id()
+        guards, writes = zip(*(marked(held, op_id) for held in batch), strict=True)
+        try:
+            await self._writer.commit(guards, writes, confirm=(writes[0].key, op_id))
+        except NotLeader:
+            raise
+        except (Conflict, Unavailable) as error:
+            log.info("deleted ves not purged yet", ves=len(batch), error=error.message)
+            return
+        log.info("deleted ves purged", ves=[held.value.ve.uid for held in batch])
