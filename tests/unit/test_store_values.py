@@ -29,7 +29,8 @@ from vecontroller.store import keys, values
 from vecontroller.store.keys import Kind
 from vecontroller.store.values import Leader, Ref, Unreadable
 
-words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
+words = st.integers(0, 2**60).map("w-{:x}".format)
+"""No two fields are likely to hold the same; drawn at once and not letter by letter."""
 counts = st.integers(min_value=0, max_value=2**53)
 # As the wire has them: whole microseconds.
 times = st.builds(

@@ -30,8 +30,8 @@ ALL = dict(commands(main.root))
 
 
 @pytest.fixture(autouse=True)
-def no_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+def no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
 
 
 @pytest.mark.parametrize("path", ALL)
@@ -147,8 +147,9 @@ def test_every_ending_has_its_code_and_no_traceback(
 
 
 def test_options_of_the_root_are_understood_behind_the_command(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "vectl").mkdir()
     (tmp_path / "vectl" / "contexts.toml").write_text("[contexts.a]\n")
     for line in (["--context", "b", "list"], ["list", "--context", "b"]):
