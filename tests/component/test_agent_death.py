@@ -9,6 +9,7 @@ import pytest
 
 from kit.agenthost import U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
+from veagent.ledger import Ledger
 from veapi.errors import RemoteFailed
 from veapi.model import Action, SetEntry, VEState
 
@@ -150,13 +151,13 @@ async def test_without_a_controller_the_ledger_stops_and_purges_as_it_says(tmp_p
 async def test_a_damaged_record_of_a_running_ve_costs_no_restart(tmp_path: Path) -> None:
     host = await running(tmp_path)
     await host.crash()
-    path = tmp_path / "record" / U1
-    path.write_bytes(path.read_bytes()[:-5])
+    path = tmp_path / "records"
+    path.write_bytes(path.read_bytes().replace(U1.encode(), b"?" * 36))
     await host.boot()
     await host.manager.apply(host_set(2, entry(generation=2)))
     await host.until(lambda: host.status().observed_generation == 2)
     assert host.runtime.count("start") == 1
-    assert (tmp_path / "record" / f"{U1}.bad").exists()
+    assert (tmp_path / "records.bad").exists()
     await host.close()
 
 
@@ -208,7 +209,7 @@ async def test_death_at_any_step_of_a_life_converges(
     assert not host.runtime.known
     assert not host.network.attached
     assert not await host.roots.all()
-    assert not list((tmp_path / "record").glob("*[!d]"))
+    assert not Ledger(tmp_path, sleep=host.clock.sleep).load()[1]
     await host.close()
 
 

@@ -14,6 +14,7 @@ from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from veagent.ledger import Ledger
 from veagent.record import VERecord, first_record
+from veagent.sealed import seal
 from veapi.errors import InvalidInput, RemoteFailed
 from veapi.model import Uid
 
@@ -53,43 +54,93 @@ async def test_the_newest_of_many_puts_counts(tmp_path: Path) -> None:
     assert loaded(tmp_path)[U1].restarts == 49
 
 
-@pytest.mark.parametrize("name", ["set", f"record/{U1}"])
 @pytest.mark.parametrize("kept", [0, 3, 20, 60, -1])
-async def test_a_torn_file_is_set_aside(tmp_path: Path, name: str, kept: int) -> None:
+async def test_a_torn_set_is_set_aside(tmp_path: Path, kept: int) -> None:
     ledger = open_ledger(tmp_path)
     ledger.put(ONE)
-    ledger.put(TWO)
     await ledger.sync()
     await ledger.save_set(host_set(1, entry()))
-    path = tmp_path / name
+    path = tmp_path / "set"
     path.write_bytes(path.read_bytes()[:kept])
     host, records = open_ledger(tmp_path).load()
-    if name == "set":
-        assert host is None
-        assert len(records) == 2
-    else:
-        assert host is not None
-        assert set(records) == {U2}
-    assert path.with_name(path.name + ".bad").exists()
+    assert host is None
+    assert records == {U1: ONE}
+    assert path.with_name("set.bad").exists()
     assert not path.exists()
 
 
-async def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [1, 2, 100, 399])
+async def test_a_torn_end_of_the_records_costs_the_last_change_alone(
+    tmp_path: Path, lost: int
+) -> None:
     ledger = open_ledger(tmp_path)
-    ledger.put(ONE)
-    await ledger.sync()
-    path = tmp_path / "record" / U1
+    for record in (ONE, TWO, msgspec.structs.replace(TWO, restarts=1)):
+        ledger.put(record)
+        await ledger.sync()
+    path = tmp_path / "records"
+    torn = path.read_bytes()[:-lost]
+    path.write_bytes(torn)
+    newer = open_ledger(tmp_path)
+    assert loaded(tmp_path) in (
+        {U1: ONE, U2: TWO},
+        {U1: ONE, U2: msgspec.structs.replace(TWO, restarts=1)},
+    )
+    assert (tmp_path / "records.bad").read_bytes() == torn
+    newer.put(msgspec.structs.replace(ONE, restarts=2))
+    await newer.sync()
+    assert loaded(tmp_path)[U1].restarts == 2
+
+
+@pytest.mark.parametrize("where", [0, 5, 30, 70, 200])
+async def test_a_flipped_bit_costs_its_record_alone(tmp_path: Path, where: int) -> None:
+    ledger = open_ledger(tmp_path)
+    for record in (ONE, TWO):
+        ledger.put(record)
+        await ledger.sync()
+    path = tmp_path / "records"
     content = bytearray(path.read_bytes())
-    content[-10] ^= 1
+    content[where] ^= 1
     path.write_bytes(content)
-    assert loaded(tmp_path) == {}
+    assert loaded(tmp_path) == {U2: TWO}
+    assert (tmp_path / "records.bad").read_bytes() == content
+    assert loaded(tmp_path) == {U2: TWO}
 
 
-async def test_a_write_that_was_cut_leaves_the_older_file(tmp_path: Path) -> None:
+async def test_a_rewrite_that_was_cut_leaves_the_older_file(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     ledger.put(ONE)
     await ledger.sync()
-    (tmp_path / "record" / f"{U1}.tmp").write_bytes(b"verack-rec")
+    (tmp_path / "records.tmp").write_bytes(b"verack-rec")
+    assert loaded(tmp_path) == {U1: ONE}
+
+
+async def test_the_file_of_records_does_not_grow_with_the_changes(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    for restarts in range(2000):
+        ledger.put(msgspec.structs.replace(ONE, restarts=restarts))
+        if restarts % 2:
+            ledger.drop(U2)
+        else:
+            ledger.put(TWO)
+        await ledger.sync()
+    assert (tmp_path / "records").stat().st_size <= 1 << 18
+    assert loaded(tmp_path) == {U1: msgspec.structs.replace(ONE, restarts=1999)}
+
+
+async def test_records_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "record"
+    folder.mkdir()
+    (folder / U1).write_bytes(seal(b"record", msgspec.json.encode(ONE)))
+    (folder / f"{U2}.tmp").write_bytes(b"verack-rec")
+    assert loaded(tmp_path) == {U1: ONE}
+    assert not folder.exists()
+    assert loaded(tmp_path) == {U1: ONE}
+
+
+async def test_what_is_put_is_written_though_nobody_waits(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    await eventually((tmp_path / "records").exists)
     assert loaded(tmp_path) == {U1: ONE}
 
 
@@ -97,7 +148,7 @@ async def test_a_newer_schema_is_left_alone_and_refused(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     ledger.put(ONE)
     await ledger.sync()
-    path = tmp_path / "record" / U1
+    path = tmp_path / "records"
     newer = path.read_bytes().replace(b"verack-record 1 ", b"verack-record 2 ", 1)
     path.write_bytes(newer)
     with pytest.raises(InvalidInput, match="schema 2"):
@@ -105,11 +156,15 @@ async def test_a_newer_schema_is_left_alone_and_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == newer
 
 
+@pytest.mark.parametrize("records", [(), (ONE, TWO)], ids=["first", "later"])
 async def test_a_disk_that_refuses_is_told_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[VERecord, ...]
 ) -> None:
     clock = ManualClock()
     ledger = open_ledger(tmp_path, clock)
+    for record in records:
+        ledger.put(record)
+    await ledger.sync()
     real = os.fsync
     full = True
 
@@ -127,9 +182,9 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(
     ledger.put(TWO)
     full = False
     await clock.advance(1.0)
-    await eventually((tmp_path / "record" / U2).exists)
     await ledger.sync()
     assert loaded(tmp_path) == {U1: ONE, U2: TWO}
+    assert not (tmp_path / "records.bad").exists()
 
 
 async def test_a_save_that_is_cancelled_never_overtakes_a_newer_one(

@@ -116,7 +116,7 @@ async def test_stop_is_clean_and_purge_leaves_nothing(host: AgentHost) -> None:
     assert not host.runtime.known
     assert not await host.roots.all()
     assert not host.network.attached
-    assert not list((host.folder / "record").iterdir())
+    assert not host.ledger.load()[1]
     await host.manager.apply(host_set(4))
     assert host.manager.report(U1) is None
 
@@ -219,7 +219,7 @@ async def test_a_running_ve_without_a_record_keeps_its_ids_to_itself(host: Agent
     await run_one(host)
     taken = id_base(host, U1)
     await host.crash()
-    for lost in (host.ledger._set_path, *host.ledger._records_path.iterdir()):
+    for lost in (host.folder / "set", host.folder / "records"):
         lost.unlink()
     host.kernel_bases[U1] = taken
     await host.boot()
