@@ -17,7 +17,7 @@ _HALT = {
     "tini": signal.SIGTERM,
     "s6-svscan": signal.SIGTERM,
 }
-"""What asks an init to power off, by the name of its program. Others get SIGPWR, as LXC does it."""
+"""What asks an init to power off, by the name of its program. Others get SIGPWR, as LXC does it, or SIGTERM."""
 
 
 class LxcInstance:
@@ -92,7 +92,11 @@ class LxcInstance:
         self._init.send(self._halt_signal())
 
     def _halt_signal(self) -> int:
-        return _HALT.get(procs.program(self.init_pid), signal.SIGPWR)
+        """An init that is none of those, and does not heed SIGPWR, is a program like any other."""
+        named = _HALT.get(procs.program(self.init_pid))
+        if named is not None:
+            return named
+        return signal.SIGPWR if procs.heeds(self.init_pid, signal.SIGPWR) else signal.SIGTERM
 
     def kill(self) -> None:
         """Kills init, and with it all that runs in its PID namespace."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from veapi.errors import RemoteFailed, TimedOut
@@ -14,6 +15,7 @@ _REASON_CHARACTERS = 600
 _LOG_LINE = re.compile(r"^\S+ \S+ \S+ ERROR\s+\S+ - \S+?:\S+?:\d+ - (.*)$")
 _HINTS = (
     ('Failed to exec "/sbin/init"', "the image has no /sbin/init that can run on this host"),
+    ("Failed to exec", "the command is not in the image, or can't run on this host"),
     ("bridge interface", "the host's network is not up; look at the agent's log"),
     (
         "Failed to create veth",
@@ -28,14 +30,17 @@ _HINTS = (
 )
 
 
-async def lxc_start(program: str, lxc_path: Path, uid: str, *, timeout_s: float) -> int:
+async def lxc_start(
+    program: str, lxc_path: Path, uid: str, *, timeout_s: float, command: Sequence[str] = ()
+) -> int:
     """Its exit code; TimedOut (and lxc-start killed) when it takes longer. The VE may run whatever comes out.
 
     The monitor writes into the log how init ended, at level INFO. All else writes errors only (see the configuration):
-    each lxc-attach would add a hundred lines.
+    each lxc-attach would add a hundred lines. `command`: what the VE runs as its init; empty: as its configuration says.
     """
     process = await asyncio.create_subprocess_exec(
         *(program, "-P", str(lxc_path), "-n", uid, "-d", "-s", "lxc.log.level=INFO"),
+        *(["--", *command] if command else []),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,

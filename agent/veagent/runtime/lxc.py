@@ -28,6 +28,7 @@ from veagent.runtime.instance import LxcInstance
 from veagent.runtime.lxcconfig import SAFE_PATH, UID, HostPart, check, check_uid, render
 from veagent.runtime.notes import EndNotes, end_of, status_in
 from veagent.runtime.oom import OomWatch
+from veagent.runtime.program import program_of
 from veapi.clock import Clock
 from veapi.errors import (
     Conflict,
@@ -199,12 +200,14 @@ class LxcRuntime:
         fresh = not folder.exists()
         try:
             self.cgroups.create(plan.uid, plan.limits, cpus=cpulist.render(plan.cpus))
-            _write_config(folder, render(plan, await self._host_part(plan.uid)))
+            program = await asyncio.to_thread(program_of, plan)
+            _write_config(folder, render(plan, await self._host_part(plan.uid), program))
             code = await launch.lxc_start(
                 self._programs["lxc-start"],
                 self._path,
                 plan.uid,
                 timeout_s=self._settings.start_timeout_s,
+                command=program.argv,
             )
             if code != 0:
                 raise launch.failure(folder, "the VE could not be started")  # noqa: TRY301 - undone below

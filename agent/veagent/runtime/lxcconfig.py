@@ -12,8 +12,10 @@ from pathlib import Path
 
 from veagent.cgroup.layout import DEVICES, PERIOD_US, quota_us
 from veagent.ports import Nic, StartPlan
+from veagent.runtime.program import Program
 from veapi.errors import InvalidInput
 
+_INIT = Program()
 IDS = 65_536
 _HIGHEST_ID = (1 << 32) - 2
 
@@ -43,9 +45,10 @@ class HostPart:
     lxcfs_files: tuple[str, ...] = ()
 
 
-def render(plan: StartPlan, host: HostPart) -> str:
+def render(plan: StartPlan, host: HostPart, program: Program = _INIT) -> str:
     """The text of the configuration; InvalidInput, naming field and value, when some value can't be in one."""
     check(plan)
+    environment = {**program.environment, **plan.environment}
     lines = [
         *_identity(plan),
         *_FIXED,
@@ -54,7 +57,8 @@ def render(plan: StartPlan, host: HostPart) -> str:
         *_network(plan.nic),
     ]
     lines += _files(host)
-    lines += [f"lxc.environment = {key}={value}" for key, value in sorted(plan.environment.items())]
+    lines += _program(program)
+    lines += [f"lxc.environment = {key}={value}" for key, value in sorted(environment.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -124,6 +128,16 @@ def _cgroups(host: HostPart, quota: int) -> Iterator[str]:
     if host.cgroup_version == 2:
         yield "lxc.cgroup2.devices.deny = a"
         yield from (f"lxc.cgroup2.devices.allow = {device}" for device in DEVICES)
+
+
+def _program(program: Program) -> Iterator[str]:
+    """The command itself is no line: lxc-start gets it as arguments, so that nothing of it is parsed."""
+    if not program.argv:
+        return
+    yield f"lxc.init.uid = {program.uid}"
+    yield f"lxc.init.gid = {program.gid}"
+    if program.cwd:
+        yield f"lxc.init.cwd = {program.cwd}"
 
 
 def _lxcfs(host: HostPart) -> Iterator[str]:
