@@ -92,11 +92,10 @@ class LxcInstance:
         self._init.send(self._halt_signal())
 
     def _halt_signal(self) -> int:
-        """An init that is none of those, and does not heed SIGPWR, is a program like any other."""
-        named = _HALT.get(procs.program(self.init_pid))
-        if named is not None:
-            return named
-        return signal.SIGPWR if procs.heeds(self.init_pid, signal.SIGPWR) else signal.SIGTERM
+        """One that it heeds: a busybox may be a shell, and an init a program like any other."""
+        named = _HALT.get(procs.program(self.init_pid), signal.SIGPWR)
+        tried = (named, signal.SIGPWR, signal.SIGTERM)
+        return next((each for each in tried if procs.heeds(self.init_pid, each)), named)
 
     def kill(self) -> None:
         """Kills init, and with it all that runs in its PID namespace."""
