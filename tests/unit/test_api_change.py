@@ -121,7 +121,9 @@ async def test_of_two_changes_of_one_revision_one_is_refused(rig: ApiRig) -> Non
 async def test_another_ve_of_the_same_name_is_not_touched(rig: ApiRig) -> None:
     await rig.running()
     with pytest.raises(Conflict, match="another one"):
-        await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web", uid="old")), NO_CONTEXT)
+        await rig.ve.Delete(
+            api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web", uid="old")), NO_CONTEXT
+        )
 
 
 async def test_a_ve_can_be_named_by_its_uid(rig: ApiRig) -> None:
