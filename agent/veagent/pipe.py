@@ -2,9 +2,13 @@
 
 A read of a gRPC stream must never be cancelled: that cancels the whole call, with what was written and not yet sent. So
 one task reads, into a queue that is short enough for the stream's own backpressure to work.
+
+Who reads no more does not see the end either: it comes after all that waits to be read. So when the queue is full, the
+end is watched for in another way.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -24,8 +28,11 @@ _FRAMES_AHEAD = 4
 class Pipe:
     """Frames up and down. A write waits while the reader is slow, for 10 minutes at most. Use as a context."""
 
-    def __init__(self, call: "Call") -> None:
+    def __init__(self, call: "Call", until_over: Callable[[], Awaitable[None]]) -> None:
+        """`until_over` returns when the other side has ended the stream, whatever waits in it; asked once at most."""
         self._call = call
+        self._until_over = until_over
+        self._watch: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._frames: asyncio.Queue[session_pb2.RelayDown | None] = asyncio.Queue(_FRAMES_AHEAD)
         self._reader: asyncio.Task[None] | None = None
@@ -38,9 +45,10 @@ class Pipe:
 
     async def __aexit__(self, *_: object) -> None:
         self._call.cancel()
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        tasks = [task for task in (self._reader, self._watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, frame: session_pb2.RelayUp) -> None:
         """Raises AioRpcError or Unavailable when the other side is gone."""
@@ -61,5 +69,11 @@ class Pipe:
     async def _read(self) -> None:
         with suppress(grpc.aio.AioRpcError):
             while isinstance(frame := await self._call.read(), session_pb2.RelayDown):
+                if self._frames.full() and self._watch is None:
+                    self._watch = asyncio.create_task(self._see_the_end(), name="relay-watch")
                 await self._frames.put(frame)
         await self._frames.put(None)
+
+    async def _see_the_end(self) -> None:
+        await self._until_over()
+        self.gone.set()

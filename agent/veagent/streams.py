@@ -6,6 +6,7 @@ started for it ends.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import grpc
@@ -76,9 +77,10 @@ class Relays:
         return self._channel
 
     async def _serve(self, channel: grpc.aio.Channel, ticket: bytes) -> None:
-        call: Call = session_pb2_grpc.AgentServiceStub(channel).Relay()
+        stub = session_pb2_grpc.AgentServiceStub(channel)
+        call: Call = stub.Relay()
         try:
-            async with Pipe(call) as pipe:
+            async with Pipe(call, lambda: until_over(stub, ticket)) as pipe:
                 await self._converse(pipe, ticket)
         except (grpc.aio.AioRpcError, TimeoutError, VerackError) as error:
             log.info("stream ended early", why=_why(error))
@@ -126,6 +128,17 @@ class Relays:
         if worker is None:
             raise NotFound(f"this host knows no VE {uid}", hint="look where it is: vectl show")
         return worker
+
+
+async def until_over(stub: "session_pb2_grpc.AgentServiceAsyncStub", ticket: bytes) -> None:
+    """A second stream of a ticket ends with the first; when that is over already, it is refused."""
+    call: Call = stub.Relay()
+    try:
+        with suppress(grpc.aio.AioRpcError):
+            await call.write(session_pb2.RelayUp(ticket=ticket))
+            await call.read()
+    finally:
+        call.cancel()
 
 
 def _why(error: Exception) -> str:

@@ -2,6 +2,10 @@
 
 A ticket is 128 random bits, for one host, one use and 60 s, kept in memory only. Each direction holds at most 1 MiB, then
 its sender waits. A host has at most 64 streams at once, so that streams never crowd out its session.
+
+An agent whose command does not take its stdin reads no more, and would not see that the person has gone: the end of a
+stream comes after all that waits in it. So it may dial a second time with the ticket of its open stream, and gets a
+stream that says nothing and ends with the first.
 """
 
 import asyncio
@@ -36,6 +40,8 @@ class RelayPipe:
         self.up: Flow[session_pb2.RelayUp] = Flow(BUFFER_BYTES)
         self.down: Flow[session_pb2.RelayDown] = Flow(BUFFER_BYTES)
         self.attached = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.watched = False
         self._open = True
 
     async def send(self, message: session_pb2.RelayDown) -> None:
@@ -52,6 +58,7 @@ class RelayPipe:
         self.down.end()
         if self._open:
             self._open = False
+            self.closed.set()
             self._released()
 
 
@@ -63,6 +70,7 @@ class Relays:
         self._clock = clock
         self._new_ticket = new_ticket
         self._waiting: dict[bytes, RelayPipe] = {}
+        self._attached: dict[bytes, RelayPipe] = {}
         self._open: Counter[HostName] = Counter()
 
     def open_count(self) -> int:
@@ -71,8 +79,8 @@ class Relays:
 
     async def open(self, host: HostName, first: session_pb2.RelayDown) -> RelayPipe:
         """A stream to the host that begins with `first`. Unavailable when it does not dial back within 5 s."""
-        pipe = self._new_pipe(host)
         ticket = self._new_ticket()
+        pipe = self._new_pipe(host, ticket)
         self._waiting[ticket] = pipe
         try:
             self._ask(host, ticket)
@@ -94,12 +102,19 @@ class Relays:
     async def serve(
         self, host: HostName, requests: AsyncIterator[session_pb2.RelayUp]
     ) -> AsyncGenerator[session_pb2.RelayDown, None]:
-        """The host's end: what goes down to it. Denied for a ticket that is not this host's, used or too old."""
+        """The host's end: what goes down to it. Denied for a ticket that is not this host's, or too old.
+
+        With that of its open stream: nothing, until that one is over.
+        """
         try:
             first = await asyncio.wait_for(anext(requests, None), DIAL_BACK_WITHIN_S)
         except TimeoutError:
             first = None
-        pipe = self._redeem(host, first)
+        ticket = first.ticket if first is not None else b""
+        if self._may_watch(host, ticket):
+            await _until_closed(self._attached[ticket])
+            return
+        pipe = self._redeem(host, ticket)
         reading = asyncio.ensure_future(_pump(requests, pipe))
         try:
             while (message := await pipe.down.get()) is not None:
@@ -109,16 +124,17 @@ class Relays:
             pipe.close(_BROKEN)
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _new_pipe(self, host: HostName) -> RelayPipe:
+    def _new_pipe(self, host: HostName, ticket: bytes) -> RelayPipe:
         if self._open[host] >= RELAYS_PER_HOST:
             raise Unavailable(
                 f"host {host} has {RELAYS_PER_HOST} streams open, which is the limit",
                 hint="end some exec or logs sessions, then try again",
             )
         self._open[host] += 1
-        return RelayPipe(host, lambda: self._release(host))
+        return RelayPipe(host, lambda: self._release(host, ticket))
 
-    def _release(self, host: HostName) -> None:
+    def _release(self, host: HostName, ticket: bytes) -> None:
+        self._attached.pop(ticket, None)
         self._open[host] -= 1
         if not self._open[host]:
             del self._open[host]
@@ -132,15 +148,27 @@ class Relays:
                 f"host {host} is not connected", hint="look at `vectl host list`, then try again"
             )
 
-    def _redeem(self, host: HostName, first: session_pb2.RelayUp | None) -> RelayPipe:
-        ticket = first.ticket if first is not None else b""
+    def _may_watch(self, host: HostName, ticket: bytes) -> bool:
+        """Its own stream is open, and has nobody who watches it."""
+        pipe = self._attached.get(ticket)
+        return pipe is not None and pipe.host == host and not pipe.watched
+
+    def _redeem(self, host: HostName, ticket: bytes) -> RelayPipe:
         pipe = self._waiting.get(ticket)
         if pipe is None or pipe.host != host:
             log.warning("relay with a bad ticket", host=host)
             raise Denied("this ticket is not valid", hint="tickets are for one host and one use")
-        del self._waiting[ticket]
+        self._attached[ticket] = self._waiting.pop(ticket)
         pipe.attached.set()
         return pipe
+
+
+async def _until_closed(pipe: RelayPipe) -> None:
+    pipe.watched = True
+    try:
+        await pipe.closed.wait()
+    finally:
+        pipe.watched = False
 
 
 _BROKEN = Unavailable("the stream to the host broke", hint="try again")

@@ -1,5 +1,6 @@
 """Exec and logs of a VE, through the agent as a process."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,6 +50,23 @@ async def test_exec_gives_output_and_the_commands_own_exit_code(
     relay = controller.relay(start_of("exit", "42"))
     await eventually(relay.ended.is_set)
     assert relay.up[-1].exec.exit_code == 42
+
+
+async def test_a_command_that_takes_no_stdin_ends_when_its_person_leaves(
+    controller: FakeController, agent: Agent
+) -> None:
+    """More waits than the stream holds, so its own end would never be read."""
+    await up(controller)
+    relay = controller.relay(start_of("sleep", "1000", stdin=True))
+    for _ in range(400):
+        relay.down.put_nowait(stdin(b"x" * (64 << 10)))
+    before = 0
+    while relay.down.qsize() != before:  # until nothing moves any more
+        before = relay.down.qsize()
+        await asyncio.sleep(0.3)
+    assert before > 0
+    relay.left.set()
+    await eventually(relay.ended.is_set)
 
 
 async def test_exec_feeds_stdin_through(controller: FakeController, agent: Agent) -> None:

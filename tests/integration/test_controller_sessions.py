@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import suppress
 
 import grpc
 import grpc.aio
@@ -9,6 +10,9 @@ from kit.eventually import eventually
 from kit.fakeagent import done
 from kit.leadingcontroller import CLUSTER, controller, fresh_controller, make_identities, wipe
 from kit.world import GIB, make_facts
+from veagent.pipe import Pipe
+from veagent.streams import until_over
+from veapi.errors import Unavailable
 from veapi.model import (
     Action,
     Digest,
@@ -196,6 +200,30 @@ async def test_a_relay_splices_a_person_and_the_host(running):
         pipe.close()
         assert await call.read() is grpc.aio.EOF
         assert running.core.relays.open_count() == 0
+
+
+async def flood(pipe):
+    with suppress(Unavailable):
+        while True:
+            await pipe.send(session_pb2.RelayDown(chunk=b"x" * 65_536))
+
+
+async def test_a_host_that_reads_no_more_sees_that_the_person_has_gone(running):
+    async with running.agent() as agent, running.stub("h1") as stub:
+        await eventually(lambda: running.core.sessions.connected(H1))
+        opening = asyncio.create_task(running.core.relays.open(H1, session_pb2.RelayDown(uid="u1")))
+        await eventually(lambda: agent.dial_backs)
+        ticket = agent.dial_backs[0]
+        async with Pipe(stub.Relay(), lambda: until_over(stub, ticket)) as host_end:
+            await host_end.send(session_pb2.RelayUp(ticket=ticket))
+            pipe = await opening
+            flooding = asyncio.create_task(flood(pipe))
+            await eventually(lambda: pipe.watched)
+            assert not host_end.gone.is_set()
+            pipe.close()
+            await eventually(host_end.gone.is_set)
+            await flooding
+    await eventually(lambda: running.core.relays.open_count() == 0)
 
 
 async def test_a_relay_whose_agent_vanishes_breaks_for_the_person(running):

@@ -74,6 +74,7 @@ class Relay:
         self.up: list[session_pb2.RelayUp] = []
         self.ended = asyncio.Event()
         self.broken = False
+        self.left = asyncio.Event()
 
     def abort(self) -> None:
         """Ends it with an error, as when its person has gone."""
@@ -99,6 +100,7 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
         self.leader = ""
         self.port = 0
         self._relays: dict[bytes, Relay] = {}
+        self._served: dict[bytes, Relay] = {}
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -170,7 +172,11 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
 
     async def Relay(self, request_iterator, context):  # noqa: N802
         frames = aiter(request_iterator)
-        relay = self._relays.pop((await anext(frames)).ticket)
+        ticket = (await anext(frames)).ticket
+        if ticket in self._served:  # of an agent that reads no more
+            await self._served[ticket].left.wait()
+            return
+        relay = self._served[ticket] = self._relays.pop(ticket)
         reading = asyncio.create_task(_read_relay(frames, relay))
         try:
             while (frame := await relay.down.get()) is not None:
@@ -179,6 +185,7 @@ class FakeController(session_pb2_grpc.AgentServiceServicer):
                 await context.abort(grpc.StatusCode.ABORTED, "the person has gone")
         finally:
             reading.cancel()
+            relay.left.set()
             relay.ended.set()
 
 

@@ -92,6 +92,24 @@ async def test_closing_ends_the_hosts_stream_after_what_was_sent(agent):
     assert agent.relays.open_count() == 0
 
 
+async def test_with_its_ticket_a_host_that_reads_no_more_sees_the_end(agent):
+    opening = asyncio.create_task(agent.relays.open(H1, FIRST))
+    _host, ticket = await agent.asked.get()
+    down, _ = await agent.dial(ticket)
+    await anext(down)
+    pipe = await opening
+    watching = asyncio.create_task(anext((await agent.dial(ticket))[0], None))
+    await eventually(lambda: pipe.watched)
+    await pipe.send(session_pb2.RelayDown(chunk=b"never read"))
+    assert not watching.done()
+    pipe.close()
+    assert await watching is None
+    late, _ = await agent.dial(ticket)
+    with pytest.raises(Denied):
+        await anext(late)
+    await down.aclose()
+
+
 async def test_a_ticket_is_for_one_host_and_one_use(agent):
     opening = asyncio.create_task(agent.relays.open(H1, FIRST))
     _host, ticket = await agent.asked.get()
@@ -100,20 +118,28 @@ async def test_a_ticket_is_for_one_host_and_one_use(agent):
         await anext(stranger)
     down, _ = await agent.dial(ticket)
     assert await anext(down) == FIRST
-    await opening
-    again, _ = await agent.dial(ticket)
-    with pytest.raises(Denied):
-        await anext(again)
+    pipe = await opening
+    for host in ("h2", "h1"):  # the stream's own host may only wait for its end, and that once
+        again, _ = await agent.dial(ticket, host=HostName(host))
+        waiting = asyncio.create_task(anext((await agent.dial(ticket))[0], None))
+        await eventually(lambda: pipe.watched)
+        with pytest.raises(Denied):
+            await anext(again)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
     await down.aclose()
 
 
-async def test_of_two_that_dial_with_one_ticket_at_once_one_is_denied(agent):
+async def test_of_two_that_dial_with_one_ticket_at_once_one_gets_the_stream(agent):
     opening = asyncio.create_task(agent.relays.open(H1, FIRST))
     _host, ticket = await agent.asked.get()
     streams = [(await agent.dial(ticket))[0] for _ in range(2)]
-    found = await asyncio.gather(*map(anext, streams), return_exceptions=True)
-    assert sorted(isinstance(each, Denied) for each in found) == [False, True]
-    (await opening).close()
+    dialled = [asyncio.create_task(anext(stream, None)) for stream in streams]
+    pipe = await opening
+    await eventually(lambda: pipe.watched)
+    pipe.close()
+    found = await asyncio.gather(*dialled)
+    assert sorted(each is None for each in found) == [False, True]
     for stream in streams:
         await stream.aclose()
 
