@@ -11,14 +11,26 @@ WHITEOUT = 0  # overlayfs's mark, which every user may make and which opens noth
 
 def escapes(outside: Path) -> dict[str, list[Member]]:
     """Archives that try to write `outside`/owned: by name, by links, by order, by PAX records."""
-    up = "../" * 40
-    deep = f"{up}{outside.as_posix().lstrip('/')}"
-    owned = Member("x", b"owned")
-    long = "d" * 200
+    return {**_names(outside), **_symlinks(outside), **_hardlinks(outside), **_odd()}
+
+
+def _climbing(outside: Path) -> str:
+    """The way there from any root."""
+    return f"{'../' * 40}{outside.as_posix().lstrip('/')}"
+
+
+def _names(outside: Path) -> dict[str, list[Member]]:
+    deep = _climbing(outside)
     return {
         "dots": [Member(f"{deep}/owned", b"owned")],
         "absolute": [Member(f"{outside}/owned", b"owned")],
         "hidden-dots": [folder("a"), Member(f"a/./{deep}/owned", b"owned")],
+    }
+
+
+def _symlinks(outside: Path) -> dict[str, list[Member]]:
+    deep, long = _climbing(outside), "d" * 200
+    return {
         "symlink-then-write": [link("out", str(outside)), Member("out/owned", b"owned")],
         "relative-symlink-then-write": [link("out", deep), Member("out/owned", b"owned")],
         "symlink-to-symlink": [
@@ -35,6 +47,22 @@ def escapes(outside: Path) -> dict[str, list[Member]]:
             link("owned", f"{outside}/owned"),
             Member("owned", b"owned"),
         ],
+        "long-path-confusion": [
+            folder(long),
+            link(f"{long}/up", "../" * 30 + str(outside).lstrip("/")),
+            Member(f"{long}/up/owned", b"owned"),
+        ],
+        "host-programs": [
+            link("u", "/usr"),
+            Member("u/bin/owned", b"owned"),
+            Member("x", b"owned"),
+        ],
+    }
+
+
+def _hardlinks(outside: Path) -> dict[str, list[Member]]:
+    deep = _climbing(outside)
+    return {
         "hardlink-outside": [
             Member("hard", kind=tarfile.LNKTYPE, target=f"{outside}/victim"),
             Member("hard", b"owned"),
@@ -48,12 +76,11 @@ def escapes(outside: Path) -> dict[str, list[Member]]:
             Member("hard", kind=tarfile.LNKTYPE, target="sym"),
             Member("hard", b"owned"),
         ],
-        "long-path-confusion": [
-            folder(long),
-            link(f"{long}/up", "../" * 30 + str(outside).lstrip("/")),
-            Member(f"{long}/up/owned", b"owned"),
-        ],
-        "host-programs": [link("u", "/usr"), Member("u/bin/owned", b"owned"), owned],
+    }
+
+
+def _odd() -> dict[str, list[Member]]:
+    return {
         "newline-and-option": [Member("--to-command=touch owned\n", b"x"), Member("-C", b"x")],
         "case-and-dup": [Member("A", b"1"), Member("a", b"2"), Member("a", b"3")],
         "very-long-name": [Member("n/" * 2100 + "x", b"x")],
