@@ -1,7 +1,6 @@
 """Images: whole and checked, or not there; and hostile archives land nothing outside."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import stat
@@ -12,6 +11,7 @@ import pytest
 
 from kit.eventually import eventually
 from kit.hostile import bomb, escapes, is_device
+from kit.ociimages import assert_nothing_is_left, running_as
 from kit.storage import (
     BASE,
     ID_BASE,
@@ -80,12 +80,6 @@ def root_of(storage, image):
 
 def digest_of(content):
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def assert_nothing_is_left(storage):
-    assert list(storage.pool.tmp.iterdir()) == []
-    assert list(storage.pool.images.iterdir()) == []
-    assert storage.images.held() == ()
 
 
 async def read(pieces):
@@ -288,16 +282,6 @@ async def test_an_unpacking_that_takes_too_long_is_killed_whole(place):
         await storage.images.add(stream(bomb(256 * MIB, "zstd", "-c", "-q")))
     await eventually(lambda: running_as(ID_BASE) == [])
     assert_nothing_is_left(storage)
-
-
-def running_as(first_id):
-    """Processes of the 65,536 ids from there on."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if first_id <= process.stat().st_uid < first_id + 65_536:
-                found.append(process.name)
-    return found
 
 
 async def test_a_huge_sparse_file_is_refused(small):

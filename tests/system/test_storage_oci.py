@@ -1,23 +1,17 @@
 """OCI images: what the manifest's digest proves is held, whatever else is in a layout is refused or of no effect."""
 
-import asyncio
-import contextlib
-import gzip
 import itertools
-import json
-import os
 import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from kit.eventually import eventually
-from kit.hostile import bomb, escapes, is_device
-from kit.oci import CONFIG, INDEX, LAYER, MANIFEST, Layout, digest_of, registry
+from kit.hostile import escapes, is_device
+from kit.oci import Layout, digest_of
+from kit.ociimages import ROOT, RUN, add, assert_nothing_is_left, root_of, tree
 from kit.storage import (
     BASE,
-    ID_BASE,
     MIB,
     Member,
     everything_below,
@@ -29,19 +23,9 @@ from kit.storage import (
     stream,
     tar_of,
 )
-from veagent.ports import RegistrySource
 from veagent.storage.images import ImageLimits
-from veapi.errors import InvalidInput, NotFound, TimedOut, Unavailable, VerackError
+from veapi.errors import InvalidInput
 from veapi.model import Digest, ImageConfig
-
-ROOT = tar_of(BASE)
-RUN = {
-    "Entrypoint": ["/bin/app", "two words"],
-    "Cmd": ["serve"],
-    "Env": ["A=1", "B=x=y"],
-    "User": "web",
-    "WorkingDir": "/srv",
-}
 
 
 @pytest.fixture
@@ -63,43 +47,6 @@ async def small(place):
     made = make_storage(place, limits)
     await made.images.setup()
     return made
-
-
-def root_of(storage, digest):
-    return storage.pool.images / digest.removeprefix("sha256:") / "root"
-
-
-def assert_nothing_is_left(storage):
-    assert list(storage.pool.tmp.iterdir()) == []
-    assert list(storage.pool.images.iterdir()) == []
-    assert storage.images.held() == ()
-
-
-def tree(root):
-    """Every path with its content, link or kind, less what any root gets."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            found[name] = f"-> {path.readlink()}"
-        elif path.is_file():
-            found[name] = path.read_text()
-        else:
-            found[name] = "/"
-    for name in ("dev", "etc", "proc", "run", "sys", "sbin", "sbin/init"):
-        found.pop(name, None)
-    return found
-
-
-async def add(storage, *layers, **options):
-    layout = Layout()
-    digest = layout.add_image(layers, **options)
-    image = await storage.images.add(stream(layout.tar()), expect=Digest(digest))
-    assert image.digest == digest
-    return root_of(storage, digest)
-
-
-# What is held.
 
 
 @pytest.mark.parametrize("packed", [["cat"], ["gzip", "-c"], ["zstd", "-c", "-q"]])
@@ -216,174 +163,6 @@ async def test_owners_modes_and_links_of_upper_layers_survive(storage):
     assert stat.S_IMODE(root.stat().st_mode) == 0o755
 
 
-# What is refused (B-10).
-
-
-def broken(change):
-    """A layout that `change` gets to spoil: it is called with layout, config's and layer's descriptors."""
-    layout = Layout()
-    config = layout.put_json(
-        {
-            "os": "linux",
-            "architecture": "amd64",
-            "config": {},
-            "rootfs": {"diff_ids": [digest_of(ROOT)]},
-        },
-        CONFIG,
-    )
-    layer = layout.put(gzip.compress(ROOT, mtime=0), LAYER)
-    change(layout, config, layer)
-    return layout
-
-
-def with_layers(*layers, **extra):
-    return lambda layout, config, layer: layout.add_manifest(
-        config, [{**layer, **each} for each in layers], **extra
-    )
-
-
-def with_config(**content):
-    def change(layout, config, layer):
-        whole = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest_of(ROOT)]}}
-        layout.add_manifest(layout.put_json({**whole, **content}, CONFIG), [layer])
-
-    return change
-
-
-def damaged(which):
-    def change(layout, config, layer):
-        layout.add_manifest(config, [layer])
-        digest = {"layer": layer, "config": config, "manifest": layout.manifests[0]}[which][
-            "digest"
-        ]
-        path = f"blobs/sha256/{digest.removeprefix('sha256:')}"
-        content = layout.files[path]
-        layout.files[path] = content[:-1] + bytes([content[-1] ^ 1])
-
-    return change
-
-
-def loop(layout, config, layer):
-    """An index can't hold its own digest: it is as deep as one can make it."""
-    layout.add_manifest(config, [layer])
-    for _ in range(10):
-        inner = {"schemaVersion": 2, "mediaType": INDEX, "manifests": layout.manifests}
-        layout.manifests = [layout.put_json(inner, INDEX)]
-        layout.index()
-
-
-def huge_manifest(layout, config, layer):
-    layout.add_manifest(config, [layer], annotations={"x": "y" * (10 << 20)})
-
-
-def two_images(layout, config, layer):
-    layout.add_manifest(config, [layer])
-    layout.add_manifest(config, [layer], annotations={"other": "1"})
-
-
-def without_layer(layout, config, layer):
-    foreign = {**layer, "urls": ["http://127.0.0.1:1/layer"]}
-    layout.add_manifest(config, [foreign])
-    del layout.files[f"blobs/sha256/{layer['digest'].removeprefix('sha256:')}"]
-
-
-REFUSED = {
-    "layer-damaged": (damaged("layer"), "layer sha256:.* has another digest"),
-    "config-damaged": (damaged("config"), "config sha256:.* has another digest"),
-    "manifest-damaged": (damaged("manifest"), "manifest sha256:.* has another digest"),
-    "layer-size": (with_layers({"size": 7}), "bytes, not 7"),
-    "layer-size-negative": (with_layers({"size": -1}), "bytes, not -1"),
-    "layer-type": (with_layers({"mediaType": "application/zip"}), "can't be unpacked"),
-    "layer-digest-climbs": (with_layers({"digest": "sha256:../../../etc/passwd"}), "not a digest"),
-    "layer-digest-md5": (with_layers({"digest": "md5:" + "0" * 32}), "not a digest"),
-    "foreign-layer": (without_layer, "is missing"),
-    "no-layers": (with_layers(), "0 layers"),
-    "10000-layers": (with_layers(*[{}] * 10_000), "10000 layers"),
-    "manifest-10MiB": (huge_manifest, "larger than"),
-    "index-in-index": (loop, "nested"),
-    "two-images": (two_images, "holds 2 images"),
-    "config-type": (
-        lambda layout, config, layer: layout.add_manifest(
-            {**config, "mediaType": "application/vnd.wasm.config.v1+json"}, [layer]
-        ),
-        "it is no image",
-    ),
-    "other-platform": (with_config(architecture="s390x"), "for linux/s390x"),
-    "other-system": (with_config(os="windows"), "for windows/"),
-    "diff-ids": (with_config(rootfs={"diff_ids": []}), "as many layers"),
-    "wrong-diff-id": (with_config(rootfs={"diff_ids": ["sha256:" + "0" * 64]}), "not the one"),
-    "env-newline": (with_config(config={"Env": ["A=1\nlxc.x = y"]}), "line break"),
-    "env-name": (with_config(config={"Env": ["A B=1"]}), "environment variable"),
-    "user-newline": (with_config(config={"User": "root\nx"}), "line break"),
-    "cwd-relative": (with_config(config={"WorkingDir": "../x"}), "not absolute"),
-    "command-huge": (with_config(config={"Cmd": ["x" * 100_000]}), "at most"),
-    "command-nul": (with_config(config={"Cmd": ["a\0b"]}), "NUL"),
-    "config-no-json": (
-        lambda layout, config, layer: layout.add_manifest(layout.put(b"{", CONFIG), [layer]),
-        "can't be read",
-    ),
-    "config-deep": (
-        lambda layout, config, layer: layout.add_manifest(
-            layout.put(b"[" * 200_000, CONFIG), [layer]
-        ),
-        "can't be read",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", sorted(REFUSED))
-async def test_a_layout_that_is_not_what_it_says_is_refused_and_leaves_nothing(storage, case):
-    change, words = REFUSED[case]
-    with pytest.raises(InvalidInput, match=words) as refused:
-        await storage.images.add(stream(broken(change).tar()))
-    assert refused.value.hint
-    assert refused.value.message.isprintable()
-    assert_nothing_is_left(storage)
-
-
-@pytest.mark.parametrize("path", ["index.json", "blobs", "manifest"])
-async def test_links_in_a_layout_are_not_followed(storage, path):
-    layout = Layout()
-    digest = layout.add_image([ROOT])
-    path = f"blobs/sha256/{digest.removeprefix('sha256:')}" if path == "manifest" else path
-    members = [each for each in layout.members() if not each.name.startswith(path)]
-    members += [Member(f"aside/{each.name}", each.content) for each in layout.members()]
-    where = "/" if path == "index.json" else ""
-    members.append(link(path, ("../../" if "sha256" in path else "") + f"{where}aside/{path}"))
-    with pytest.raises(InvalidInput):
-        await storage.images.add(stream(tar_of(members)))
-    assert_nothing_is_left(storage)
-
-
-@pytest.mark.parametrize("packer", [("gzip", "-1", "-c"), ("zstd", "-c", "-q")], ids=["gz", "zst"])
-async def test_a_layer_that_is_a_bomb_stops_at_the_limit(small, packer):
-    layout = Layout()
-    blob = bomb(64 * MIB, *packer)
-    layer = layout.put(blob, LAYER)
-    config = layout.put_json(
-        {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}},
-        CONFIG,
-    )
-    layout.add_manifest(config, [layer])
-    free = small.pool.free_bytes()
-    with pytest.raises(InvalidInput, match="unpacks to more than"):
-        await small.images.add(stream(layout.tar()))
-    assert_nothing_is_left(small)
-    assert small.pool.free_bytes() > free - 40 * MIB
-
-
-async def test_many_layers_together_can_not_be_larger_than_one(small):
-    layers = [
-        tar_of((*BASE, Member(f"big{number}", os.urandom(1000) * 6000))) for number in range(3)
-    ]
-    with pytest.raises(InvalidInput, match="unpacks to more than"):
-        await add(small, *layers)
-    assert_nothing_is_left(small)
-
-
-# Hostile layers (B-11).
-
-
 def hostile_layers(outside):
     """Every trick in one upper layer; and one layer that lays the trap, another that walks into it."""
     for name, members in escapes(outside).items():
@@ -448,160 +227,3 @@ async def test_hostile_layers_touch_nothing_outside(storage, tmp_path, trick):
     assert (outside / "victim").read_text() == "untouched"
     assert everything_below(tmp_path / "vstor") == before
     assert "owned" not in everything_below(Path("/usr/bin"))
-
-
-def running_as(first_id):
-    """Processes of the 65,536 ids from there on."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if first_id <= process.stat().st_uid < first_id + 65_536:
-                found.append(process.name)
-    return found
-
-
-# Pulls.
-
-
-class Progress:
-    def __init__(self):
-        self.told = []
-
-    async def __call__(self, size_bytes):
-        self.told.append(size_bytes)
-
-
-def source(server, name="team/app:1", *, insecure=True):
-    return RegistrySource(f"docker://{server.address}/{name}", insecure=insecure)
-
-
-async def test_a_pull_gives_the_image_that_the_registry_names(storage):
-    layout = Layout()
-    digest = layout.add_image([ROOT, tar_of((Member("more", b"m"),))], run=RUN)
-    with registry(layout) as server:
-        image = await storage.images.pull(source(server), Progress())
-        again = await storage.images.pull(source(server, "other:2"), Progress())
-    assert image.digest == digest == again.digest
-    assert storage.images.held() == (image,)
-    assert tree(root_of(storage, digest)) == {"more": "m"}
-    blob = b"".join([piece async for piece in storage.images.read_blob(image.digest)])
-    assert digest_of(blob) == image.blob_digest
-    await storage.images.delete(image.digest)
-    assert (await storage.images.add(stream(blob), expect=image.digest)).config == image.config
-
-
-async def test_a_registry_without_tls_is_refused_unless_asked_for(storage):
-    layout = Layout()
-    layout.add_image([ROOT])
-    with registry(layout) as server:
-        with pytest.raises(Unavailable) as refused:
-            await storage.images.pull(source(server, insecure=False), Progress())
-        assert not any("/manifests/" in path for path in server.served)
-    assert "--insecure" in refused.value.hint
-    assert_nothing_is_left(storage)
-
-
-async def test_what_a_registry_does_not_have_is_not_found(storage):
-    layout = Layout()
-    layout.add_image([ROOT])
-    with registry(layout) as server, pytest.raises(NotFound):
-        await storage.images.pull(source(server, "app:missing"), Progress())
-    assert_nothing_is_left(storage)
-
-
-async def test_a_registry_that_is_not_there_is_an_error_that_says_so(storage):
-    with pytest.raises(Unavailable, match="connection refused"):
-        await storage.images.pull(RegistrySource("docker://127.0.0.1:1/app"), Progress())
-    assert_nothing_is_left(storage)
-
-
-@pytest.mark.parametrize("which", ["layer", "config", "manifest"])
-async def test_a_registry_that_lies_about_a_digest_is_refused(storage, which):
-    with registry(broken(damaged(which))) as server, pytest.raises(VerackError):
-        await storage.images.pull(source(server), Progress())
-    assert_nothing_is_left(storage)
-
-
-async def test_a_pull_larger_than_the_host_takes_stops_at_the_limit(place):
-    storage = make_storage(place)
-    await storage.images.setup()
-    room = 32 * MIB
-    storage.images._room_bytes = lambda: room
-    layout = Layout()
-    layout.add_image([tar_of((*BASE, Member("big", os.urandom(64 * MIB))))])
-    with registry(layout) as server, pytest.raises(VerackError) as refused:
-        await storage.images.pull(source(server), Progress())
-    assert "quota" in refused.value.message
-    assert_nothing_is_left(storage)
-
-
-async def test_a_pull_that_stalls_is_ended(small):
-    layout = Layout()
-    layout.add_image([tar_of((*BASE, Member("big", os.urandom(3 * MIB))))])
-    with registry(layout) as server:
-        server.stall.set()
-        with pytest.raises(TimedOut):
-            await small.images.pull(source(server), Progress())
-    assert_nothing_is_left(small)
-    await eventually(lambda: running_as(ID_BASE) == [])
-
-
-async def test_a_pull_that_is_cancelled_leaves_nothing_and_tells_how_far_it_was(storage):
-    layout = Layout()
-    layout.add_image([tar_of((*BASE, Member("big", os.urandom(3 * MIB))))])
-    progress = Progress()
-    with registry(layout) as server:
-        server.stall.set()
-        task = asyncio.create_task(storage.images.pull(source(server), progress))
-        await eventually(lambda: progress.told)
-        assert running_as(ID_BASE)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert progress.told[-1] > 0
-    assert_nothing_is_left(storage)
-    await eventually(lambda: running_as(ID_BASE) == [])
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        "docker://",
-        "oci:/etc",
-        "dir:/etc",
-        "docker-daemon:x",
-        "docker://-x/y",
-        "docker://h/../y",
-        "docker://h/Y",
-        "docker://h/y:t x",
-        "docker://h/y\n",
-        "docker://u:p@h/y",
-        "docker://" + "y" * 600,
-    ],
-)
-async def test_odd_sources_never_become_an_argument(storage, reference):
-    with pytest.raises(InvalidInput):
-        await storage.images.pull(RegistrySource(reference), Progress())
-    assert_nothing_is_left(storage)
-
-
-async def test_without_skopeo_the_package_is_named(storage, monkeypatch):
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(VerackError) as refused:
-        await storage.images.pull(RegistrySource("docker://127.0.0.1:1/app"), Progress())
-    assert "apt install" in refused.value.hint
-
-
-def test_the_layouts_here_are_what_skopeo_reads(tmp_path):
-    """The registry and the layouts of these tests are no private dialect."""
-    import subprocess  # noqa: PLC0415
-
-    layout = Layout()
-    digest = layout.add_image([ROOT], run=RUN)
-    done = subprocess.run(
-        ["skopeo", "inspect", "--raw", f"oci:{layout.write(tmp_path / 'oci')}"],
-        check=True,
-        capture_output=True,
-    )
-    assert digest_of(done.stdout) == digest
-    assert json.loads(done.stdout)["mediaType"] == MANIFEST

@@ -69,8 +69,10 @@ def test_sources_as_people_write_them(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "debian", "docker://", "docker://a b", "docker://A", "docker:///a", "docker://a//b"]
-    + ["docker://a:", "docker://a@sha256:0", "docker://x\n", "oci:/x", "docker://" + "a" * 600],
+    [
+        *("", "debian", "docker://", "docker://a b", "docker://A", "docker:///a", "docker://a//b"),
+        *("docker://a:", "docker://a@sha256:0", "docker://x\n", "oci:/x", "docker://" + "a" * 600),
+    ],
 )
 def test_what_is_no_source_is_refused_with_an_example(value):
     with pytest.raises(InvalidInput, match="source") as refused:
