@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from kit.storage import (
+    ID_BASE,
     MIB,
+    OTHER_UID,
     POOL_BYTES,
     UID,
+    Storage,
     dies,
     loop_devices,
     make_storage,
@@ -20,8 +23,10 @@ from kit.storage import (
     tar_of,
 )
 from veagent.ports import RootSource
-from veagent.storage import btrfs, devices, quotas
+from veagent.storage import btrfs, devices, quotas, space
+from veagent.storage.images import BtrfsImages
 from veagent.storage.pool import BtrfsPool, PoolSettings
+from veagent.storage.roots import BtrfsRoots
 from veapi.errors import Conflict, InvalidInput, Unavailable
 
 DIE = """
@@ -164,6 +169,151 @@ async def test_a_larger_size_grows_the_pool_in_place(place):
     grown = BtrfsPool(larger)
     await grown.setup()
     assert grown.capacity_bytes() > before + POOL_BYTES // 2
+
+
+@pytest.mark.parametrize("done", ["truncate", "set-capacity"])
+async def test_growing_that_was_cut_goes_on_at_the_next_start(place, done):
+    pool = BtrfsPool(settings(place))
+    await pool.setup()
+    before = pool.capacity_bytes()
+    os.truncate(place / "pool.img", 2 * POOL_BYTES)
+    if done == "set-capacity":
+        call("losetup", "--set-capacity", pool.device)
+    grown = BtrfsPool(sized(place, 2 * POOL_BYTES))
+    await grown.setup()
+    assert grown.capacity_bytes() > before + POOL_BYTES // 2
+
+
+def sized(place, size_bytes):
+    return PoolSettings(
+        kind="loop", path=place / "pool.img", size_bytes=size_bytes, mount=place / "pool"
+    )
+
+
+async def test_a_full_pool_grows_with_its_files_in_use(place):
+    pool = BtrfsPool(settings(place))
+    await pool.setup()
+    with (pool.base / "open").open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match="No space"):
+            os.posix_fallocate(file.fileno(), 0, 2 * POOL_BYTES)
+        os.posix_fallocate(file.fileno(), 0, POOL_BYTES - POOL_BYTES // 4)
+        grown = BtrfsPool(sized(place, 2 * POOL_BYTES))
+        await grown.setup()
+        os.posix_fallocate(file.fileno(), 0, POOL_BYTES + POOL_BYTES // 4)
+
+
+async def test_a_smaller_size_is_refused_with_both_and_changes_nothing(place):
+    pool = BtrfsPool(settings(place))
+    await pool.setup()
+    with pytest.raises(
+        Conflict, match=r"1G, less than .* \(2G\): a pool does not shrink"
+    ) as refused:
+        await BtrfsPool(sized(place, POOL_BYTES // 2)).setup()
+    assert str(POOL_BYTES) in refused.value.hint
+    assert (place / "pool.img").stat().st_size == POOL_BYTES
+    assert (place / "pool").is_mount()
+
+
+def ext4(path):
+    with path.open("wb") as file:
+        file.truncate(POOL_BYTES)
+    call("mkfs.ext4", "-q", path)
+
+
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "holds no btrfs"),
+        (lambda path: path.write_bytes(b"precious"), "holds no btrfs"),
+        (ext4, "holds ext4"),
+        (lambda path: path.mkdir(), "is no plain file"),
+        (os.mkfifo, "is no plain file"),
+        (lambda path: path.symlink_to("/dev/null"), "is no plain file"),
+    ],
+    ids=["empty", "text", "ext4", "folder", "fifo", "device"],
+)
+async def test_whatever_else_is_in_the_file_s_place_is_refused_and_left(place, put, words):
+    put(place / "pool.img")
+    before = (place / "pool.img").lstat()
+    with pytest.raises(Conflict, match=words) as refused:
+        await BtrfsPool(settings(place)).setup()
+    assert refused.value.hint
+    assert (place / "pool.img").lstat() == before
+    assert loop_devices(place / "pool.img") == []
+
+
+async def test_a_mount_that_would_hide_files_is_refused(place):
+    (place / "pool").mkdir()
+    (place / "pool/thesis.txt").write_text("precious")
+    with pytest.raises(Conflict, match=r"not empty \(there is 'thesis.txt'\)"):
+        await BtrfsPool(settings(place)).setup()
+    assert (place / "pool/thesis.txt").read_text() == "precious"
+
+
+async def test_a_mount_point_that_is_a_file_is_refused(place):
+    (place / "pool").write_text("precious")
+    with pytest.raises(Conflict, match="is no folder"):
+        await BtrfsPool(settings(place)).setup()
+
+
+async def test_a_device_that_became_larger_is_used_to_its_end(place):
+    with (place / "pool.img").open("wb") as file:
+        file.truncate(POOL_BYTES)
+    device = Path(call("losetup", "-f", "--show", place / "pool.img"))
+    wanted = PoolSettings(kind="device", path=device, mount=place / "pool")
+    pool = BtrfsPool(wanted)
+    await pool.setup()
+    before = pool.capacity_bytes()
+    os.truncate(place / "pool.img", 2 * POOL_BYTES)
+    call("losetup", "--set-capacity", device)
+    later = BtrfsPool(wanted)
+    await later.setup()
+    assert later.capacity_bytes() > before + POOL_BYTES // 2
+
+
+async def test_a_device_that_is_none_is_refused(place):
+    (place / "plain").write_text("x")
+    for path in (place / "plain", place / "missing"):
+        with pytest.raises(InvalidInput, match="no block device"):
+            await BtrfsPool(PoolSettings(kind="device", path=path, mount=place / "pool")).setup()
+
+
+async def test_a_pool_of_two_agents_on_one_btrfs_keeps_their_ves_apart(place):
+    """Each sweeps its own folder; the other's roots keep their groups and limits."""
+    await BtrfsPool(settings(place)).setup()
+    made = []
+    for name, uid in (("one", UID), ("two", OTHER_UID)):
+        (place / "pool" / name).mkdir()
+        pool = BtrfsPool(PoolSettings(kind="existing", path=place / "pool" / name))
+        storage = Storage(pool, BtrfsRoots(pool), BtrfsImages(pool, id_base=ID_BASE))
+        await storage.roots.setup()
+        image = await storage.images.add(stream(tar_of()))
+        await storage.roots.create(uid, RootSource(image=image.digest), 16 * MIB, name)
+        made.append(storage)
+    for storage in made:
+        again = BtrfsRoots(BtrfsPool(storage.pool.settings))
+        await again.setup()
+    btrfs.sync(place / "pool")
+    assert made[0].roots.usage()[UID].limit_bytes == 16 * MIB
+    assert made[1].roots.usage()[OTHER_UID].limit_bytes == 16 * MIB
+    await made[0].roots.delete(UID)
+    assert await made[1].roots.exists(OTHER_UID)
+
+
+async def test_a_new_pool_has_room_for_metadata_before_data_take_all(place):
+    pool = BtrfsPool(settings(place))
+    await pool.setup()
+    assert not space.short_of_metadata(pool.base)
+    (pool.base / "big").mkdir()
+    for number in range(POOL_BYTES // (16 * MIB)):
+        with (pool.base / f"big/{number}").open("wb", buffering=0) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, 16 * MIB)
+            except OSError:
+                break
+        btrfs.sync(pool.base)
+    assert number * 16 * MIB > POOL_BYTES * 0.8  # and no name could not be made before
+    assert space.space(pool.base).metadata_free_bytes > 64 * MIB
 
 
 async def test_a_folder_on_btrfs_is_a_pool(place):

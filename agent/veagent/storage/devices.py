@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from veapi.errors import Conflict, InvalidInput, Unavailable
 from veapi.process import run
 from veapi.units import format_size
 
+log = structlog.get_logger()
 _MKFS_TIMEOUT_S = 120.0
 _MOUNT_TIMEOUT_S = 120.0
 _PROGRAMS = {
     "mkfs.btrfs": "btrfs-progs",
+    "btrfs": "btrfs-progs",
     "losetup": "mount",
     "mount": "mount",
     "blkid": "util-linux",
@@ -188,6 +192,15 @@ async def mount(device: str, place: Path) -> None:
         )
 
 
+def block_bytes(device: str) -> int:
+    """Size of a block device."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
+
+
 def _make_place(place: Path) -> None:
     """Conflict when the mount would hide something."""
     try:
@@ -202,6 +215,14 @@ def _make_place(place: Path) -> None:
             f"pool.mount: {place} is not empty (there is {hidden.name[:64]!r}), and the pool would hide it",
             hint="move what is there away, or set another [pool] mount",
         )
+
+
+async def give_metadata_room(place: Path) -> None:
+    """See `space.short_of_metadata`. Without it the pool works too: a failure is logged alone."""
+    argv = ["btrfs", "balance", "start", "-m", str(place)]
+    done = await run(argv, timeout_s=_MOUNT_TIMEOUT_S, check=False)
+    if done.code != 0:
+        log.warning("pool got no room for metadata", error=done.stderr.decode(errors="replace"))
 
 
 async def unmount(place: Path) -> None:

@@ -176,6 +176,9 @@ class BtrfsPool:
         with doing(f"growing the pool at {self.base}"):
             if await to_end(space.grow, self.base, self._device):
                 log.info("pool has grown", base=str(self.base))
+            short = await to_end(space.short_of_metadata, self.base)
+        if short:
+            await devices.give_metadata_room(self.base)
 
     def _check_existing(self) -> None:
         if not self.base.is_dir():
