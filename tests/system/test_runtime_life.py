@@ -13,7 +13,7 @@ import pytest
 from kit.eventually import eventually
 from kit.realves import MIB, Lab, lab
 from veagent.ports import EndKind, Instance, StartPlan
-from veagent.runtime import adopt, procs
+from veagent.runtime import adopt, procs, rundir
 from veagent.runtime.launch import ENVIRONMENT
 from veapi.errors import Conflict, InvalidInput, RemoteFailed
 from veapi.model import Limits
@@ -339,7 +339,7 @@ async def test_how_a_ve_ended_while_the_agent_was_away_is_known_when_it_is_back(
 
 async def test_commands_leave_no_lines_in_the_log_of_a_ve(ves: Lab) -> None:
     instance = await ves.runtime.start(ves.plan())
-    log = ves.folder / "lxc" / instance.uid / "log"
+    log = rundir.log(ves.folder / "lxc", instance.uid)
     before = log.read_text()
     assert (await ves.run(instance, "true")).code == 0
     assert log.read_text() == before

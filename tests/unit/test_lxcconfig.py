@@ -24,6 +24,7 @@ PLAN = StartPlan(
 )
 HOST = HostPart(
     folder=Path("/state/lxc") / UID,
+    log=Path(f"/run/lxc/state/lxc/{UID}.log"),
     seccomp=Path("/state/lxc/ve.seccomp"),
     cgroup_version=1,
     cgroup_container=f"verack/h1/ve/{UID}/ct",
@@ -69,7 +70,7 @@ lxc.net.0.ipv4.address = 10.66.0.5/16
 lxc.net.0.ipv4.gateway = 10.66.0.1
 lxc.net.0.flags = up
 lxc.seccomp.profile = /state/lxc/ve.seccomp
-lxc.log.file = /state/lxc/{UID}/log
+lxc.log.file = /run/lxc/state/lxc/{UID}.log
 lxc.console.logfile = /state/lxc/{UID}/console
 lxc.hook.post-stop = /bin/sh -c 'echo $LXC_TARGET >/state/lxc/{UID}/ended; test $LXC_TARGET = stop'
 lxc.environment = A=1

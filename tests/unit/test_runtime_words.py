@@ -86,13 +86,13 @@ def test_what_lxc_says_reaches_the_user(tmp_path: Path) -> None:
         "lxc-start u 20261124054338.821 ERROR    sync - ../src/lxc/sync.c:sync_wait:34 - An error\n"
         "garbage\n"
     )
-    error = failure(tmp_path, "it failed")
+    error = failure(tmp_path / "log", "it failed")
     assert error.message == 'it failed: No such file - Failed to exec "/sbin/init"; An error'
     assert "/sbin/init" in error.hint
 
 
 def test_a_failure_without_a_log_still_has_a_hint(tmp_path: Path) -> None:
-    error = failure(tmp_path, "it failed")
+    error = failure(tmp_path / "log", "it failed")
     assert error.message == "it failed"
     assert error.hint
 

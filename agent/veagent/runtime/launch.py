@@ -58,9 +58,9 @@ async def lxc_start(
             process.kill()
 
 
-def failure(folder: Path, what: str) -> RemoteFailed:
+def failure(log: Path, what: str) -> RemoteFailed:
     """An error that says what LXC wrote into its log, the causes first."""
-    reasons = _reasons(log_tail(folder))
+    reasons = _reasons(log_tail(log))
     said = "; ".join(reasons)[:_REASON_CHARACTERS]
     hint = next((hint for sign, hint in _HINTS if sign in said), "")
     return RemoteFailed(
@@ -69,10 +69,10 @@ def failure(folder: Path, what: str) -> RemoteFailed:
     )
 
 
-def log_tail(folder: Path) -> str:
+def log_tail(log: Path) -> str:
     """The end of the VE's log of LXC; "" when there is none."""
     try:
-        with (folder / "log").open("rb") as file:
+        with log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")

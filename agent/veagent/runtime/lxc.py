@@ -162,7 +162,7 @@ class LxcRuntime:
         return await attach(place, command)
 
     def last_end(self, uid: Uid) -> Ended | None:
-        note, status = self._note(uid), status_in(launch.log_tail(self._path / uid))
+        note, status = self._note(uid), status_in(launch.log_tail(rundir.log(self._path, uid)))
         return end_of(status, note, None) if note and status is not None else None
 
     async def forget(self, uid: Uid) -> None:
@@ -196,11 +196,12 @@ class LxcRuntime:
     # Starting
 
     async def _start(self, plan: StartPlan) -> LxcInstance:
-        folder = self._path / plan.uid
+        folder, said = self._path / plan.uid, rundir.log(self._path, plan.uid)
         fresh = not folder.exists()
         try:
             self.cgroups.create(plan.uid, plan.limits, cpus=cpulist.render(plan.cpus))
             program = await asyncio.to_thread(program_of, plan)
+            said.unlink(missing_ok=True)
             _write_config(folder, render(plan, await self._host_part(plan.uid), program))
             code = await launch.lxc_start(
                 self._programs["lxc-start"],
@@ -210,8 +211,8 @@ class LxcRuntime:
                 command=program.argv,
             )
             if code != 0:
-                raise launch.failure(folder, "the VE could not be started")  # noqa: TRY301 - undone below
-            return self._take_up(plan.uid, folder)
+                raise launch.failure(said, "the VE could not be started")  # noqa: TRY301 - undone below
+            return self._take_up(plan.uid, said)
         except BaseException as error:
             log.warning("start failed", ve=plan.uid, error=str(error) or type(error).__name__)
             await self._undo(plan.uid)
@@ -219,11 +220,11 @@ class LxcRuntime:
                 self._remove_folder(plan.uid)
             raise
 
-    def _take_up(self, uid: Uid, folder: Path) -> LxcInstance:
+    def _take_up(self, uid: Uid, said: Path) -> LxcInstance:
         monitor = self.cgroups.monitor_pid(uid)
         instance = hold(uid, monitor, self._path, self._clock) if monitor is not None else None
         if instance is None:
-            raise launch.failure(folder, "the VE ended right after its start")
+            raise launch.failure(said, "the VE ended right after its start")
         self._enter(instance)
         return instance
 
@@ -258,6 +259,7 @@ class LxcRuntime:
     async def _host_part(self, uid: Uid) -> HostPart:
         return HostPart(
             folder=self._path / uid,
+            log=rundir.log(self._path, uid),
             seccomp=self._seccomp,
             cgroup_version=self.cgroups.version,
             cgroup_container=self.cgroups.container(uid),
@@ -321,7 +323,7 @@ class LxcRuntime:
         return ""
 
     def _remove_folder(self, uid: Uid) -> None:
-        rundir.remove_lock(self._path, uid)
+        rundir.remove_files(self._path, uid)
         with suppress(FileNotFoundError):
             shutil.rmtree(self._path / uid)
 
@@ -368,6 +370,7 @@ class LxcRuntime:
                 )
         self._path.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._path.chmod(0o711)
+        rundir.log(self._path, "").parent.mkdir(parents=True, exist_ok=True)
         for folder in self._path.parents:
             if not folder.stat().st_mode & 0o001:
                 raise RemoteFailed(
@@ -385,10 +388,9 @@ def _program(name: str) -> str:
 
 
 def _write_config(folder: Path, text: str) -> None:
-    """The log starts anew, the console goes on."""
+    """The console goes on."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    for name in ("ended", "log"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "ended").unlink(missing_ok=True)
     config = folder / "config"
     config.touch(mode=0o600)
     config.write_text(text)

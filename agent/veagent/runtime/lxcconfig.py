@@ -36,6 +36,7 @@ class HostPart:
     """What a host gives to the configuration. Paths match `SAFE_PATH`; `lxcfs_files` is empty when it does not answer."""
 
     folder: Path
+    log: Path
     seccomp: Path
     cgroup_version: int
     cgroup_container: str
@@ -165,7 +166,7 @@ def _network(nic: Nic | None) -> Iterator[str]:
 def _files(host: HostPart) -> Iterator[str]:
     """The hook turns a reboot inside into a stop: LXC 5.0 restarts init itself with a root that is not idmapped."""
     yield f"lxc.seccomp.profile = {host.seccomp}"
-    yield f"lxc.log.file = {host.folder}/log"
+    yield f"lxc.log.file = {host.log}"
     yield f"lxc.console.logfile = {host.folder}/console"
     note = f"echo $LXC_TARGET >{host.folder}/ended; test $LXC_TARGET = stop"
     yield f"lxc.hook.post-stop = /bin/sh -c '{note}'"

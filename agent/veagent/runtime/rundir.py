@@ -1,4 +1,4 @@
-"""LXC's own folder below /run: the monitors' FIFO, and lock files that LXC makes and never removes."""
+"""LXC's own folder below /run: the monitors' FIFO, logs of starts, and lock files that LXC makes and never removes."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +10,14 @@ def fifo(lxc_path: Path) -> Path:
     return Path(f"{RUN}/{lxc_path}/monitor-fifo")
 
 
-def remove_lock(lxc_path: Path, uid: str) -> None:
+def log(lxc_path: Path, uid: str) -> Path:
+    """What LXC said of the VE's last life: of no use after a reboot of the host, so it needs no disk."""
+    return fifo(lxc_path).with_name(f"{uid}.log")
+
+
+def remove_files(lxc_path: Path, uid: str) -> None:
+    """Lock and log of a VE."""
+    log(lxc_path, uid).unlink(missing_ok=True)
     Path(f"{RUN}/lock/{lxc_path}/.{uid}").unlink(missing_ok=True)
 
 
