@@ -44,6 +44,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             store=store,
             clock=clock,
             passes=SchedulerMetrics(registry),
+            replicas=config.images.replicas,
             keep_deleted_s=config.deleted.keep_s,
         )
         api = await stack.enter_async_context(_serving(config, core, registry))
@@ -105,6 +106,7 @@ def api_deps(core: Core) -> ApiDeps:
         topic=core.topic,
         scheduler=core.scheduler,
         hosts=core.sessions,
+        orphans=core.reports,
         relays=core.relays,
         leader=core.standing,
         clock=core.clock,

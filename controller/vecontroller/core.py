@@ -13,6 +13,7 @@ from veapi.daemon import forever
 from veapi.errors import Unavailable
 from veapi.model import Cluster, Project, Timing
 from vecontroller.holding import Reserved
+from vecontroller.copies import REPLICAS, Copies
 from vecontroller.hostsession import Roster
 from vecontroller.imagesource import ImageSources
 from vecontroller.leader import Leadership, acquire, keep
@@ -24,6 +25,7 @@ from vecontroller.relay import Relays
 from vecontroller.reports import Reports
 from vecontroller.scheduler import Scheduler
 from vecontroller.sessions import SessionDeps, Sessions
+from vecontroller.snapshotting import Snapshotting
 from vecontroller.standing import Standing
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put, Store
@@ -57,6 +59,7 @@ class Core:
     sessions: Sessions
     scheduler: Scheduler
     purging: Purging
+    snapshotting: Snapshotting
     reserved: Reserved
     keep_deleted_s: float
 
@@ -77,6 +80,7 @@ def compose(
     store: Store,
     clock: Clock,
     passes: Passes | None = None,
+    replicas: int = REPLICAS,
     keep_deleted_s: float = KEEP_DELETED_S,
 ) -> Core:
     """Wires the parts; nothing runs yet."""
@@ -85,7 +89,7 @@ def compose(
     writer = Writer(store, mirror, lambda: standing.leadership)
     reserved = Reserved(clock)
     reports = Reports(mirror, writer, clock, keep_deleted_s=keep_deleted_s)
-    deps = _session_deps(name, cluster, mirror, reports, standing, topic, clock)
+    deps = _session_deps(name, cluster, mirror, reports, standing, topic, clock, replicas)
     scheduler = Scheduler(
         mirror,
         writer,
@@ -112,6 +116,7 @@ def compose(
         sessions=Sessions(deps),
         scheduler=scheduler,
         purging=Purging(mirror, writer, clock, new_op_id=new_op_id),
+        snapshotting=Snapshotting(mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id),
         reserved=reserved,
         keep_deleted_s=keep_deleted_s,
     )
@@ -125,6 +130,7 @@ def _session_deps(
     standing: Standing,
     topic: Topic,
     clock: Clock,
+    replicas: int,
 ) -> SessionDeps:
     roster = Roster()
     liveness = Liveness(
@@ -145,6 +151,7 @@ def _session_deps(
         sources=ImageSources(
             lambda: mirror.view, liveness, roster.tell, clock, new_ticket=new_ticket
         ),
+        copies=Copies(lambda: mirror.view, liveness.gone, replicas=replicas),
     )
 
 
@@ -197,6 +204,7 @@ async def _serve(
         group.create_task(forever("sessions", core.sessions.run()))
         group.create_task(forever("scheduler", core.scheduler.run()))
         group.create_task(forever("purging", core.purging.run()))
+        group.create_task(forever("snapshotting", core.snapshotting.run()))
         group.create_task(forever("beside", beside()))
         core.standing.ready = True
         log.info("leading", epoch=leadership.epoch, ves=len(core.mirror.view.ves))

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -24,6 +24,7 @@ from veapi.model import (
     Project,
     Resources,
     Uid,
+    VEReport,
     VEState,
     VEStatus,
 )
@@ -32,6 +33,7 @@ from vecontroller.api.departed import Departed
 from vecontroller.api.host import HostService
 from vecontroller.api.image import ImageService
 from vecontroller.api.inflight import InFlight
+from vecontroller.api.orphan import OrphanService
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
 from vecontroller.api.system import SystemService
@@ -98,12 +100,24 @@ class FakeScheduler:
 class FakeHosts:
     def __init__(self) -> None:
         self.states: dict[str, HostState] = {}
+        self.all_hosts: Callable[[], frozenset[HostName]] = frozenset
 
     def host_state(self, host: HostName) -> HostState:
         return self.states.get(host, HostState.READY)
 
     def last_heartbeat(self, host: HostName) -> float | None:
         return 1_700_000_000.0
+
+    def image_hosts(self, digest: Digest) -> frozenset[HostName]:
+        return self.all_hosts()
+
+
+class FakeOrphans:
+    def __init__(self) -> None:
+        self.held: dict[str, list[VEReport]] = {}
+
+    def orphans(self, host: HostName) -> tuple[VEReport, ...]:
+        return tuple(self.held.get(host, []))
 
 
 class FakePipe:
@@ -165,7 +179,9 @@ class ApiRig:
         self.mirror = Mirror(store, self.topic, ManualClock())
         self.scheduler = FakeScheduler()
         self.hosts = FakeHosts()
+        self.hosts.all_hosts = lambda: frozenset(self.mirror.view.hosts)
         self.relays = FakeRelays()
+        self.orphans = FakeOrphans()
 
     @property
     def model(self) -> ModelStore:
@@ -189,6 +205,7 @@ class ApiRig:
             topic=self.topic,
             scheduler=self.scheduler,
             hosts=self.hosts,
+            orphans=self.orphans,
             relays=self.relays,
             leader=Term(),
             clock=self.clock,
@@ -197,6 +214,7 @@ class ApiRig:
         )
         self.in_flight, self.departed = InFlight(self.clock), Departed(self.deps)
         self.ve = VEService(self.deps, self.in_flight, self.departed)
+        self.orphan = OrphanService(self.deps, self.in_flight)
         self.host = HostService(self.deps)
         self.image = ImageService(self.deps, self.in_flight)
         self.project = ProjectService(self.deps)

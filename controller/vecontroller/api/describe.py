@@ -1,15 +1,29 @@
 """Objects as people see them, out of the view and what is known beside it: refusals and heartbeats."""
 
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from veapi import codec
-from veapi.model import VE, Deleted, Digest, HostFacts, HostName, HostState, Image, Project, Uid
+from veapi.model import (
+    VE,
+    Deleted,
+    Digest,
+    HostFacts,
+    HostName,
+    HostState,
+    Image,
+    Project,
+    SnapshotStatus,
+    SnapshotWish,
+    Uid,
+)
 from veapi.v1 import types_pb2
 from vecontroller import lifecycle
 from vecontroller.api.ports import ApiDeps
 from vecontroller.placement import committed
+from vecontroller.snapshotting import taken
 from vecontroller.view import Held, View
 
 T = TypeVar("T")
@@ -42,6 +56,7 @@ class Describe:
             created_at=codec.to_timestamp(ve.created_at),
             delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
             image_digest=ve.image_digest,
+            snapshots=list(_snapshots(ve, taken(self._view, ve))),
         )
 
     def deleted(self, held: Held[Deleted]) -> types_pb2.VE:
@@ -52,6 +67,8 @@ class Describe:
         message.status.CopyFrom(codec.status_out(lifecycle.deleted(kept)))
         message.delete_requested_at.CopyFrom(stamp(kept.deleted_at))
         message.purge_at.CopyFrom(stamp(kept.purge_at))
+        del message.snapshots[:]
+        message.snapshots.extend(_snapshots(kept.ve, kept.snapshots))
         return message
 
     def _status(self, ve: VE, *, events: bool) -> types_pb2.VEStatus:
@@ -112,6 +129,9 @@ class Describe:
             created_at=codec.to_timestamp(image.created_at),
             hosts=holders(self._view, image.digest),
             blob_digest=image.blob_digest,
+            config=codec.image_config_out(image.config),
+            wanted_on=sorted(self._deps.hosts.image_hosts(image.digest)),
+            prefetch=codec.prefetch_out(image.prefetch),
         )
 
     def project(self, held: Held[Project]) -> types_pb2.Project:
@@ -122,6 +142,29 @@ class Describe:
             ves=sum(project == name for project, _ in self._view.names),
             resource_version=held.mod_revision,
         )
+
+
+def _snapshots(ve: VE, there: Iterable[SnapshotStatus]) -> Iterator[types_pb2.Snapshot]:
+    """As asked for and as its host has them, oldest first; also those that the host has and nobody asks for any more."""
+    wishes, found = {wish.seq: wish for wish in ve.snapshots}, {each.seq: each for each in there}
+    for seq in sorted(wishes.keys() | found.keys()):
+        wish, has = wishes.get(seq), found.get(seq)
+        message = types_pb2.Snapshot(seq=seq, state=_snapshot_state(wish, has))
+        if wish is not None:
+            message.tag, message.rule = wish.tag, wish.rule
+            message.created_at.CopyFrom(stamp(wish.created_at))
+        if has is not None:
+            message.tag, message.size_bytes, message.message = has.tag, has.size_bytes, has.error
+            message.created_at.CopyFrom(stamp(has.taken_at))
+        yield message
+
+
+def _snapshot_state(wish: SnapshotWish | None, has: SnapshotStatus | None) -> str:
+    if wish is not None and wish.deleting:
+        return "Deleting"
+    if has is None:
+        return "Creating"
+    return "Failed" if has.error else "Ready"
 
 
 def stamp(at: float) -> Timestamp:

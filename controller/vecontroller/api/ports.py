@@ -7,7 +7,7 @@ from typing import Protocol
 
 from veapi.clock import Clock
 from veapi.errors import VerackError
-from veapi.model import HostName, HostState, Resources, Uid
+from veapi.model import Digest, HostName, HostState, Resources, Uid, VEReport
 from veapi.v1 import session_pb2
 from vecontroller.holding import Reserved
 from vecontroller.placement import Refusal
@@ -59,10 +59,22 @@ class Refuses(Protocol):
 class Hosts(Protocol):
     """The sessions."""
 
+    def image_hosts(self, digest: Digest) -> frozenset[HostName]:
+        """Hosts that shall hold the image."""
+        ...
+
     def host_state(self, host: HostName) -> HostState: ...
 
     def last_heartbeat(self, host: HostName) -> float | None:
         """Unix seconds, for people."""
+        ...
+
+
+class Orphans(Protocol):
+    """The reports."""
+
+    def orphans(self, host: HostName) -> tuple[VEReport, ...]:
+        """What the host has and nobody's set names, as it said last."""
         ...
 
 
@@ -126,6 +138,7 @@ class ApiDeps:
     topic: Topic
     scheduler: Refuses
     hosts: Hosts
+    orphans: Orphans
     relays: Opens
     leader: Leads
     clock: Clock

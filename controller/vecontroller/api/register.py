@@ -32,6 +32,6 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     api_pb2_grpc.add_HostServiceServicer_to_server(HostService(deps), server)
     api_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(deps, in_flight), server)
     api_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectService(deps), server)
-    api_pb2_grpc.add_OrphanServiceServicer_to_server(OrphanService(deps), server)
+    api_pb2_grpc.add_OrphanServiceServicer_to_server(OrphanService(deps, in_flight), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(deps), server)
     return Api(departed)
