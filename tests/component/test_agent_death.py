@@ -83,7 +83,7 @@ async def test_a_guest_that_powered_off_while_the_agent_was_away_stays_off_until
         await host.ledger.sync()
         await host.crash()
     await host.boot()
-    await host.manager.apply(host_set(2, entry(generation=2)))
+    await host.manager.apply(host_set(2, entry(generation=2, run_generation=2)))
     await host.until(lambda: host.status().state is VEState.RUNNING)
     assert host.status().restarts == 0
     await host.close()

@@ -148,7 +148,7 @@ async def test_poweroff_and_reboot_while_the_agent_is_away(
         await wishes.until(state)
         assert wishes.ve().status.events[-1].reason == reason
     assert wishes.ve().status.reason == "PoweredOff"
-    wishes.push(generation=2)
+    wishes.push(generation=2, run_generation=2)
     await wishes.until(VEState.RUNNING)
 
 
