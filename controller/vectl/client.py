@@ -22,21 +22,24 @@ from veapi.channel import Identity, controller_name, open_channel
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vectl import wire
 from vectl.context import Context
+from vectl.snapshots import Snapshots
 from vectl.streams import Command, ExecStream, log_chunks, upload, watched_events
-from vectl.wanted import Wanted
+from vectl.verbs import Verbs
+from vectl.wanted import Wanted, wire_names
 from vectl.watch import Watch
 
 VE = types_pb2.VE
 IMPORT_S = 3600.0
 
 
-class Client:
+class Client(Verbs, Snapshots):
     """Calls on one channel. `project` arguments default to the context's."""
 
     def __init__(self, channel: grpc.aio.Channel, context: Context) -> None:
         self.context = context
         self.channel = channel
         self.ves = api_pb2_grpc.VEServiceStub(channel)
+        self.orphan_stub = api_pb2_grpc.OrphanServiceStub(channel)
         self._hosts = api_pb2_grpc.HostServiceStub(channel)
         self._images = api_pb2_grpc.ImageServiceStub(channel)
         self._projects = api_pb2_grpc.ProjectServiceStub(channel)
@@ -61,9 +64,6 @@ class Client:
         """Returns once the controller is connected."""
         await wire.ready(self.channel, self._system.Version, api_pb2.VersionRequest(), self.context)
 
-    def ref(self, name: str, *, project: str = "", uid: str = "") -> api_pb2.VERef:
-        return api_pb2.VERef(project=project or self.context.project, name=name, uid=uid)
-
     async def create(self, wanted: Wanted, *, request_id: str = "") -> VE:
         """Asks for a VE. Conflict when the name is taken."""
         request = api_pb2.CreateVERequest(
@@ -76,7 +76,10 @@ class Client:
     ) -> api_pb2.ApplyVEResponse:
         """Makes the VE as it is given, or only says what would change."""
         request = api_pb2.ApplyVERequest(
-            ve=self._message(wanted), dry_run=dry_run, request_id=request_id or new_request_id()
+            ve=self._message(wanted),
+            dry_run=dry_run,
+            request_id=request_id or new_request_id(),
+            fields=wire_names(wanted.given),
         )
         return await wire.unary(self.ves.Apply, request, context=self.context)
 
@@ -114,34 +117,17 @@ class Client:
         )
         return Watch(self.ves, request, self.context, reconnect=self.ready)
 
-    async def set_run(
-        self, name: str, run: str, *, stop_timeout_s: int = 0, force: bool = False
-    ) -> VE:
-        """`run` is running or stopped. A clean stop is killed after `stop_timeout_s` (0: the default), or at once."""
-        request = api_pb2.SetRunRequest(
-            ve=self.ref(name), run=run, stop_timeout_s=stop_timeout_s, force=force
-        )
-        return await wire.unary(self.ves.SetRun, request, context=self.context)
-
-    async def restart(self, name: str, *, stop_timeout_s: int = 0, force: bool = False) -> VE:
-        request = api_pb2.RestartRequest(
-            ve=self.ref(name), stop_timeout_s=stop_timeout_s, force=force
-        )
-        return await wire.unary(self.ves.Restart, request, context=self.context)
-
-    async def delete(self, name: str, *, project: str = "", uid: str = "") -> VE:
-        """With `uid`: Conflict when the VE of that name is another one."""
-        ref = self.ref(name, project=project, uid=uid)
-        request = api_pb2.DeleteVERequest(ve=ref)
-        return await wire.unary(self.ves.Delete, request, context=self.context)
-
     async def exec(self, name: str, command: Command) -> ExecStream:
         """Begins a command; its output and end come from the stream."""
         return await ExecStream.begin(self.ves, command.start(self.ref(name)), self.context)
 
-    def logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
-        """The console's bytes; `tail` lines of what is kept, or all of it when 0."""
+    def logs(
+        self, name: str, *, follow: bool, tail: int, since: float = 0.0
+    ) -> AsyncIterator[bytes]:
+        """The console's bytes; `tail` lines, or all when 0, of what is kept and was written `since` (Unix seconds)."""
         request = api_pb2.LogsRequest(ve=self.ref(name), follow=follow, tail=tail)
+        if since:
+            request.since.FromNanoseconds(int(since * 1e9))
         return log_chunks(self.ves, request, self.context)
 
     async def events(self, *, ve: str = "", all_projects: bool = False) -> list[types_pb2.Event]:
@@ -209,24 +195,6 @@ class Client:
     def _events(self, ve: str, all_projects: bool) -> api_pb2.ListEventsRequest:  # noqa: FBT001
         return api_pb2.ListEventsRequest(
             project=self.context.project, all_projects=all_projects, ve=ve
-        )
-
-    def _message(self, wanted: Wanted) -> VE:
-        return VE(
-            name=wanted.name,
-            project=wanted.project or self.context.project,
-            labels=dict(wanted.labels),
-            spec=types_pb2.VESpec(
-                image=wanted.image,
-                cpu=wanted.cpu_millis / 1000,
-                memory_bytes=wanted.memory_bytes,
-                disk_bytes=wanted.disk_bytes,
-                pids=wanted.pids,
-                run=wanted.run,
-                ip=wanted.ip,
-                host=wanted.host,
-                on_host_loss=wanted.on_host_loss,
-            ),
         )
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from veapi.units import format_cpu, format_size
-from vectl.output import age
+from vectl.output import age, moment
 from vectl.table import Column
 
 if TYPE_CHECKING:
-    from veapi.v1.types_pb2 import VE, Event, Host, Image, Project
+    from veapi.v1.api_pb2 import Orphan
+    from veapi.v1.types_pb2 import VE, Event, Host, Image, Project, Snapshot
 
 RACK_LABEL = "rack"
 
@@ -47,6 +48,19 @@ def ve_columns(racks: Mapping[str, str]) -> "list[Column[VE]]":
     ]
 
 
+DELETED_COLUMNS: "list[Column[VE]]" = [
+    Column("NAME", lambda ve: ve.name),
+    Column("PROJECT", lambda ve: ve.project),
+    Column("STATE", lambda ve: ve.status.state),
+    Column("HOST", ve_host),
+    Column("USED", lambda ve: format_size(ve.status.disk_used_bytes)),
+    Column("DELETED", lambda ve: age(ve.delete_requested_at)),
+    Column("KEPT UNTIL", lambda ve: moment(ve.purge_at)),
+    Column("UID", lambda ve: ve.uid),
+    Column("IMAGE", lambda ve: ve.spec.image, wide=True),
+    Column("LABELS", lambda ve: labels_text(ve.labels), wide=True),
+]
+
 HOST_COLUMNS: "list[Column[Host]]" = [
     Column("NAME", lambda host: host.name),
     Column("STATE", lambda host: host.state),
@@ -75,6 +89,26 @@ IMAGE_COLUMNS: "list[Column[Image]]" = [
     Column("AGE", lambda image: age(image.created_at)),
     Column("HELD BY", lambda image: ",".join(image.hosts), wide=True),
     Column("WHOLE DIGEST", lambda image: image.digest, wide=True),
+]
+
+SNAPSHOT_COLUMNS: "list[Column[Snapshot]]" = [
+    Column("TAG", lambda snapshot: snapshot.tag),
+    Column("STATE", lambda snapshot: snapshot.state),
+    Column("AGE", lambda snapshot: age(snapshot.created_at)),
+    Column("SIZE", lambda snapshot: format_size(snapshot.size_bytes)),
+    Column("BY", lambda snapshot: snapshot.rule or "hand"),
+    Column("MESSAGE", lambda snapshot: snapshot.message),
+]
+
+ORPHAN_COLUMNS: "list[Column[Orphan]]" = [
+    Column("UID", lambda orphan: orphan.uid),
+    Column("HOST", lambda orphan: orphan.host),
+    Column("NAME", lambda orphan: orphan.name),
+    Column("PROJECT", lambda orphan: orphan.project),
+    Column("STATE", lambda orphan: orphan.status.state),
+    Column("MEM", lambda orphan: format_size(orphan.spec.memory_bytes)),
+    Column("DISK", lambda orphan: format_size(orphan.spec.disk_bytes)),
+    Column("RECORD", lambda orphan: "yes" if orphan.HasField("spec") else "none"),
 ]
 
 PROJECT_COLUMNS: "list[Column[Project]]" = [

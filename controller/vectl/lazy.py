@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group over a table of entries; aliases work and are not listed."""
+    """A group over a table of entries; aliases work and are not listed. `fallback`: the entry meant by any other word."""
 
     def __init__(
         self,
@@ -30,11 +30,13 @@ class LazyGroup(click.Group):
         entries: Mapping[str, Entry],
         aliases: Mapping[str, str],
         help: str,  # noqa: A002  # click's name
+        fallback: str = "",
         params: list[click.Parameter] | None = None,
     ) -> None:
         super().__init__(name, help=help, params=params or [])
         self.entries = entries
         self.aliases = aliases
+        self.fallback = fallback
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -54,6 +56,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word = args[0]
+        if self.fallback and self.get_command(ctx, word) is None and word[:1] != "-":
+            return super().resolve_command(ctx, [self.fallback, *args])
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing and word[:1] != "-":
             raise self._unknown(ctx, word)
         return super().resolve_command(ctx, args)

@@ -21,9 +21,20 @@ ENTRIES = {
     "start": Entry("vectl.commands.run:start", "Start VEs."),
     "stop": Entry("vectl.commands.run:stop", "Stop VEs."),
     "restart": Entry("vectl.commands.run:restart", "Stop VEs and start them again."),
-    "delete": Entry("vectl.commands.delete:delete", "Delete VEs and their disks."),
+    "freeze": Entry("vectl.commands.run:freeze", "Let VEs stand still."),
+    "thaw": Entry("vectl.commands.run:thaw", "Let frozen VEs go on."),
+    "set": Entry("vectl.commands.set:set_", "Change what a VE may have, while it runs."),
+    "rename": Entry("vectl.commands.rename:rename", "Give a VE another name."),
+    "clone": Entry("vectl.commands.clone:clone", "Make a VE of another one."),
+    "rebuild": Entry("vectl.commands.rebuild:rebuild", "Give a VE a new root from an image."),
+    "snapshot": Entry("vectl.commands.groups:snapshot", "Snapshots: take, list, delete."),
+    "restore": Entry("vectl.commands.snapshot:restore", "Make a VE's root what it was."),
+    "delete": Entry("vectl.commands.delete:delete", "Delete VEs."),
+    "undelete": Entry("vectl.commands.undelete:undelete", "Bring a deleted VE back."),
+    "purge": Entry("vectl.commands.undelete:purge", "Remove a deleted VE for good."),
     "exec": Entry("vectl.commands.exec:exec_", "Run a command in a VE."),
     "enter": Entry("vectl.commands.exec:enter", "A login shell in a VE."),
+    "console": Entry("vectl.commands.console:console", "Be at a VE's console."),
     "logs": Entry("vectl.commands.logs:logs", "A VE's console."),
     "wait": Entry("vectl.commands.wait:wait", "Wait until a VE is in a state, or gone."),
     "events": Entry("vectl.commands.events:events", "What happened to VEs."),
@@ -31,11 +42,12 @@ ENTRIES = {
     "diff": Entry("vectl.commands.manifests:diff", "What apply would change."),
     "host": Entry("vectl.commands.groups:host", "Hosts: list, show."),
     "image": Entry("vectl.commands.groups:image", "Images: import, list, show, delete."),
+    "orphan": Entry("vectl.commands.groups:orphan", "What hosts have and nobody asks for."),
     "project": Entry("vectl.commands.groups:project", "Projects: create, list."),
     "version": Entry("vectl.commands.version:version", "Versions of vectl and the controller."),
     "completion": Entry("vectl.commands.completion:completion", "Completion for a shell."),
 }
-ALIASES = {"ls": "list", "rm": "delete"}
+ALIASES = {"ls": "list", "rm": "delete", "mv": "rename", "cp": "clone"}
 
 root = LazyGroup(
     "vectl",

@@ -1,4 +1,4 @@
-"""The groups: host, image, project."""
+"""The groups: host, image, orphan, project, snapshot."""
 
 from vectl.lazy import Entry, LazyGroup
 
@@ -32,4 +32,25 @@ project = LazyGroup(
     },
     aliases=_ALIASES,
     help="Projects: spaces of names for VEs.",
+)
+orphan = LazyGroup(
+    "orphan",
+    entries={
+        "list": Entry("vectl.commands.orphan:list_", "Orphans and where they are."),
+        "adopt": Entry("vectl.commands.orphan:adopt", "Make an orphan a VE again."),
+        "purge": Entry("vectl.commands.orphan:purge", "Remove an orphan for good."),
+    },
+    aliases=_ALIASES,
+    help="Orphans: what hosts have and nobody asks for. They are kept until somebody decides.",
+)
+snapshot = LazyGroup(
+    "snapshot",
+    entries={
+        "take": Entry("vectl.commands.snapshot:take", "Take one; the word may be left out."),
+        "list": Entry("vectl.commands.snapshot:list_", "Snapshots of a VE."),
+        "delete": Entry("vectl.commands.snapshot:delete", "Delete snapshots."),
+    },
+    aliases=_ALIASES,
+    fallback="take",
+    help="Snapshots of a VE's root: `vectl snapshot NAME [TAG]` takes one.",
 )

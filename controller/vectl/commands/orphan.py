@@ -1,0 +1,74 @@
+"""vectl orphan."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from veapi.errors import InvalidInput
+from vectl import options
+from vectl.columns import ORPHAN_COLUMNS
+from vectl.output import Printer, Style
+from vectl.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from veapi.v1.api_pb2 import Orphan
+    from veapi.v1.types_pb2 import VE
+    from vectl.client import Client
+
+_host_option = click.option(
+    "--host", default="", shell_complete=options.complete_host, help="Only of this host."
+)
+
+
+@options.command("list")
+@_host_option
+@options.output_option(wide=False)
+@options.no_headers_option
+@pass_session
+def list_(session: Session, *, host: str, style: Style, no_headers: bool) -> None:
+    """What hosts have and nobody asks for: roots and VEs of which the cluster does not know."""
+
+    async def work(client: "Client") -> "list[Orphan]":
+        return await client.orphans(host)
+
+    orphans = session.run(work)
+    printer = Printer(style, ORPHAN_COLUMNS, prefix="orphan/", headers=not no_headers)
+    printer.many(orphans, [each.uid for each in orphans])
+
+
+@options.command("adopt")
+@click.argument("uid")
+@_host_option
+@click.option("--name", default="", help="Its name from now on.  [default: as it was]")
+@pass_session
+def adopt(session: Session, uid: str, *, host: str, name: str) -> None:
+    """Make an orphan a VE again, where it is and as it was. UID may also be the name that it had."""
+
+    async def work(client: "Client") -> "VE":
+        return await client.adopt_orphan(uid, host=host, name=name)
+
+    ve = session.run(work)
+    click.echo(f"ve/{ve.name} adopted: on {ve.placement.host}, {', '.join(ve.status.addresses)}")
+
+
+@options.command("purge")
+@click.argument("uid")
+@_host_option
+@options.yes_option
+@pass_session
+def purge(session: Session, uid: str, *, host: str, yes: bool) -> None:
+    """Remove an orphan from its host, with its disk, for good."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                f"not purging {uid} without being sure",
+                hint="say --yes, there is no terminal to ask on",
+            )
+        click.confirm(f"Remove orphan {uid} for good, with its disk?", abort=True, err=True)
+
+    async def work(client: "Client") -> "Orphan":
+        return await client.purge_orphan(uid, host=host)
+
+    gone = session.run(work)
+    click.echo(f"orphan/{gone.uid} will be purged from {gone.host}")
