@@ -1,5 +1,6 @@
 """Snapshots and what is made of them: complete or not there, and paid for by the one limit of their VE."""
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -347,6 +348,41 @@ async def test_no_group_is_left_of_a_ve_whose_clone_lived_longer(storage, image)
         return set(quotas.group_usage(storage.pool.base)) - before
 
     await eventually(lambda: not left(), timeout_s=40)
+
+
+async def test_groups_that_btrfs_lets_go_of_late_vanish_without_another_call(place):
+    clock = ManualClock()
+    storage = make_storage(place, clock=clock)
+    await storage.roots.setup()
+    image = (await storage.images.add(stream(tar_of()))).digest
+    settle(storage)
+    before = set(quotas.group_usage(storage.pool.base))
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 4 * MIB)
+    await storage.roots.snapshot(UID, "one", 1)
+    await storage.roots.delete(UID)
+
+    btrfs.sync(storage.pool.base)
+    call("btrfs", "subvolume", "sync", storage.pool.base)
+    await clock.advance(40)
+    await eventually(lambda: set(quotas.group_usage(storage.pool.base)) == before, timeout_s=10)
+
+
+async def test_many_ves_at_once_do_not_disturb_each_other(storage, image):
+    uids = [Uid(f"7e57aaaa-0000-4000-8000-{number:012x}") for number in range(100, 120)]
+
+    async def live(uid):
+        await storage.roots.create(uid, of(image), 16 * MIB, "web")
+        await storage.roots.snapshot(uid, "one", 1)
+        await storage.roots.drop(uid)
+        await storage.roots.create(uid, of(image, snapshot="one"), 16 * MIB, "web")
+        if uid != uids[0]:
+            await storage.roots.delete(uid)
+
+    await asyncio.gather(*map(live, uids))
+    assert await storage.roots.all() == uids[:1]
+    groups = [group for group in quotas.group_usage(storage.pool.base) if group >> 48]
+    assert groups == [quotas.group_of(uids[0])]
 
 
 async def test_hundreds_of_snapshots_are_listed_from_memory(storage, image, monkeypatch):

@@ -25,6 +25,7 @@ import structlog
 from veagent.storage import btrfs, devices, fullness, quotas, space
 from veagent.storage.failure import doing
 from veagent.storage.threads import to_end
+from veagent.storage.tidy import Tidier
 from veapi.clock import Clock, SystemClock
 from veapi.errors import Conflict, InvalidInput, Unavailable
 
@@ -34,7 +35,6 @@ _RESERVE_SHARE = 0.05
 _RESERVE_LEAST_BYTES = 64 << 20
 _SWEEP_ENTRIES = 10_000
 _REFUSAL_CACHED_S = 1.0
-_TIDY_EVERY_S = 30.0
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PARTIAL = "."
 """Begins the name of a root that is not complete."""
@@ -102,7 +102,7 @@ class BtrfsPool:
         self._mode: quotas.QuotaMode | None = None
         self._device = ""
         self._refusal = ("", float("-inf"))
-        self._tidy_at = float("-inf")
+        self._tidier = Tidier(self.base, self.uids, self._clock)
         self._lock = asyncio.Lock()
 
     @property
@@ -280,24 +280,18 @@ class BtrfsPool:
         return sorted(filter(is_uid, {place.name.removeprefix(PARTIAL) for place in places}))
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Blocks; called after each change. Sets counts right, and removes groups that nothing has any more.
+        """Blocks; called after each change: see `tidy`."""
+        self._tidier.settle(at_once=at_once)
 
-        A deleted subvolume leaves its group when the cleaner has been there (30 s), or when the last snapshot or clone
-        that holds what it wrote goes: so each later change looks again, at most twice a minute.
-        """
-        if self.mode is quotas.QuotaMode.FULL:
-            quotas.recount(self.base)
-        now = self._clock.boot()
-        if now < self._tidy_at and not at_once:
-            return
-        self._tidy_at = now + _TIDY_EVERY_S
-        for group in quotas.stale(self.base, self.uids):
-            quotas.remove_group(self.base, group)
+    def settle_later(self) -> None:
+        """After something was removed; does not wait."""
+        self._tidier.later()
 
     async def release(self) -> None:
         """Unmounts and detaches; for tests and `make down`, when no VE runs. Nothing when the pool is not up."""
         async with self._lock:
             self._mode = None
+            self._tidier.stop()
             if self.settings.kind == "existing":
                 return
             await devices.unmount(self.base)

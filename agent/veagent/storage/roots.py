@@ -72,11 +72,13 @@ class BtrfsRoots:
         """See the port. Subvolumes inside go too; the space returns within 30 s, unless snapshots hold it."""
         check_uid(uid)
         await self._do(f"removing the root of VE {uid}", self._drop, uid)
+        self._pool.settle_later()
 
     async def delete(self, uid: Uid) -> None:
         """See the port. What clones of it hold stays in the pool; nobody pays for it any more."""
         check_uid(uid)
         await self._do(f"deleting the disk of VE {uid}", self._delete, uid)
+        self._pool.settle_later()
 
     async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
         """See the port. Unavailable when the pool is full. Subvolumes that a guest made inside are not in it."""
@@ -92,6 +94,7 @@ class BtrfsRoots:
         check_uid(uid)
         _check_seq(seq)
         await self._do(f"deleting a snapshot of VE {uid}", self._shelf.remove, uid, seq)
+        self._pool.settle_later()
 
     async def snapshots(self, uid: Uid) -> Sequence[SnapshotStatus]:
         """See the port; from memory. The size is what was written between the snapshot before it and it."""

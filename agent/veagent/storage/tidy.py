@@ -1,0 +1,59 @@
+"""Quota groups that nothing has any more are removed, though not at once: btrfs lets go of them late.
+
+A deleted subvolume leaves its group when the cleaner has been there (30 s), or when the last snapshot or clone that holds what
+it wrote has gone. So each change looks again, at most twice a minute, and after the last one a task looks some times more.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import structlog
+
+from veagent.storage import quotas
+from veagent.storage.threads import to_end
+from veapi.clock import Clock
+
+log = structlog.get_logger()
+_EVERY_S = 30.0
+_PAUSES_S = (35.0, 35.0, 70.0, 140.0, 280.0)
+
+
+class Tidier:
+    """`uids`: the VEs of which something is here."""
+
+    def __init__(self, base: Path, uids: Callable[[], Iterable[str]], clock: Clock) -> None:
+        self._base = base
+        self._uids = uids
+        self._clock = clock
+        self._next = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def settle(self, *, at_once: bool = False) -> bool:
+        """Blocks. Also has wrong counts of full qgroups read anew. False: something is left for later."""
+        quotas.recount(self._base)
+        now = self._clock.boot()
+        if now < self._next and not at_once:
+            return False
+        self._next = now + _EVERY_S
+        stale = quotas.stale(self._base, self._uids)
+        left = [group for group in stale if not quotas.remove_group(self._base, group)]
+        return not left
+
+    def later(self) -> None:
+        """After something was removed: looks again when btrfs may have let go of it."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._settle_later(), name="quota-groups")
+
+    async def _settle_later(self) -> None:
+        for pause_s in _PAUSES_S:
+            await self._clock.sleep(pause_s)
+            try:
+                if await to_end(self.settle, at_once=True):
+                    return
+            except OSError as error:
+                log.warning("quota groups can't be looked at", error=str(error))
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
