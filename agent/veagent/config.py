@@ -14,6 +14,7 @@ RuntimeName = Literal["lxc", "fake"]
 IDS_COUNT_DEFAULT = 4096
 _POOL_DEFAULT_SIZE = "10G"
 _STARTS_LIMIT = 64
+_CONSOLE_LIMITS = (64 << 10, 1 << 30)
 _PIDS_LIMIT = 4_194_304
 
 
@@ -71,6 +72,16 @@ class LxcfsSection(Section, frozen=True, kw_only=True):
     path: Path
 
 
+class ConsoleSection(Section, frozen=True, kw_only=True):
+    """Of each VE's console at most twice `limit` is kept: when a file is full, it replaces the one before."""
+
+    limit: str | int = "1M"
+
+    @property
+    def limit_bytes(self) -> int:
+        return parse_size(self.limit, field="console.limit")
+
+
 class MetricsSection(Section, frozen=True, kw_only=True):
     listen: str
 
@@ -125,6 +136,7 @@ class Config(Section, frozen=True, kw_only=True):
     pool: PoolSection | None = None
     cgroup: CgroupSection = CgroupSection()
     lxcfs: LxcfsSection | None = None
+    console: ConsoleSection = ConsoleSection()
     metrics: MetricsSection | None = None
     peer: PeerSection | None = None
     capacity: CapacitySection = CapacitySection()
@@ -180,6 +192,7 @@ def _check(config: Config) -> None:
     if config.metrics:
         _check_address("metrics.listen", config.metrics.listen)
     _check_address("peer.listen", config.peer_listen)
+    _check_number("console.limit", config.console.limit_bytes, *_CONSOLE_LIMITS)
     _check_number("max_starts", config.max_starts, 0, _STARTS_LIMIT)
     _check_paths(config)
     _check_capacity(config.capacity)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 import grpc.aio
 
@@ -28,8 +29,7 @@ async def serve_exec(
         raise Conflict("the VE does not run", hint="start it first")
     process = await runtime.execute(instance, _command(first.start))
     try:
-        code = await _until_end(pipe, process)
-        await pipe.send(_up(api_pb2.ExecResponse(exit_code=code)))
+        await converse(pipe, process)
     except ReaderGone:
         pass
     finally:
@@ -58,10 +58,16 @@ def _command(start: api_pb2.ExecStart) -> ExecCommand:
     )
 
 
-async def _until_end(pipe: Pipe, process: ExecProcess) -> int:
-    """The command's exit code. ReaderGone when the other side ends first."""
+async def converse(pipe: Pipe, process: ExecProcess, *, stop: asyncio.Event | None = None) -> None:
+    """Both ways until the command has ended, its exit code last. ReaderGone when the other side ends first, or at `stop`."""
+    code = await _until_end(pipe, process, [pipe.gone] if stop is None else [pipe.gone, stop])
+    await pipe.send(_up(api_pb2.ExecResponse(exit_code=code)))
+
+
+async def _until_end(pipe: Pipe, process: ExecProcess, stops: Iterable[asyncio.Event]) -> int:
     outward = asyncio.create_task(_drain(pipe, process))
-    others = [asyncio.create_task(_feed(pipe, process)), asyncio.create_task(pipe.gone.wait())]
+    others = [asyncio.create_task(_feed(pipe, process))]
+    others += [asyncio.create_task(_wait(stop)) for stop in stops]
     try:
         await asyncio.wait((outward, *others), return_when=asyncio.FIRST_COMPLETED)
         if not outward.done():
@@ -71,6 +77,10 @@ async def _until_end(pipe: Pipe, process: ExecProcess) -> int:
         for task in (outward, *others):
             task.cancel()
         await asyncio.gather(outward, *others, return_exceptions=True)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def _drain(pipe: Pipe, process: ExecProcess) -> int:

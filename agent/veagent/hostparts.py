@@ -88,6 +88,7 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
         state=config.state,
         cgroup_root=config.cgroup_root,
         lxcfs=config.lxcfs.path if config.lxcfs else None,
+        console_bytes=config.console.limit_bytes,
     )
     # A pool stays on its device while it is mounted.
     cgroups = Cgroups(config.cgroup_root, disk=cache(partial(disk_below, pool.base)))

@@ -13,12 +13,13 @@ import grpc
 import grpc.aio
 import structlog
 
-from veagent.console import serve_logs
+from veagent.console import Consoles
+from veagent.consolelog import serve_logs
 from veagent.execute import serve_exec
 from veagent.manager import Manager
 from veagent.pipe import Pipe
 from veagent.ports import Images, Runtime
-from veagent.upload import serve_upload
+from veagent.upload import serve_pull, serve_upload
 from veagent.worker import Worker
 from veapi.channel import Identity, controller_name, open_channel
 from veapi.errors import InvalidInput, NotFound, RemoteFailed, VerackError
@@ -49,6 +50,7 @@ class Relays:
         self._identity = identity
         self._manager = manager
         self._runtime = runtime
+        self._consoles = Consoles(runtime)
         self._images = images
         self._target = ""
         self._channel: grpc.aio.Channel | None = None
@@ -114,12 +116,17 @@ class Relays:
         match first.WhichOneof("frame"):
             case "exec":
                 instance = self._worker(first.uid).instance
-                await serve_exec(pipe, self._runtime, instance, first.exec)
+                if first.exec.start.console:
+                    await self._consoles.serve(pipe, instance, first.exec.start)
+                else:
+                    await serve_exec(pipe, self._runtime, instance, first.exec)
             case "logs":
                 console = self._runtime.console(self._worker(first.uid).uid)
                 await serve_logs(pipe, console, first.logs)
             case "upload":
                 await serve_upload(pipe, self._images, self._manager.image_added)
+            case "pull":
+                await serve_pull(pipe, self._images, first.pull, self._manager.image_added)
             case other:
                 raise InvalidInput(f"a stream can't begin with {other}")
 

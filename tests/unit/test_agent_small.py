@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from veagent import ends, events, streams
 from veagent.config import load
-from veagent.console import read_console, tail_offset
+from veagent.consolelog import tail_offset
 from veagent.hostparts import net_settings
 from veagent.ids import RANGE_SIZE, IdRanges
 from veagent.main import main
@@ -102,13 +102,9 @@ def test_events_are_few_and_a_repetition_pushes_nothing_out() -> None:
 @given(st.text(alphabet="ab\n", max_size=200), st.integers(1, 12))
 def test_the_tail_is_the_last_lines(text: str, lines: int) -> None:
     raw = text.encode()
-    offset = tail_offset(io.BytesIO(raw), lines)
+    offset, found = tail_offset(io.BytesIO(raw), lines)
+    assert found == min(lines, len(raw.splitlines()))
     assert raw[offset:] == b"".join(raw.splitlines(keepends=True)[-lines:])
-
-
-async def test_a_console_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    found = [piece async for piece in read_console(tmp_path / "none", tail=0, follow=False)]
-    assert found == []
 
 
 # Configuration.

@@ -50,7 +50,6 @@ lxc.mount.entry = tmpfs dev/shm tmpfs rw,nosuid,nodev,mode=1777,create=dir 0 0
 lxc.environment = container=lxc
 lxc.keyring.session = 0
 lxc.log.level = ERROR
-lxc.console.size = 1024kB
 lxc.console.rotate = 1
 lxc.hook.version = 1
 lxc.cgroup.dir.container = verack/h1/ve/{UID}/ct
@@ -72,6 +71,7 @@ lxc.net.0.flags = up
 lxc.seccomp.profile = /state/lxc/ve.seccomp
 lxc.log.file = /run/lxc/state/lxc/{UID}.log
 lxc.console.logfile = /state/lxc/{UID}/console
+lxc.console.size = 1024kB
 lxc.hook.post-stop = /bin/sh -c 'echo $LXC_TARGET >/state/lxc/{UID}/ended; test $LXC_TARGET = stop'
 lxc.environment = A=1
 lxc.environment = B=two "words" = x

@@ -23,9 +23,18 @@ from veagent.cgroup import Cgroups, cpulist
 from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
 from veagent.runtime import ending, launch, rundir
 from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
+from veagent.runtime.console import Consoles
 from veagent.runtime.exec import Attach, attach
 from veagent.runtime.instance import LxcInstance
-from veagent.runtime.lxcconfig import SAFE_PATH, UID, HostPart, check, check_uid, render
+from veagent.runtime.lxcconfig import (
+    CONSOLE_BYTES,
+    SAFE_PATH,
+    UID,
+    HostPart,
+    check,
+    check_uid,
+    render,
+)
 from veagent.runtime.notes import EndNotes, end_of, status_in
 from veagent.runtime.oom import OomWatch
 from veagent.runtime.program import program_of
@@ -56,6 +65,7 @@ class LxcSettings:
     cgroup_root: str
     lxcfs: Path | None = None
     start_timeout_s: float = 30.0
+    console_bytes: int = CONSOLE_BYTES
 
 
 class LxcRuntime:
@@ -69,6 +79,7 @@ class LxcRuntime:
         self._path = settings.state.absolute() / "lxc"
         self._seccomp = self._path / "ve.seccomp"
         self.cgroups = cgroups or Cgroups(settings.cgroup_root)
+        self._consoles = Consoles(clock)
         self._notes = EndNotes(rundir.fifo(self._path))
         self._lxcfs = lxcfs.Liveness(settings.lxcfs) if settings.lxcfs else None
         self._lxcfs_files: tuple[float, tuple[str, ...]] = (-1e9, ())
@@ -165,6 +176,14 @@ class LxcRuntime:
         note, status = self._note(uid), status_in(launch.log_tail(rundir.log(self._path, uid)))
         return end_of(status, note, None) if note and status is not None else None
 
+    async def attach_console(
+        self, instance: Instance, *, columns: int, rows: int
+    ) -> ExecProcess:
+        monitor = self.cgroups.monitor_pid(instance.uid)
+        return self._consoles.attach(
+            instance, self.console(instance.uid), monitor, (columns, rows)
+        )
+
     async def forget(self, uid: Uid) -> None:
         check_uid(uid)
         if uid in self._instances or uid in self._starting:
@@ -190,6 +209,7 @@ class LxcRuntime:
         for instance in self._instances.values():
             instance.close()
         self._instances.clear()
+        self._consoles.marks.close()
         self._notes.close()
         rundir.remove_empty(self._path)
 
@@ -267,6 +287,7 @@ class LxcRuntime:
             cgroup_pivot=self.cgroups.pivot(),
             lxcfs=self._settings.lxcfs,
             lxcfs_files=await self._offered(),
+            console_bytes=self._settings.console_bytes,
         )
 
     async def _offered(self) -> tuple[str, ...]:
@@ -283,6 +304,7 @@ class LxcRuntime:
 
     def _enter(self, instance: LxcInstance) -> None:
         self._instances[instance.uid] = instance
+        self._consoles.marks.watch(instance.uid, self.console(instance.uid))
         with suppress(NotFound):
             notice = self.cgroups.oom_notice(instance.uid)
             instance.watch_oom(OomWatch(notice, partial(self.cgroups.oom_kills, instance.uid)))
@@ -300,6 +322,7 @@ class LxcRuntime:
         """Removes what the monitor left (nothing, unless it was killed), then tells who waits."""
         uid = instance.uid
         ended = Ended(EndKind.CRASH)
+        self._consoles.marks.unwatch(uid)
         try:
             ended = end_of(self._notes.take(uid), self._note(uid), instance.exit_status())
             await self._sweep(uid)

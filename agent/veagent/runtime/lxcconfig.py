@@ -28,7 +28,8 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ONE_LINE = re.compile(r"[^\x00\n\r]*")
 _DENIED_CAPABILITIES = "mac_admin mac_override sys_time sys_module sys_rawio"
 CONSOLE_BYTES = 1 << 20
-"""The console's log is at most twice this: `console`, and `console.1` with what was before."""
+"""By default; the console's log is at most twice this: `console`, and `console.1` with what was before."""
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class HostPart:
     cgroup_pivot: str
     lxcfs: Path | None = None
     lxcfs_files: tuple[str, ...] = ()
+    console_bytes: int = CONSOLE_BYTES
 
 
 def render(plan: StartPlan, host: HostPart, program: Program = _INIT) -> str:
@@ -100,7 +102,6 @@ _FIXED = (
     "lxc.environment = container=lxc",
     "lxc.keyring.session = 0",
     "lxc.log.level = ERROR",
-    f"lxc.console.size = {CONSOLE_BYTES // 1024}kB",
     "lxc.console.rotate = 1",
     "lxc.hook.version = 1",
 )
@@ -168,6 +169,7 @@ def _files(host: HostPart) -> Iterator[str]:
     yield f"lxc.seccomp.profile = {host.seccomp}"
     yield f"lxc.log.file = {host.log}"
     yield f"lxc.console.logfile = {host.folder}/console"
+    yield f"lxc.console.size = {max(1, host.console_bytes // _PAGE_BYTES) * _PAGE_BYTES // 1024}kB"
     note = f"echo $LXC_TARGET >{host.folder}/ended; test $LXC_TARGET = stop"
     yield f"lxc.hook.post-stop = /bin/sh -c '{note}'"
 

@@ -44,6 +44,8 @@ async def logs(deps: ApiDeps, request: api_pb2.LogsRequest) -> AsyncIterator[api
     ve = find_ve(deps.mirror.view, request.ve).value
     host = _host_of(deps, ve)
     wanted = session_pb2.RelayLogs(follow=request.follow, tail=request.tail)
+    if request.HasField("since"):
+        wanted.since.CopyFrom(request.since)
     pipe = await deps.relays.open(host, session_pb2.RelayDown(logs=wanted, uid=ve.uid))
     async with feeding(pipe, None):
         while (message := await pipe.receive()) is not None:
