@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from veagent.storage import waiting
+
 _MAGIC = 0x94
 
 
@@ -82,14 +84,14 @@ def _volume_args(name: str, *, fd: int = 0, flags: int = 0) -> bytearray:
 
 def create_subvolume(parent: Path, name: str) -> None:
     with opened_folder(parent) as fd:
-        fcntl.ioctl(fd, _SUBVOL_CREATE_V2, _volume_args(name))
+        waiting.ioctl(fd, _SUBVOL_CREATE_V2, _volume_args(name))
 
 
 def snapshot(source: Path, parent: Path, name: str, *, read_only: bool = False) -> None:
     """A snapshot of `source` as parent/name; on disk when this returns. Subvolumes inside are not in it."""
     flags = _READ_ONLY if read_only else 0
     with opened_folder(source) as origin, opened_folder(parent) as fd:
-        fcntl.ioctl(fd, _SNAP_CREATE_V2, _volume_args(name, fd=origin, flags=flags))
+        waiting.ioctl(fd, _SNAP_CREATE_V2, _volume_args(name, fd=origin, flags=flags))
 
 
 def set_read_only(subvolume: Path) -> None:
@@ -138,7 +140,7 @@ def _delete_by_id(fd: int, number: int) -> None:
     args = bytearray(4096)
     struct.pack_into("=qQQ", args, 0, 0, 0, _BY_ID)
     struct.pack_into("=Q", args, 56, number)
-    fcntl.ioctl(fd, _SNAP_DESTROY_V2, args)
+    waiting.ioctl(fd, _SNAP_DESTROY_V2, args)
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from veagent.storage import devices
+from veagent.storage import devices, waiting
 from veagent.storage.btrfs import opened_folder
 
 _RESIZE = 0x5000_9403
@@ -105,7 +105,7 @@ def grow(place: Path, device: str) -> bool:
     args = bytearray(4096)
     args[8:11] = b"max"
     with opened_folder(place) as fd:
-        fcntl.ioctl(fd, _RESIZE, args)
+        waiting.ioctl(fd, _RESIZE, args)
     return True
 
 
