@@ -10,12 +10,14 @@ from pathlib import Path
 import structlog
 
 from veagent.config import Config
+from veagent.cpusets import Cpusets
 from veagent.facts import PIDS_DEFAULT, HostFactsSource, Machine, look_at_machine, own_version
 from veagent.ground import Ground
 from veagent.heartbeat import Lease
 from veagent.hostparts import HostParts, open_parts
 from veagent.ids import IdRanges
 from veagent.imagefetch import ImageFetcher, ImageKeeper, Source
+from veagent.imagesweep import ImageSweeper, Needs
 from veagent.ledger import Ledger
 from veagent.link import Link, LinkSettings
 from veagent.lxcfs import LxcfsWatch
@@ -119,8 +121,10 @@ class Agent:
         """What it does for ever."""
         found: dict[str, Coroutine[object, object, object]] = {
             "manager": self.manager.run(),
+            "room": self.manager.watch_room(),
             "link": self._link.run(),
         }
+        found["images"] = self._sweeper().run()
         lxcfs = self._config.lxcfs
         if lxcfs is not None and self._config.runtime == "lxc":
             found["lxcfs"] = LxcfsWatch(lxcfs.path, self._init_pids).run()
@@ -132,6 +136,12 @@ class Agent:
         self._keeper = ImageKeeper(images, fetcher, self._clock, self._images_changed)
         stack.push_async_callback(fetcher.aclose)
         stack.push_async_callback(self._keeper.aclose)
+
+    def _sweeper(self) -> ImageSweeper:
+        manager = self.manager
+        needs = Needs(manager.spare_images, manager.used_images, manager.image_added)
+        keep_s = self._config.images.keep_s
+        return ImageSweeper(self._parts.images, needs, self._clock, keep_s=keep_s)
 
     def _images_changed(self, digest: Digest) -> None:
         self.manager.images_changed(digest)
@@ -164,6 +174,7 @@ class Agent:
             ledger=Ledger(config.state, sleep=self._clock.sleep),
             ids=ids,
             slots=Slots(config.max_starts or _starts_at_once()),
+            cpusets=Cpusets(sorted(os.sched_getaffinity(0)), enabled=config.cpu.pin),
             clock=self._clock,
             changed=self._outbox.mark,
             id_base_of=_id_base_of,

@@ -8,7 +8,7 @@ import msgspec
 from veapi import validate
 from veapi.channel import Identity
 from veapi.errors import InvalidInput
-from veapi.units import parse_cpu, parse_size
+from veapi.units import parse_cpu, parse_duration, parse_size
 
 RuntimeName = Literal["lxc", "fake"]
 IDS_COUNT_DEFAULT = 4096
@@ -106,11 +106,27 @@ class CapacitySection(Section, frozen=True, kw_only=True):
         return None if self.memory is None else parse_size(self.memory, field="capacity.memory")
 
 
+class CpuSection(Section, frozen=True, kw_only=True):
+    """`pin`: each VE gets as many processors as its quota fills, so that it sees no more than it can use."""
+
+    pin: bool = True
+
+
 class IdsSection(Section, frozen=True, kw_only=True):
     """`count` ranges of 65,536 host ids from `base` on: the first to unpack images, then one for each VE."""
 
     base: int = 1_000_000
     count: int = IDS_COUNT_DEFAULT
+
+
+class ImagesSection(Section, frozen=True, kw_only=True):
+    """`keep`: how long an image that this host need not hold stays after its last use; a short pool takes it at once."""
+
+    keep: str = "24h"
+
+    @property
+    def keep_s(self) -> float:
+        return parse_duration(self.keep, field="images.keep")
 
 
 class LogSection(Section, frozen=True, kw_only=True):
@@ -140,7 +156,9 @@ class Config(Section, frozen=True, kw_only=True):
     metrics: MetricsSection | None = None
     peer: PeerSection | None = None
     capacity: CapacitySection = CapacitySection()
+    cpu: CpuSection = CpuSection()
     ids: IdsSection = IdsSection()
+    images: ImagesSection = ImagesSection()
     log: LogSection = LogSection()
 
     @property
@@ -194,6 +212,7 @@ def _check(config: Config) -> None:
     _check_address("peer.listen", config.peer_listen)
     _check_number("console.limit", config.console.limit_bytes, *_CONSOLE_LIMITS)
     _check_number("max_starts", config.max_starts, 0, _STARTS_LIMIT)
+    _ = config.images.keep_s
     _check_paths(config)
     _check_capacity(config.capacity)
     if config.runtime == "lxc" and config.pool is None:

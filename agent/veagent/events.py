@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from veagent.ports import Ended
+from veapi.errors import VerackError
 from veapi.model import EVENTS_KEPT, Event, EventType
 
 
@@ -14,6 +15,18 @@ def add(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:
     if events and _same(events[-1], event):
         events = events[:-1]
     return (*events, event)[-EVENTS_KEPT:]
+
+
+def add_folded(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:
+    """As `add`; takes the place of the last one when that has the same reason: the newest counts for all."""
+    if events and events[-1].reason == event.reason:
+        events = events[:-1]
+    return (*events, event)[-EVENTS_KEPT:]
+
+
+def words(error: VerackError) -> str:
+    """Message and hint, for a status."""
+    return error.message + (f" ({error.hint})" if error.hint else "")
 
 
 def _same(first: Event, second: Event) -> bool:

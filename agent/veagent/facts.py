@@ -77,4 +77,5 @@ class HostFactsSource:
             peer_port=self.peer_port,
             metrics_address=self.metrics_address,
             images=tuple(self.images.held()),
+            refuses=self.roots.refuses(),
         )

@@ -7,15 +7,17 @@ controller's newest set, or for 15 s without any: then the ledger's set counts a
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
+from veagent.body import Body
 from veagent.ground import Ground
 from veagent.outbox import Outbox
-from veagent.ports import VENetwork
+from veagent.ports import Instance, VENetwork
+from veagent.reconcile import AwaitImage
 from veagent.worker import Worker
 from veapi.clock import Clock
 from veapi.errors import VerackError
@@ -37,6 +39,7 @@ log = structlog.get_logger()
 GRACE_S = 15.0
 NETWORK_RETRY_S = 5.0
 NETWORK_RECHECK_S = 30.0
+ROOM_RECHECK_S = 5.0
 _SAFE_UID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 
 
@@ -57,11 +60,14 @@ class Manager:
         self._facts = facts
         self._set: HostSet | None = None
         self._in_force: HostSet | None = None
+        self._confirmed: HostSet | None = None
         self._named: frozenset[Uid] = frozenset()
         self._workers: dict[Uid, Worker] = {}
         self._tasks: dict[Uid, asyncio.Task[None]] = {}
         self._wires: _Wires | None = None
         self._applying = asyncio.Lock()
+        self._refused = ""
+        ground.cpusets.listen(self._nudge)
 
     # Before the first session.
 
@@ -77,18 +83,25 @@ class Manager:
         roots = set(await ground.roots.all())
         ground.images.refresh()
         for uid in {*records, *instances, *roots}:
-            self._add(
-                Worker(
-                    uid,
-                    ground,
-                    record=records.get(uid),
-                    root=uid in roots,
-                    instance=instances.get(uid),
-                )
-            )
+            record, body = records.get(uid), await self._found(uid, instances, roots)
+            snapshots = await ground.roots.snapshots(uid) if uid in roots else ()
+            self._add(Worker(uid, ground, record=record, body=body, snapshots=snapshots))
         log.info("adopted", ves=len(instances), records=len(records), roots=len(roots))
         self._mind_running()
         await self._rewire_after_restart(list(instances))
+
+    async def _found(
+        self, uid: Uid, instances: Mapping[Uid, Instance], roots: Collection[Uid]
+    ) -> Body:
+        """A root of which only a part is there, or whose making was cut short, is no root yet."""
+        instance, ground = instances.get(uid), self._ground
+        whole = uid in roots and await ground.roots.exists(uid)
+        return Body(
+            root=whole,
+            remains=uid in roots and not whole,
+            instance=instance,
+            frozen=instance is not None and ground.runtime.frozen(uid),
+        )
 
     async def _rewire_after_restart(self, running: Sequence[Uid]) -> None:
         if self._set is None:
@@ -102,7 +115,7 @@ class Manager:
     def _mind_running(self) -> None:
         for entry in self._set.entries if self._set else ():
             worker = self._workers.get(entry.uid)
-            if worker and worker.instance and entry.action is Action.RUN:
+            if worker and worker.instance and entry.action in (Action.RUN, Action.FREEZE):
                 worker.wish(entry)
 
     # Sets.
@@ -123,6 +136,8 @@ class Manager:
                 await self._put_in_force(self._set)
             else:
                 log.warning("older set ignored", order=str(host_set.order), held=str(self.held))
+                return self.held
+            self._confirmed = self._set
             return self.held
 
     async def run(self) -> None:
@@ -135,6 +150,16 @@ class Manager:
             async with self._applying:
                 self._wires = None
                 await self._keep_in_force()
+
+    async def watch_room(self) -> None:
+        """Tells when the pool begins or ends to refuse new VEs; then who waits for room looks again."""
+        while True:
+            refuses = self._ground.refuses()
+            if refuses != self._refused:
+                log.warning("room for new VEs changed", refuses=refuses)
+                self._refused = refuses
+                self._look_again()
+            await self._ground.clock.sleep(ROOM_RECHECK_S)
 
     async def _attach_adopted(self) -> None:
         """The filters of what was adopted, in case that they were flushed meanwhile."""
@@ -179,9 +204,15 @@ class Manager:
         held_set = self._set
         if held_set is None:
             return
-        named = {image.digest for image in held_set.images}
-        needed = {e.image_digest for e in held_set.entries if e.action is Action.RUN}
+        named = {image.digest for image in held_set.images if not image.spare}
+        needed = {entry.image_digest for entry in held_set.entries if self._needs_image(entry)}
         self._ground.images.want(frozenset(d for d in named | needed if d))
+
+    def _needs_image(self, entry: SetEntry) -> bool:
+        """Those that run need theirs again when they are rebuilt."""
+        worker = self._workers.get(entry.uid)
+        waits = worker is not None and isinstance(worker.step_now(), AwaitImage)
+        return waits or entry.action in (Action.RUN, Action.FREEZE)
 
     async def _try_to_wire(self, host_set: HostSet) -> None:
         try:
@@ -242,16 +273,37 @@ class Manager:
         report = worker.report()
         if self._in_force is not None or not report.orphan:
             return report
-        return msgspec.structs.replace(report, orphan=worker.uid not in self._named)
+        if worker.uid not in self._named:
+            return report
+        return msgspec.structs.replace(report, orphan=False, entry=None)
+
+    def spare_images(self) -> frozenset[Digest]:
+        """Those that the controller's newest set calls so; none before it sent one in this run."""
+        images = self._confirmed.images if self._confirmed is not None else ()
+        return frozenset(image.digest for image in images if image.spare)
+
+    def used_images(self) -> frozenset[Digest]:
+        """Of all VEs that shall be here, and of all whose roots or snapshots are."""
+        records = (worker.record for worker in self._workers.values())
+        here = {record.image_digest for record in records if record is not None}
+        return frozenset(here.union(e.image_digest for e in (self._set.entries if self._set else ())))
 
     def facts(self) -> HostFacts:
         return self._facts()
 
     def images_changed(self, _digest: Digest | None = None) -> None:
         """An image came, or could not be got: who waits for it looks again."""
+        self._look_again()
+
+    def _look_again(self) -> None:
         for worker in self._workers.values():
             worker.nudge()
         self.outbox.mark_facts()
+
+    def _nudge(self, uid: Uid) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.nudge()
 
     def image_added(self) -> None:
         """An upload has ended."""

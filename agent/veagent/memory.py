@@ -1,23 +1,47 @@
 """What a worker remembers of its VE: the record, how it changes with each thing that happens, and the story for people."""
 
+from collections.abc import Sequence
+
 import msgspec
 
-from veagent import ends, events
+from veagent import ends, events, snapshots
 from veagent.ground import Ground
 from veagent.ports import Instance
-from veagent.record import VERecord, confirmed, first_record, started, with_disk
+from veagent.record import (
+    VERecord,
+    confirmed,
+    first_record,
+    kept,
+    started,
+    with_card,
+    with_disk,
+    with_rates,
+)
+from veagent.snapshots import DeleteSnapshot, SnapshotStep
 from veagent.status import Trouble
-from veapi.model import Event, Resources, SetEntry, Uid
+from veapi.model import Event, Limits, SetEntry, SnapshotStatus, Uid
+from veapi.units import format_size
 
 
 class Memory:
-    """Every change goes to the ledger. `restart_for`: the end that the next start answers."""
+    """Every change goes to the ledger. `restart_for`: the end that the next start answers. `found`: its snapshots on disk."""
 
-    def __init__(self, uid: Uid, ground: Ground, record: VERecord | None) -> None:
-        self.record = record
+    def __init__(
+        self,
+        uid: Uid,
+        ground: Ground,
+        record: VERecord | None,
+        *,
+        found: Sequence[SnapshotStatus] | None = None,
+    ) -> None:
         self.restart_for: ends.Verdict | None = None
         self._uid = uid
         self._ground = ground
+        self._found = found
+        self.record = record and self._with_found(record)
+
+    def _with_found(self, record: VERecord) -> VERecord:
+        return record if self._found is None else snapshots.with_found(record, self._found)
 
     def ensure(self, entry: SetEntry, instance: Instance | None) -> VERecord:
         """The record; a new one with an id range of its own (that which the kernel shows, when it runs already)."""
@@ -26,7 +50,8 @@ class Memory:
             if base is None:
                 base = self._ground.ids.allocate()
             self._ground.ids.take([base])
-            self.record = first_record(entry, base)
+            record = self._with_found(first_record(entry, base))
+            self.record = with_card(record, entry) if instance is not None else record
         return self.record
 
     def change(self, **fields: object) -> None:
@@ -49,14 +74,20 @@ class Memory:
     def confirm(self, entry: SetEntry, *, up: bool) -> None:
         """All that `entry` asks is so."""
         assert self.record is not None
-        self._keep(msgspec.structs.replace(confirmed(self.record, entry), up=up))
+        record = snapshots.without_forgotten(confirmed(self.record, entry), entry)
+        self._keep(msgspec.structs.replace(record, up=up))
 
-    def start(self, entry: SetEntry) -> None:
+    def orphan(self, entry: SetEntry) -> None:
+        """No set names it any more; `entry` was the last that did."""
+        if self.record is not None and self.record.entry != entry:
+            self.change(entry=entry)
+
+    def start(self, entry: SetEntry, cpus: tuple[int, ...]) -> None:
         """It was started as `entry` asks; tells why, and counts it when it answers a crash or a reboot."""
         assert self.record is not None
         asked = entry.restart_seq > self.record.restart_seq
         verdict, self.restart_for = self.restart_for, None
-        record = started(self.record, entry, boot_id=self._ground.boot_id)
+        record = started(self.record, entry, boot_id=self._ground.boot_id, cpus=cpus)
         if asked:
             event = self._normal("Restarted", "it was restarted as asked")
         elif verdict is not None:
@@ -74,14 +105,77 @@ class Memory:
             stopped = msgspec.structs.replace(self.record, up=False)
             self._keep(stopped, self._normal("Stopped", "it was stopped"))
 
-    def limit(self, limits: Resources) -> None:
-        """cpu, memory and pids are in force."""
+    def limit(self, limits: Limits) -> None:
+        """All but disk and network are in force."""
         assert self.record is not None
-        self.change(limits=with_disk(limits, self.record.limits.disk_bytes))
+        in_force = self.record.limits
+        self.change(limits=with_rates(with_disk(limits, in_force.disk_bytes), in_force))
 
     def limit_disk(self, disk_bytes: int) -> None:
         assert self.record is not None
         self.change(limits=with_disk(self.record.limits, disk_bytes))
+
+    def limit_rates(self, limits: Limits) -> None:
+        """The network's are in force."""
+        assert self.record is not None
+        self.change(limits=with_rates(self.record.limits, limits))
+
+    def freeze(self, *, frozen: bool) -> None:
+        if frozen:
+            self._tell("Frozen", "it was frozen")
+        else:
+            self._tell("Thawed", "it was thawed")
+
+    def replace_root(self, entry: SetEntry) -> None:
+        """The old root is gone; the new one is made of what `entry` says. It counts as its user's word to run."""
+        assert self.record is not None
+        replaced = msgspec.structs.replace(self.record, root_seq=entry.root.seq, off=False)
+        made_of = f"snapshot {entry.root.snapshot}" if entry.root.snapshot else "its image"
+        self._keep(replaced, self._normal("RootReplaced", f"its disk is made anew of {made_of}"))
+
+    def snapshot_taken(self, taken: SnapshotStatus) -> None:
+        assert self.record is not None
+        event = self._normal("SnapshotTaken", f"snapshot {taken.tag} was taken")
+        self._keep(snapshots.with_taken(self.record, taken), event, fold=True)
+
+    def snapshot_deleted(self, step: DeleteSnapshot) -> None:
+        assert self.record is not None
+        event = self._normal("SnapshotDeleted", f"snapshot {step.tag} was deleted")
+        self._keep(snapshots.with_deleted(self.record, step.seq), event, fold=True)
+
+    @property
+    def is_kept(self) -> bool:
+        """It is deleted, and its disk is kept."""
+        return self.record is not None and self.record.kept
+
+    def snapshot_failed(self, step: SnapshotStep, error: str, *, given_up: bool) -> None:
+        assert self.record is not None
+        failed = snapshots.with_error(self.record, step, error, given_up=given_up)
+        what = "deleted" if isinstance(step, DeleteSnapshot) else "taken"
+        self._keep(
+            failed, self._warning("SnapshotFailed", f"snapshot {step.tag} not {what}: {error}")
+        )
+
+    def oom(self, kills: int) -> None:
+        """So many more of its processes were ended by the kernel. The newest event counts for all since the start."""
+        record = self.record
+        if record is None:
+            return
+        counted = msgspec.structs.replace(
+            record, oom_kills=record.oom_kills + kills, oom_run=record.oom_run + kills
+        )
+        number, limit = counted.oom_run, record.limits.memory_bytes
+        many = "1 process" if number == 1 else f"{number} processes"
+        since = (
+            f"{many} ended by the kernel since its start: out of its memory of {format_size(limit)}"
+        )
+        self._keep(counted, self._warning("OOMKilled", since), fold=True)
+
+    def keep(self, entry: SetEntry, used_bytes: int) -> None:
+        """It is deleted; who wants it back within the time finds root, snapshots and ids."""
+        assert self.record is not None
+        event = self._normal("Deleted", "it was deleted; its disk is kept for a while")
+        self._keep(kept(self.record, entry, used_bytes), event)
 
     def end(self, verdict: ends.Verdict, wanted: SetEntry | None, trouble: Trouble | None) -> None:
         """It ended, and nobody had asked. A restart that comes at once is told when it has been done."""
@@ -99,12 +193,10 @@ class Memory:
         elif wanted is None:
             self._keep(record, self._event(verdict, f"{verdict.sentence}; no set names it"))
 
-    def fail(self, trouble: Trouble) -> None:
-        """A step failed."""
+    def warn(self, reason: str, message: str) -> None:
+        """Something failed or was refused."""
         if self.record is not None:
-            at = self._ground.clock.wall()
-            event = events.warning(at, self._ground.host, trouble.reason, trouble.message)
-            self._keep(self.record, event)
+            self._keep(self.record, self._warning(reason, message))
 
     async def erase(self) -> None:
         """Nothing of the VE is left; its ids are free once that is durable."""
@@ -115,15 +207,23 @@ class Memory:
             ground.ids.release(self.record.id_base)
         self.record = None
 
-    def _keep(self, record: VERecord, event: Event | None = None) -> None:
+    def _tell(self, reason: str, message: str) -> None:
+        if self.record is not None:
+            self._keep(self.record, self._normal(reason, message))
+
+    def _keep(self, record: VERecord, event: Event | None = None, *, fold: bool = False) -> None:
         if event is not None:
-            record = msgspec.structs.replace(record, events=events.add(record.events, event))
+            add = events.add_folded if fold else events.add
+            record = msgspec.structs.replace(record, events=add(record.events, event))
         self.record = record
         self._ground.ledger.put(record)
         self._ground.changed(self._uid)
 
     def _normal(self, reason: str, message: str) -> Event:
         return events.normal(self._ground.clock.wall(), self._ground.host, reason, message)
+
+    def _warning(self, reason: str, message: str) -> Event:
+        return events.warning(self._ground.clock.wall(), self._ground.host, reason, message)
 
     def _event(self, verdict: ends.Verdict, message: str) -> Event:
         make = events.warning if verdict.warning else events.normal

@@ -7,17 +7,34 @@ any two steps costs nothing: the next run observes and asks again. What no set n
 from dataclasses import dataclass
 from typing import assert_never
 
-from veagent.record import VERecord
-from veapi.model import Action, Resources, SetEntry, Value
+from veagent.record import VERecord, beside_disk_and_rates, is_off
+from veagent.snapshots import DeleteSnapshot, TakeSnapshot, next_snapshot
+from veapi.model import Action, Limits, SetEntry, Value
+
+Rates = tuple[int, int]
+"""Bits a second into a VE and out of it."""
 
 
 class Observed(Value, frozen=True, kw_only=True):
-    """One VE as it is. `wait_s`: seconds until a failed step, or a start after quick ends, may be tried again."""
+    """One VE as it is. `wait_s`: seconds until a failed step, or a start after quick ends, may be tried again.
+
+    `remains`: a part of a root, or snapshots without one. `rates`: those that its card has; None: not known, it was adopted. `cpus`: the processors that it shall use now.
+    `disk_refused`: the disk limit that did not fit the last time; `root_refused`: number of the root whose source was not
+    there. `waiting`: numbers of snapshots that failed and may not be tried yet. `refuses`: why no root can be made now.
+    """
 
     record: VERecord | None = None
     root: bool = False
+    remains: bool = False
     running: bool = False
+    frozen: bool = False
+    rates: Rates | None = (0, 0)
+    cpus: tuple[int, ...] = ()
     image_held: bool = False
+    refuses: str = ""
+    disk_refused: int | None = None
+    root_refused: int | None = None
+    waiting: frozenset[int] = frozenset()
     wait_s: float = 0.0
 
 
@@ -27,8 +44,22 @@ class AwaitImage:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitRoom:
+    """The pool takes no new root. Who watches the pool wakes the worker."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRoot:
-    """Allocate ids, record them, snapshot the image."""
+    """Allocate ids, record them, make the root of its source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRoot:
+    """Check the new source, stop, drop the old root, record its number. The new root is the next step's."""
+
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +73,44 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """Set cpu, memory and pids of the running VE."""
+class Freeze:
+    pass
 
-    limits: Resources
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Set what differs of the running VE's limits: disk, network, and the rest."""
+
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
 class LimitDisk:
+    """Of a VE that does not run."""
+
     disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Set the processors of the running VE."""
+
+    cpus: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
     """All is as asked: note the generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Give up all but root, snapshots, record and ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +127,68 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """`reason`: Running, Stopped, PoweredOff, Gone or Orphan."""
+    """`reason`: Running, Frozen, Stopped, PoweredOff, Kept, Gone or Orphan."""
 
     reason: str
 
 
 Step = (
-    AwaitImage | CreateRoot | Start | Stop | Limit | LimitDisk | Confirm | Remove | Wait | Nothing
+    AwaitImage
+    | AwaitRoom
+    | CreateRoot
+    | ReplaceRoot
+    | Start
+    | Stop
+    | Freeze
+    | Thaw
+    | Limit
+    | LimitDisk
+    | Pin
+    | TakeSnapshot
+    | DeleteSnapshot
+    | Confirm
+    | Keep
+    | Remove
+    | Wait
+    | Nothing
 )
+Passive = Nothing | AwaitImage | AwaitRoom
+"""Steps that something else than the worker ends."""
 
 
 def next_action(wanted: SetEntry | None, observed: Observed) -> Step:
     """The one next step. Absence (`wanted` None) never stops or deletes anything."""
     if wanted is None:
         return Nothing("Orphan")
+    snapshot = _snapshot(wanted, observed)
+    if snapshot is not None:
+        return snapshot
     step = _wanted_step(wanted, observed)
-    if observed.wait_s > 0 and not isinstance(step, Nothing | AwaitImage):
+    if observed.wait_s > 0 and not isinstance(step, Passive):
         return Wait(observed.wait_s)
     return step
+
+
+def _snapshot(wanted: SetEntry, observed: Observed) -> Step | None:
+    """Before all else, so that what is asked together with a rebuild is taken of the old root.
+
+    A VE that is to run takes none before it has a root; one that is not to run says that it has none.
+    """
+    record, action = observed.record, wanted.action
+    if record is None or action in (Action.PURGE, Action.RELEASE):
+        return None
+    takes = action is Action.STOP or (observed.root and action is not Action.KEEP)
+    return next_snapshot(wanted, record, waiting=observed.waiting, takes=takes)
 
 
 def _wanted_step(wanted: SetEntry, observed: Observed) -> Step:
     match wanted.action:
         case Action.RUN | Action.FREEZE:
             return _settle(wanted, observed) if observed.running else _bring_up(wanted, observed)
-        case Action.STOP | Action.KEEP:
+        case Action.STOP:
             return _halt(wanted, observed)
+        case Action.KEEP:
+            return _keep(wanted, observed)
         case Action.RELEASE:
             return _remove(observed, timeout_s=wanted.stop_timeout_s, root=False)
         case Action.PURGE:
@@ -107,29 +198,79 @@ def _wanted_step(wanted: SetEntry, observed: Observed) -> Step:
 
 
 def _settle(wanted: SetEntry, observed: Observed) -> Step:
-    """Of a VE that runs and shall."""
+    """Of a VE that runs and shall. A root that can't be made yet keeps it from nothing else."""
     record = observed.record
     if record is None:
         return Confirm()
+    replace = _replace(wanted, observed, record)
+    if isinstance(replace, ReplaceRoot):
+        return replace
     if wanted.restart_seq > record.restart_seq:
         return Stop(wanted.stop_timeout_s)
-    asked = wanted.spec.request
-    if asked.disk_bytes != record.limits.disk_bytes:
-        return LimitDisk(asked.disk_bytes)
-    if asked != record.limits:
-        return Limit(asked)
-    return Nothing("Running") if is_confirmed(wanted, record) else Confirm()
+    step = _live(wanted, observed, record) or replace
+    if step is not None:
+        return step
+    if not is_confirmed(wanted, record):
+        return Confirm()
+    return Nothing("Frozen" if observed.frozen else "Running")
+
+
+def _live(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None:
+    """What changes without a stop."""
+    freeze = wanted.action is Action.FREEZE
+    if freeze != observed.frozen:
+        return Freeze() if freeze else Thaw()
+    if not has_limits(wanted, record) or rates_differ(wanted, observed.rates):
+        return Limit(wanted.spec.limits)
+    return Pin(observed.cpus) if observed.cpus != record.cpus else None
+
+
+def has_limits(wanted: SetEntry, record: VERecord) -> bool:
+    """Disk, and what the runtime sets."""
+    asked, has = wanted.spec.limits, record.limits
+    return asked.disk_bytes == has.disk_bytes and (
+        beside_disk_and_rates(asked) == beside_disk_and_rates(has)
+    )
+
+
+def rates_differ(wanted: SetEntry, rates: Rates | None) -> bool:
+    limits = wanted.spec.limits
+    return bool(wanted.ip) and rates != (limits.net_in_bps, limits.net_out_bps)
 
 
 def _bring_up(wanted: SetEntry, observed: Observed) -> Step:
     record = observed.record
-    if record is not None and is_off(wanted, record):
-        return Nothing("PoweredOff")
+    if record is not None:
+        replace = _replace(wanted, observed, record)
+        if replace is not None:
+            return replace
+        if is_off(wanted, record):
+            return _down(wanted, observed, record, "PoweredOff")
     if not observed.root:
-        return CreateRoot() if observed.image_held else AwaitImage()
-    if record is not None and wanted.spec.disk_bytes != record.limits.disk_bytes:
-        return LimitDisk(wanted.spec.disk_bytes)
+        return _make_root(wanted, observed)
+    asked_bytes = wanted.spec.disk_bytes
+    refused = observed.disk_refused == asked_bytes
+    if record is not None and asked_bytes != record.limits.disk_bytes and not refused:
+        return LimitDisk(asked_bytes)
     return Start()
+
+
+def _make_root(wanted: SetEntry, observed: Observed) -> Step:
+    """A root of which a part is there, or that is replaced, needs no room; nor, perhaps, its source: its making tells."""
+    if observed.remains:
+        return CreateRoot()
+    if is_of_image(wanted) and not observed.image_held:
+        return AwaitImage()
+    return AwaitRoom(observed.refuses) if observed.refuses else CreateRoot()
+
+
+def _replace(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None:
+    """The old root stays until all that the new one needs is here."""
+    if wanted.root.seq <= record.root_seq or wanted.root.seq == observed.root_refused:
+        return None
+    if is_of_image(wanted) and not observed.image_held:
+        return AwaitImage()
+    return ReplaceRoot(wanted.stop_timeout_s)
 
 
 def _halt(wanted: SetEntry, observed: Observed) -> Step:
@@ -138,28 +279,42 @@ def _halt(wanted: SetEntry, observed: Observed) -> Step:
     record = observed.record
     if record is None:
         return Confirm()
+    step = _replace(wanted, observed, record)
+    if step is None and not observed.root and not is_of_image(wanted):
+        step = _make_root(wanted, observed)  # now: its source may not be there at the first start
+    return step or _down(wanted, observed, record, "Stopped")
+
+
+def _down(wanted: SetEntry, observed: Observed, record: VERecord, reason: str) -> Step:
+    """Of a VE that does not run, and shall not."""
     if observed.root and wanted.spec.disk_bytes != record.limits.disk_bytes:
         return LimitDisk(wanted.spec.disk_bytes)
-    settled = is_confirmed(wanted, record) and not record.up and not record.off
-    return Nothing("Stopped") if settled else Confirm()
+    off = record.off and not is_off(wanted, record)
+    settled = is_confirmed(wanted, record) and not record.up and not off
+    return Nothing(reason) if settled else Confirm()
+
+
+def _keep(wanted: SetEntry, observed: Observed) -> Step:
+    if observed.running:
+        return Stop(wanted.stop_timeout_s)
+    record = observed.record
+    if record is None:
+        return Keep() if observed.root or observed.remains else Nothing("Kept")
+    return Nothing("Kept") if record.kept else Keep()
 
 
 def _remove(observed: Observed, *, timeout_s: float, root: bool) -> Step:
     if observed.running:
         return Stop(timeout_s)
-    if observed.record is not None or (root and observed.root):
+    something = observed.root or observed.remains
+    if observed.record is not None or (root and something):
         return Remove(root=root)
     return Nothing("Gone")
 
 
-def is_off(wanted: SetEntry, record: VERecord) -> bool:
-    """Its guest switched it off, and its user has asked for nothing since."""
-    newer = (
-        wanted.generation > record.off_generation
-        or wanted.restart_seq > record.restart_seq
-        or wanted.placement_generation > record.placement_generation
-    )
-    return record.off and not newer
+def is_of_image(wanted: SetEntry) -> bool:
+    """Its root is made of its image, not of a snapshot or of another VE."""
+    return not wanted.root.from_uid and not wanted.root.snapshot
 
 
 def is_confirmed(wanted: SetEntry, record: VERecord) -> bool:
@@ -168,5 +323,6 @@ def is_confirmed(wanted: SetEntry, record: VERecord) -> bool:
         wanted.generation == record.generation
         and wanted.placement_generation == record.placement_generation
         and wanted.restart_seq <= record.restart_seq
-        and (wanted.name, wanted.project) == (record.name, record.project)
+        and not record.kept
+        and wanted == record.entry
     )

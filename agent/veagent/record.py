@@ -1,16 +1,31 @@
 """What an agent remembers of one VE across its own death and its host's."""
 
+from collections.abc import Mapping
+
 import msgspec
 
-from veapi.model import Digest, Event, Resources, SetEntry, Uid, Value
+from veapi.model import (
+    Action,
+    Digest,
+    Event,
+    ImageConfig,
+    Limits,
+    SetEntry,
+    SnapshotStatus,
+    Uid,
+    Value,
+)
 
 
 class VERecord(Value, frozen=True, kw_only=True):
     """One VE of this host, as it is kept in the ledger.
 
-    `id_base` is the first of its own 65,536 host ids. `limits` are those in force (disk: of the root). `restart_seq`
-    and `generation` are the last ones carried out. `up`: it ran when this was written, in the boot `boot_id`.
-    `off`: its guest switched it off while the spec's generation was `off_generation`.
+    `id_base` is the first of its own 65,536 host ids. `limits` are those in force (disk: of root and snapshots; network: of
+    the card that it has). `restart_seq`, `generation` and `root_seq` are the last ones carried out. `snapshot_seq`: the
+    last snapshot that was taken, or given up. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
+    `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was
+    `off_generation`. `oom_run`: those of `oom_kills` since its last start. `kept`: it is deleted, `kept_bytes` of disk
+    are held for who wants it back. `entry`: the last that was asked of it.
     """
 
     uid: Uid
@@ -18,22 +33,35 @@ class VERecord(Value, frozen=True, kw_only=True):
     project: str
     id_base: int
     image_digest: Digest = Digest("")
+    image_config: ImageConfig = ImageConfig()
     ip: str = ""
     mac: str = ""
-    limits: Resources = Resources()
+    env: Mapping[str, str] = {}
+    command: tuple[str, ...] = ()
+    cpus: tuple[int, ...] = ()
+    limits: Limits = Limits()
     restarts: int = 0
     restart_seq: int = 0
     generation: int = 0
     placement_generation: int = 0
+    root_seq: int = 0
+    snapshot_seq: int = 0
+    snapshots: tuple[SnapshotStatus, ...] = ()
     up: bool = False
     boot_id: str = ""
     off: bool = False
     off_generation: int = 0
+    oom_kills: int = 0
+    oom_run: int = 0
+    kept: bool = False
+    kept_bytes: int = 0
+    entry: SetEntry | None = None
     events: tuple[Event, ...] = ()
 
 
 def first_record(entry: SetEntry, id_base: int) -> VERecord:
-    """Of a VE that this host knew nothing of: a restart that was asked before has nothing to restart.
+    """Of a VE that this host knew nothing of: a restart that was asked before has nothing to restart, and a root that is
+    there is the one that was asked for.
 
     No limits: whatever is there already gets them set.
     """
@@ -44,23 +72,39 @@ def first_record(entry: SetEntry, id_base: int) -> VERecord:
         id_base=id_base,
         image_digest=entry.image_digest,
         restart_seq=entry.restart_seq,
+        root_seq=entry.root.seq,
+        entry=entry,
     )
 
 
-def started(record: VERecord, entry: SetEntry, *, boot_id: str) -> VERecord:
-    """After a start as `entry` asks."""
+def with_card(record: VERecord, entry: SetEntry) -> VERecord:
+    """What a VE is taken to run with of which nobody remembers how it was started."""
     return msgspec.structs.replace(
-        confirmed(record, entry),
-        ip=entry.ip,
-        mac=entry.mac,
-        limits=with_disk(entry.spec.request, record.limits.disk_bytes),
+        record, ip=entry.ip, mac=entry.mac, env=entry.spec.env, command=entry.spec.command
+    )
+
+
+def started(
+    record: VERecord, entry: SetEntry, *, boot_id: str, cpus: tuple[int, ...] = ()
+) -> VERecord:
+    """After a start as `entry` asks. Its new card has no rates yet."""
+    limits = msgspec.structs.replace(
+        entry.spec.limits, disk_bytes=record.limits.disk_bytes, net_in_bps=0, net_out_bps=0
+    )
+    return msgspec.structs.replace(
+        with_card(confirmed(record, entry), entry),
+        cpus=cpus,
+        limits=limits,
+        oom_run=0,
+        off=False,
         up=True,
         boot_id=boot_id,
     )
 
 
 def confirmed(record: VERecord, entry: SetEntry) -> VERecord:
-    """All that `entry` asks is carried out."""
+    """All that `entry` asks is carried out. What its guest switched off is off until its user says something."""
+    off = is_off(entry, record)
     return msgspec.structs.replace(
         record,
         name=entry.name,
@@ -68,10 +112,44 @@ def confirmed(record: VERecord, entry: SetEntry) -> VERecord:
         restart_seq=max(record.restart_seq, entry.restart_seq),
         generation=entry.generation,
         placement_generation=entry.placement_generation,
-        off=False,
-        off_generation=0,
+        off=off,
+        off_generation=record.off_generation if off else 0,
+        kept=False,
+        kept_bytes=0,
+        entry=entry,
     )
 
 
-def with_disk(limits: Resources, disk_bytes: int) -> Resources:
+def is_off(entry: SetEntry, record: VERecord) -> bool:
+    """It shall run, but its guest switched it off, and its user has not said since that it shall run."""
+    newer = (
+        entry.run_generation > record.off_generation
+        or entry.restart_seq > record.restart_seq
+        or entry.placement_generation > record.placement_generation
+    )
+    shall_run = entry.action in (Action.RUN, Action.FREEZE)
+    return record.off and shall_run and not newer
+
+
+def kept(record: VERecord, entry: SetEntry, used_bytes: int) -> VERecord:
+    """It is down and deleted, its address given up."""
+    down = confirmed(record, entry)
+    return msgspec.structs.replace(
+        down, up=False, ip="", mac="", cpus=(), kept=True, kept_bytes=used_bytes
+    )
+
+
+def with_disk(limits: Limits, disk_bytes: int) -> Limits:
     return msgspec.structs.replace(limits, disk_bytes=disk_bytes)
+
+
+def with_rates(limits: Limits, rates: Limits) -> Limits:
+    """With the network's part of `rates`."""
+    return msgspec.structs.replace(
+        limits, net_in_bps=rates.net_in_bps, net_out_bps=rates.net_out_bps
+    )
+
+
+def beside_disk_and_rates(limits: Limits) -> Limits:
+    """What the runtime holds a VE to."""
+    return msgspec.structs.replace(limits, disk_bytes=0, net_in_bps=0, net_out_bps=0)

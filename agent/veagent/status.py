@@ -2,12 +2,35 @@
 
 from dataclasses import dataclass
 
+from veagent.cgroup import cpulist
 from veagent.events import clock_time
-from veagent.reconcile import AwaitImage, CreateRoot, Remove, Start, Step, Stop, is_off
-from veagent.record import VERecord
+from veagent.plan import outdated
+from veagent.reconcile import (
+    AwaitImage,
+    AwaitRoom,
+    CreateRoot,
+    Freeze,
+    Remove,
+    ReplaceRoot,
+    Start,
+    Step,
+    Stop,
+    Thaw,
+)
+from veagent.record import VERecord, is_off
 from veapi.model import Action, SetEntry, Uid, VEReport, VEState, VEStatus
 
 AWAITS_IMAGE = "ImageFetching"
+POOL_FULL = "PoolFull"
+LIMITS_REFUSED = "LimitsRefused"
+SOURCE_MISSING = "SourceMissing"
+RESTART_NEEDED = "RestartNeeded"
+_PASSING = {
+    Stop: "Stopping",
+    ReplaceRoot: "Rebuilding",
+    Freeze: "Freezing",
+    Thaw: "Thawing",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +51,15 @@ class Trouble:
 class Running:
     init_pid: int
     started_at: float
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """All that a worker knows of its VE. `step`: what it does now, or would if it need not wait."""
+    """All that a worker knows of its VE. `step`: what it does now, or would if it need not wait.
+
+    `root_refused`: why the root is not made anew as asked.
+    """
 
     uid: Uid
     host: str
@@ -43,6 +70,17 @@ class Sight:
     step: Step
     trouble: Trouble | None
     image_trouble: str
+    remains: bool = False
+    root_refused: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """It is down, and what is of it is kept as the set asks."""
+        if self.wanted is None or self.wanted.action is not Action.KEEP or self.running is not None:
+            return False
+        if self.record is None:
+            return not self.root and not self.remains
+        return self.record.kept
 
     @property
     def gone(self) -> bool:
@@ -51,7 +89,7 @@ class Sight:
             return False
         match self.wanted.action:
             case Action.PURGE:
-                return not self.root
+                return not self.root and not self.remains
             case Action.RELEASE:
                 return True
             case _:
@@ -60,13 +98,16 @@ class Sight:
 
 def report_of(sight: Sight) -> VEReport:
     known = sight.wanted or sight.record
+    orphan = sight.wanted is None
     return VEReport(
         uid=sight.uid,
         name=known.name if known else "",
         project=known.project if known else "",
         status=status_of(sight),
         gone=sight.gone,
-        orphan=sight.wanted is None,
+        orphan=orphan,
+        kept=sight.kept,
+        entry=sight.record.entry if orphan and sight.record else None,
     )
 
 
@@ -82,30 +123,56 @@ def status_of(sight: Sight) -> VEStatus:
         started_at=running.started_at if running else None,
         init_pid=running.init_pid if running else 0,
         restarts=record.restarts if record else 0,
-        observed_generation=_generation(sight, state),
+        observed_generation=_generation(sight, state, reason),
         placement_generation=_placement_generation(sight),
         observed_restart_seq=record.restart_seq if record else 0,
+        observed_root_seq=record.root_seq if record else 0,
         events=record.events if record else (),
+        oom_kills=record.oom_kills if record else 0,
+        cpus=cpulist.render(record.cpus) if record and running else "",
+        disk_used_bytes=record.kept_bytes if record and sight.kept else 0,
+        snapshots=record.snapshots if record else (),
     )
 
 
 def _state(sight: Sight) -> tuple[VEState, str, str]:
     removing = sight.wanted is not None and sight.wanted.action in (Action.PURGE, Action.RELEASE)
-    if removing and not sight.gone:
+    if (removing and not sight.gone) or _is_being_kept(sight):
         return VEState.DELETING, *_why(sight, "")
     if sight.running is not None:
-        reason = "Stopping" if isinstance(sight.step, Stop) else ""
-        return VEState.RUNNING, *_why(sight, reason)
+        state = VEState.FROZEN if sight.running.frozen else VEState.RUNNING
+        return state, *_why_running(sight)
     return _down_state(sight)
 
 
+def _is_being_kept(sight: Sight) -> bool:
+    return sight.wanted is not None and sight.wanted.action is Action.KEEP and not sight.kept
+
+
+def _why_running(sight: Sight) -> tuple[str, str]:
+    """What goes on, what failed, what was refused, what waits for a restart: the first of these."""
+    passing = _PASSING.get(type(sight.step), "")
+    if sight.trouble is not None or passing:
+        return _why(sight, passing)
+    if isinstance(sight.step, AwaitImage | AwaitRoom):
+        return _awaiting(sight)
+    if sight.root_refused:
+        return SOURCE_MISSING, sight.root_refused
+    wanted, record = sight.wanted, sight.record
+    if wanted is None or record is None or wanted.action not in (Action.RUN, Action.FREEZE):
+        return "", ""
+    fields = ", ".join(outdated(wanted, record))
+    return (RESTART_NEEDED, f"restart it to change: {fields}") if fields else ("", "")
+
+
 def _down_state(sight: Sight) -> tuple[VEState, str, str]:
-    if sight.trouble is not None:
+    if sight.trouble is not None and sight.trouble.reason != LIMITS_REFUSED:
         return VEState.FAILED, *_why(sight, "")
     match sight.step:
-        case AwaitImage():
-            return _awaiting_image(sight)
-        case CreateRoot() | Start():
+        case AwaitImage() | AwaitRoom():
+            state = VEState.STOPPED if sight.root else VEState.CREATING
+            return state, *_awaiting(sight)
+        case CreateRoot() | Start() | ReplaceRoot():
             return VEState.CREATING, "Starting", ""
         case Remove():
             return VEState.DELETING, "", ""
@@ -113,10 +180,11 @@ def _down_state(sight: Sight) -> tuple[VEState, str, str]:
             return VEState.STOPPED, *_why_stopped(sight)
 
 
-def _awaiting_image(sight: Sight) -> tuple[VEState, str, str]:
+def _awaiting(sight: Sight) -> tuple[str, str]:
+    if isinstance(sight.step, AwaitRoom):
+        return POOL_FULL, sight.step.reason
     digest = sight.wanted.image_digest if sight.wanted else ""
-    message = sight.image_trouble or f"fetching image {digest[:19]} from another host"
-    return VEState.CREATING, AWAITS_IMAGE, message
+    return AWAITS_IMAGE, sight.image_trouble or f"fetching image {digest[:19]} from another host"
 
 
 def _why(sight: Sight, reason: str) -> tuple[str, str]:
@@ -127,6 +195,10 @@ def _why(sight: Sight, reason: str) -> tuple[str, str]:
 
 def _why_stopped(sight: Sight) -> tuple[str, str]:
     record = sight.record
+    if sight.trouble is not None:
+        return _why(sight, "")
+    if sight.root_refused:
+        return SOURCE_MISSING, sight.root_refused
     if record is None or not record.off:
         return "", ""
     if sight.wanted is None or is_off(sight.wanted, record):
@@ -141,9 +213,10 @@ def _addresses(sight: Sight) -> tuple[str, ...]:
     return (ip,) if ip else ()
 
 
-def _generation(sight: Sight, state: VEState) -> int:
-    """A failure is told of the generation that failed, so that who waits for it learns of it."""
-    if state is VEState.FAILED and sight.wanted is not None:
+def _generation(sight: Sight, state: VEState, reason: str) -> int:
+    """A failure or refusal is told of the generation that failed, so that who waits for it learns of it."""
+    failed = state is VEState.FAILED or reason in (LIMITS_REFUSED, SOURCE_MISSING, POOL_FULL)
+    if failed and sight.wanted is not None:
         return sight.wanted.generation
     return sight.record.generation if sight.record else 0
 

@@ -82,6 +82,9 @@ async def test_a_ve_that_its_guest_switched_off_stays_off_until_its_user_starts_
     await host.clock.advance(100)
     assert host.status().reason == "PoweredOff"
     await host.manager.apply(host_set(3, entry(generation=2)))
+    await host.until(lambda: host.status().observed_generation == 2)
+    assert host.status().reason == "PoweredOff"
+    await host.manager.apply(host_set(4, entry(generation=3, run_generation=3)))
     await host.until(lambda: host.status().state is VEState.RUNNING)
     assert host.status().restarts == 0
 

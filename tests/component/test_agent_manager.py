@@ -99,7 +99,7 @@ async def test_a_refused_limit_is_told_and_tried_again(host: AgentHost) -> None:
     await host.until(lambda: host.status().reason == "LimitsRefused")
     status = host.status()
     assert status.state is VEState.RUNNING
-    assert status.observed_generation == 1
+    assert status.observed_generation == 2
     assert "64M are in use" in status.message
     await host.clock.advance(1.0)
     await host.until(lambda: host.status().observed_generation == 2)

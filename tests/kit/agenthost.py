@@ -8,6 +8,7 @@ import msgspec
 
 from kit.eventually import eventually
 from kit.manualclock import ManualClock
+from veagent.cpusets import Cpusets
 from veagent.facts import HostFactsSource
 from veagent.fake.network import FakeNetwork
 from veagent.fake.runtime import FakeRuntime
@@ -105,6 +106,8 @@ class AgentHost:
         self.network = FakeNetwork(self.clock)
         self.peers = Peers(self.images)
         self.starts = 4
+        self.cpus: tuple[int, ...] = ()
+        """Processors of the host; none: VEs are not pinned."""
         self.kernel_bases: dict[Uid, int] = {}
         """First ids of running VEs, as the kernel tells them."""
         self.manager: Manager
@@ -124,6 +127,7 @@ class AgentHost:
             ledger=self.ledger,
             ids=IdRanges(base=1_000_000, count=8),
             slots=Slots(self.starts),
+            cpusets=Cpusets(self.cpus, enabled=bool(self.cpus)),
             clock=self.clock,
             changed=outbox.mark,
             id_base_of=lambda instance: self.kernel_bases.get(instance.uid),

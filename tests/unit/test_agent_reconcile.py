@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from kit.agenthost import U1, entry
 from veagent import reconcile as r
-from veagent.record import VERecord, confirmed, first_record, started, with_disk
-from veapi.model import Action, Resources, SetEntry
+from veagent.record import VERecord, confirmed, first_record, kept, started, with_disk
+from veagent.snapshots import DeleteSnapshot, TakeSnapshot, with_deleted, with_taken
+from veapi.model import Action, Limits, RootWish, SetEntry, SnapshotStatus, SnapshotWish, Uid
 
 NEW = first_record(entry(), 1_000_000)
 UP = started(
-    msgspec.structs.replace(NEW, limits=with_disk(Resources(), 1 << 30)), entry(), boot_id="b"
+    msgspec.structs.replace(NEW, limits=with_disk(Limits(), 1 << 30)), entry(), boot_id="b"
 )
 DOWN = msgspec.structs.replace(UP, up=False)
 OFF = msgspec.structs.replace(DOWN, off=True, off_generation=1)
@@ -24,6 +25,24 @@ def seen(record: VERecord | None = None, **changes: object) -> r.Observed:
 
 RUNNING = seen(UP, running=True, root=True, image_held=True)
 STOPPED = seen(DOWN, root=True, image_held=True)
+FROZEN = msgspec.structs.replace(RUNNING, frozen=True)
+KEPT = kept(DOWN, entry(action=Action.KEEP), 7)
+HAS = SnapshotStatus(tag="a", seq=1, taken_at=1.0)
+SNAPPED = msgspec.structs.replace(RUNNING, record=with_taken(UP, HAS))
+REBUILD, RESTORE = RootWish(seq=1), RootWish(seq=1, snapshot="a")
+CLONE = RootWish(from_uid=Uid("other"))
+
+
+def wishes(*seqs: int, deleting: int = 0) -> tuple[SnapshotWish, ...]:
+    return tuple(
+        SnapshotWish(tag="abc"[seq - 1], seq=seq, created_at=1.0, deleting=seq == deleting)
+        for seq in seqs
+    )
+
+
+def world(observed: r.Observed, **changes: object) -> r.Observed:
+    return msgspec.structs.replace(observed, **changes)
+
 
 TABLE = [
     ("new, image here", entry(), seen(image_held=True), r.CreateRoot()),
@@ -38,9 +57,30 @@ TABLE = [
         "more memory",
         entry(memory_bytes=1 << 30, generation=2),
         RUNNING,
-        r.Limit(entry(memory_bytes=1 << 30).spec.request),
+        r.Limit(entry(memory_bytes=1 << 30).spec.limits),
     ),
-    ("more disk", entry(disk_bytes=2 << 30, generation=2), RUNNING, r.LimitDisk(2 << 30)),
+    (
+        "more disk",
+        entry(disk_bytes=2 << 30, generation=2),
+        RUNNING,
+        r.Limit(entry(disk_bytes=2 << 30).spec.limits),
+    ),
+    (
+        "a rate",
+        entry(net_in_bps=8000),
+        RUNNING,
+        r.Limit(entry(net_in_bps=8000).spec.limits),
+    ),
+    ("rates as they are", entry(), world(RUNNING, rates=(0, 0)), r.Nothing("Running")),
+    ("rates not known", entry(), world(RUNNING, rates=None), r.Limit(entry().spec.limits)),
+    ("no card, no rates", entry(ip=""), world(RUNNING, rates=None), r.Confirm()),
+    ("other processors", entry(), world(RUNNING, cpus=(1,)), r.Pin((1,))),
+    (
+        "a disk limit that was refused keeps nothing from starting",
+        entry(disk_bytes=1 << 20),
+        world(STOPPED, disk_refused=1 << 20),
+        r.Start(),
+    ),
     (
         "more disk while stopped",
         entry(action=Action.STOP, disk_bytes=2 << 30),
@@ -51,10 +91,22 @@ TABLE = [
     ("renamed", entry(name="other"), RUNNING, r.Confirm()),
     ("moved back here", entry(placement_generation=2), RUNNING, r.Confirm()),
     ("guest switched off", entry(), seen(OFF, root=True), r.Nothing("PoweredOff")),
-    ("started after that", entry(generation=2), seen(OFF, root=True), r.Start()),
+    ("changed after that", entry(generation=2), seen(OFF, root=True), r.Confirm()),
+    (
+        "started after that",
+        entry(generation=2, run_generation=2),
+        seen(OFF, root=True),
+        r.Start(),
+    ),
     ("restarted after that", entry(restart_seq=1), seen(OFF, root=True), r.Start()),
     ("stop", entry(action=Action.STOP), RUNNING, r.Stop(10.0)),
-    ("stopped", entry(action=Action.STOP), STOPPED, r.Nothing("Stopped")),
+    ("just stopped", entry(action=Action.STOP), STOPPED, r.Confirm()),
+    (
+        "stopped",
+        entry(action=Action.STOP),
+        seen(confirmed(DOWN, entry(action=Action.STOP)), root=True),
+        r.Nothing("Stopped"),
+    ),
     ("stopped, newer spec", entry(action=Action.STOP, generation=2), STOPPED, r.Confirm()),
     ("never started", entry(action=Action.STOP), seen(), r.Confirm()),
     ("ended, shall be stopped", entry(action=Action.STOP), seen(UP, root=True), r.Confirm()),
@@ -69,6 +121,104 @@ TABLE = [
     ("absent and stopped", None, STOPPED, r.Nothing("Orphan")),
     ("back-off", entry(), msgspec.structs.replace(STOPPED, wait_s=3.0), r.Wait(3.0)),
     ("image needs no back-off", entry(), seen(wait_s=3.0), r.AwaitImage()),
+    ("freeze", entry(action=Action.FREEZE), RUNNING, r.Freeze()),
+    ("frozen", entry(), world(FROZEN, record=UP), r.Thaw()),
+    ("freeze what is stopped", entry(action=Action.FREEZE), STOPPED, r.Start()),
+    ("stop what is frozen", entry(action=Action.STOP), FROZEN, r.Stop(10.0)),
+    ("restart what is frozen", entry(restart_seq=1), FROZEN, r.Stop(10.0)),
+    ("keep what runs", entry(action=Action.KEEP), RUNNING, r.Stop(10.0)),
+    ("keep what is stopped", entry(action=Action.KEEP), STOPPED, r.Keep()),
+    ("kept", entry(action=Action.KEEP), seen(KEPT, root=True), r.Nothing("Kept")),
+    ("nothing to keep", entry(action=Action.KEEP), seen(), r.Nothing("Kept")),
+    ("wanted back", entry(), seen(KEPT, root=True, image_held=True), r.Start()),
+    ("wanted back, stopped", entry(action=Action.STOP), seen(KEPT, root=True), r.Confirm()),
+    ("kept, purged", entry(action=Action.PURGE), seen(KEPT, root=True), r.Remove(root=True)),
+    ("rebuild", entry(root=REBUILD), RUNNING, r.ReplaceRoot(10.0)),
+    (
+        "rebuild what is stopped",
+        entry(root=REBUILD, action=Action.STOP),
+        STOPPED,
+        r.ReplaceRoot(10.0),
+    ),
+    (
+        "rebuild, image missing",
+        entry(root=REBUILD),
+        world(RUNNING, image_held=False),
+        r.AwaitImage(),
+    ),
+    (
+        "a rebuild that waits keeps nothing from a freeze",
+        entry(root=REBUILD, action=Action.FREEZE),
+        world(RUNNING, image_held=False),
+        r.Freeze(),
+    ),
+    ("restore needs no image", entry(root=RESTORE), seen(UP, running=True), r.ReplaceRoot(10.0)),
+    ("refused restore, runs on", entry(root=RESTORE), world(RUNNING, root_refused=1), r.Confirm()),
+    ("refused restore, starts", entry(root=RESTORE), world(STOPPED, root_refused=1), r.Start()),
+    (
+        "root dropped",
+        entry(root=REBUILD),
+        seen(UP, remains=True, image_held=True),
+        r.ReplaceRoot(10.0),
+    ),
+    ("clone", entry(root=CLONE), seen(), r.CreateRoot()),
+    (
+        "clone that shall be stopped",
+        entry(root=CLONE, action=Action.STOP),
+        seen(NEW),
+        r.CreateRoot(),
+    ),
+    ("a partial root needs no image", entry(), seen(NEW, remains=True), r.CreateRoot()),
+    ("pool full", entry(), seen(image_held=True, refuses="full"), r.AwaitRoom("full")),
+    ("pool full, root there", entry(), world(STOPPED, refuses="full"), r.Start()),
+    (
+        "purge of a partial root",
+        entry(action=Action.PURGE),
+        seen(remains=True),
+        r.Remove(root=True),
+    ),
+    ("snapshot", entry(snapshots=wishes(1)), RUNNING, r.TakeSnapshot("a", 1)),
+    ("snapshot of a frozen", entry(snapshots=wishes(1)), FROZEN, r.TakeSnapshot("a", 1)),
+    (
+        "snapshot of a stopped",
+        entry(snapshots=wishes(1), action=Action.STOP),
+        STOPPED,
+        r.TakeSnapshot("a", 1),
+    ),
+    ("in order", entry(snapshots=wishes(3, 2)), RUNNING, r.TakeSnapshot("b", 2)),
+    ("taken once", entry(snapshots=wishes(1)), SNAPPED, r.Confirm()),
+    (
+        "removal",
+        entry(snapshots=wishes(1, 2, deleting=1)),
+        SNAPPED,
+        r.DeleteSnapshot("a", 1),
+    ),
+    ("removed before it was taken", entry(snapshots=wishes(1, deleting=1)), RUNNING, r.Confirm()),
+    ("not wished any more", entry(), SNAPPED, r.Nothing("Running")),
+    (
+        "snapshot before a rebuild",
+        entry(snapshots=wishes(1), root=REBUILD),
+        RUNNING,
+        r.TakeSnapshot("a", 1),
+    ),
+    (
+        "restore before the removal of its snapshot",
+        entry(snapshots=wishes(1, deleting=1), root=RESTORE),
+        SNAPPED,
+        r.ReplaceRoot(10.0),
+    ),
+    (
+        "a snapshot that waits keeps nothing from a stop",
+        entry(snapshots=wishes(1), action=Action.STOP),
+        world(RUNNING, waiting=frozenset({1})),
+        r.Stop(10.0),
+    ),
+    (
+        "a purge takes no snapshot",
+        entry(snapshots=wishes(1), action=Action.PURGE),
+        STOPPED,
+        r.Remove(root=True),
+    ),
 ]
 
 
@@ -79,37 +229,62 @@ def test_next_step(wanted: SetEntry | None, observed: r.Observed, step: r.Step) 
     assert r.next_action(wanted, observed) == step
 
 
-def done(wanted: SetEntry, observed: r.Observed, step: r.Step) -> r.Observed:  # noqa: PLR0911
+def done(  # noqa: C901, PLR0912 - one case for each step
+    wanted: SetEntry, observed: r.Observed, step: r.Step
+) -> r.Observed:
     """The host after `step`."""
     record = observed.record or first_record(wanted, 1_000_000)
     replace = msgspec.structs.replace
+    changed: dict[str, object] = {"record": record}
     match step:
         case r.AwaitImage():
-            return replace(observed, image_held=True)
+            changed = {"image_held": True}
+        case r.AwaitRoom():
+            changed = {"refuses": ""}
+        case r.Wait():
+            changed = {"wait_s": 0.0}
         case r.CreateRoot():
             limits = with_disk(record.limits, wanted.spec.disk_bytes)
-            return replace(observed, root=True, record=replace(record, limits=limits))
+            changed = {"root": True, "remains": False, "record": replace(record, limits=limits)}
+        case r.ReplaceRoot() if observed.running:
+            changed = {"running": False, "frozen": False, "record": replace(record, up=False)}
+        case r.ReplaceRoot():
+            dropped = replace(record, root_seq=wanted.root.seq, off=False)
+            changed = {"root": False, "remains": True, "record": dropped}
         case r.Start():
-            return replace(observed, running=True, record=started(record, wanted, boot_id="b"))
+            up = started(record, wanted, boot_id="b", cpus=observed.cpus)
+            changed = {"running": True, "rates": (0, 0), "record": up}
         case r.Stop():
             known = observed.record
-            return replace(
-                observed, running=False, record=replace(known, up=False) if known else None
-            )
+            changed = {
+                "running": False,
+                "frozen": False,
+                "record": known and replace(known, up=False),
+            }
+        case r.Freeze() | r.Thaw():
+            changed = {"frozen": isinstance(step, r.Freeze)}
         case r.Limit(limits):
-            limits = with_disk(limits, record.limits.disk_bytes)
-            return replace(observed, record=replace(record, limits=limits))
+            rates = (limits.net_in_bps, limits.net_out_bps)
+            changed = {"rates": rates, "record": replace(record, limits=limits)}
         case r.LimitDisk(disk_bytes):
-            limits = with_disk(record.limits, disk_bytes)
-            return replace(observed, record=replace(record, limits=limits))
+            changed = {"record": replace(record, limits=with_disk(record.limits, disk_bytes))}
+        case r.Pin(cpus):
+            changed = {"record": replace(record, cpus=cpus)}
+        case TakeSnapshot(tag, seq):
+            taken = SnapshotStatus(tag=tag, seq=seq, taken_at=1.0)
+            changed = {"record": with_taken(record, taken)}
+        case DeleteSnapshot(_, seq):
+            changed = {"record": with_deleted(record, seq)}
         case r.Confirm():
-            return replace(observed, record=replace(confirmed(record, wanted), up=observed.running))
+            changed = {"record": replace(confirmed(record, wanted), up=observed.running)}
+        case r.Keep():
+            changed = {"record": kept(record, wanted, 7)}
         case r.Remove(root):
-            return replace(observed, record=None, root=observed.root and not root)
-        case r.Wait():
-            return replace(observed, wait_s=0.0)
+            there = observed.root and not root
+            changed = {"record": None, "root": there, "remains": observed.remains and not root}
         case _:
             raise AssertionError(step)
+    return replace(observed, **changed)
 
 
 numbers = st.integers(1, 3)
@@ -121,6 +296,10 @@ entries = st.builds(
     restart_seq=numbers,
     cpu_millis=st.sampled_from([500, 1000]),
     disk_bytes=st.sampled_from([1 << 30, 2 << 30]),
+    net_in_bps=st.sampled_from([0, 8000]),
+    run_generation=st.integers(0, 3),
+    root=st.builds(RootWish, seq=st.integers(0, 2), snapshot=st.sampled_from(["", "a"])),
+    snapshots=st.sampled_from([(), wishes(1), wishes(1, 2), wishes(1, 2, deleting=1)]),
 )
 records = st.none() | st.builds(
     VERecord,
@@ -129,8 +308,12 @@ records = st.none() | st.builds(
     project=st.just("default"),
     id_base=st.just(1_000_000),
     limits=st.builds(
-        Resources, cpu_millis=st.sampled_from([0, 500]), disk_bytes=st.sampled_from([0, 1 << 30])
+        Limits, cpu_millis=st.sampled_from([0, 500]), disk_bytes=st.sampled_from([0, 1 << 30])
     ),
+    root_seq=st.integers(0, 2),
+    snapshot_seq=st.integers(0, 2),
+    snapshots=st.sampled_from([(), (HAS,)]),
+    kept=st.booleans(),
     restart_seq=st.integers(0, 3),
     generation=st.integers(0, 3),
     placement_generation=st.integers(0, 3),
@@ -142,7 +325,13 @@ worlds = st.builds(
     r.Observed,
     record=records,
     root=st.booleans(),
+    remains=st.booleans(),
     running=st.booleans(),
+    frozen=st.booleans(),
+    rates=st.sampled_from([None, (0, 0), (8000, 0)]),
+    cpus=st.sampled_from([(), (0,)]),
+    refuses=st.sampled_from(["", "full"]),
+    root_refused=st.sampled_from([None, 1]),
     image_held=st.booleans(),
     wait_s=st.sampled_from([0.0, 5.0]),
 )
@@ -152,7 +341,7 @@ worlds = st.builds(
 def test_eventually_every_wish_is_carried_out_from_any_state(
     wanted: SetEntry, observed: r.Observed
 ) -> None:
-    for _ in range(12):
+    for _ in range(20):
         step = r.next_action(wanted, observed)
         if isinstance(step, r.Nothing):
             break
@@ -160,9 +349,10 @@ def test_eventually_every_wish_is_carried_out_from_any_state(
     else:
         pytest.fail(f"does not converge: {observed}")
     match wanted.action:
-        case Action.RUN:
+        case Action.RUN | Action.FREEZE:
             assert observed.running or step == r.Nothing("PoweredOff")
-        case Action.STOP:
+            assert observed.frozen == (observed.running and wanted.action is Action.FREEZE)
+        case Action.STOP | Action.KEEP:
             assert not observed.running
         case Action.RELEASE:
             assert not observed.running
@@ -171,6 +361,7 @@ def test_eventually_every_wish_is_carried_out_from_any_state(
             assert not observed.running
             assert observed.record is None
             assert not observed.root
+            assert not observed.remains
 
 
 @given(observed=worlds)

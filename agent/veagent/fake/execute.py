@@ -1,7 +1,7 @@
 """Commands inside a VE that only seems to run: a handful, run by nobody but this file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from veagent.ports import ExecCommand, Stream
 
@@ -19,6 +19,9 @@ class FakeProcess:
         self._stdin: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=16)
         self._output: asyncio.Queue[tuple[Stream, bytes] | None] = asyncio.Queue(maxsize=16)
         self._task = asyncio.create_task(self._run(list(command.argv)))
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        self._task.add_done_callback(lambda _: call())
 
     async def write(self, data: bytes) -> None:
         await self._stdin.put(data)

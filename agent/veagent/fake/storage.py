@@ -9,8 +9,8 @@ import msgspec
 from veagent.fake.faults import Faults
 from veagent.ports import DiskUsage, PullProgress, RegistrySource, RootSource
 from veapi.clock import Clock
-from veapi.errors import InvalidInput, NotFound
-from veapi.model import Digest, HeldImage, ImageConfig, Uid
+from veapi.errors import InvalidInput, NotFound, Unavailable
+from veapi.model import Digest, HeldImage, ImageConfig, SnapshotStatus, Uid
 
 CAPACITY_BYTES = 1 << 40
 _PIECE_BYTES = 1 << 20
@@ -23,6 +23,8 @@ class FakeImages(Faults):
         super().__init__(clock)
         self._folder = folder
         self._held: dict[Digest, HeldImage] = {}
+        self._used: dict[Digest, float] = {}
+        self.wants_room = False
 
     def load(self) -> None:
         """Finds what an earlier run left."""
@@ -73,6 +75,17 @@ class FakeImages(Faults):
         image = self._held.get(digest)
         return image.config if image is not None else ImageConfig()
 
+    def touch(self, digest: Digest) -> None:
+        self._used[digest] = self._clock.boot()
+
+    def idle_s(self, digest: Digest) -> float | None:
+        if digest not in self._held:
+            return None
+        return self._clock.boot() - self._used.setdefault(digest, self._clock.boot())
+
+    def short(self) -> bool:
+        return self.wants_room
+
     async def delete(self, digest: Digest) -> None:
         await self.call("delete")
         self._held.pop(digest, None)
@@ -84,13 +97,19 @@ class FakeImages(Faults):
 
 
 class FakeRoots(Faults):
-    """ports.Roots, in a folder per VE that holds its limit. One without a limit is a partial root."""
+    """ports.Roots, in a folder per VE that holds its limit. One without a limit is a partial root.
+
+    A root holds one word that tells what it was made of, and a guest may write; snapshots are copies of it beside.
+    """
 
     def __init__(self, folder: Path, images: FakeImages, clock: Clock) -> None:
         super().__init__(clock)
+        self.hostnames: dict[Uid, str] = {}
+        self.full = ""
+        """Why no new root can be made; empty: one can."""
         self._folder = folder
         self._images = images
-        self.hostnames: dict[Uid, str] = {}
+        self._clock = clock
 
     async def setup(self) -> None:
         await self.call("setup")
@@ -98,12 +117,61 @@ class FakeRoots(Faults):
 
     async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
         await self.call("create", uid)
-        if source.image not in {held.digest for held in self._images.held()}:
-            raise NotFound(f"this host does not hold image {source.image}")
-        self.path(uid).mkdir(parents=True, exist_ok=True)
+        if not await self.exists(uid):
+            if self.full and not self.path(uid).exists():
+                raise Unavailable(self.full)
+            content = self._content_of(uid, source)
+            self.path(uid).mkdir(parents=True, exist_ok=True)
+            self.write(uid, content)
         self.hostnames[uid] = hostname
         self._limit_file(uid).write_text(str(disk_bytes))
         return self.path(uid)
+
+    def _content_of(self, uid: Uid, source: RootSource) -> str:
+        other = source.from_uid or uid
+        if source.snapshot:
+            for path in self.path(other).glob("*.snapshot"):
+                found = msgspec.json.decode(path.read_bytes(), type=_Snapshot)
+                if found.status.tag == source.snapshot:
+                    return found.content
+            raise NotFound(f"there is no snapshot {source.snapshot} of VE {other}")
+        if source.from_uid:
+            return self.read(other)
+        if source.image not in {held.digest for held in self._images.held()}:
+            raise NotFound(f"this host does not hold image {source.image}")
+        return source.image
+
+    async def drop(self, uid: Uid) -> None:
+        await self.call("drop", uid)
+        self._limit_file(uid).unlink(missing_ok=True)
+        self._content_file(uid).unlink(missing_ok=True)
+
+    async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
+        await self.call("snapshot", uid)
+        if not await self.exists(uid):
+            raise NotFound(f"VE {uid} has no root here")
+        if self._snapshot_file(uid, seq).exists():
+            return self._snapshot(self._snapshot_file(uid, seq)).status
+        status = SnapshotStatus(tag=tag, seq=seq, taken_at=self._clock.wall())
+        content = msgspec.json.encode(_Snapshot(status, self.read(uid)))
+        self._snapshot_file(uid, seq).write_bytes(content)
+        return status
+
+    async def delete_snapshot(self, uid: Uid, seq: int) -> None:
+        await self.call("delete_snapshot", uid)
+        self._snapshot_file(uid, seq).unlink(missing_ok=True)
+
+    async def snapshots(self, uid: Uid) -> Sequence[SnapshotStatus]:
+        await self.call("snapshots", uid)
+        found = [self._snapshot(path).status for path in self.path(uid).glob("*.snapshot")]
+        return sorted(found, key=lambda status: status.seq)
+
+    async def used_bytes(self, uid: Uid) -> int:
+        await self.call("used_bytes", uid)
+        return len(self.read(uid)) if await self.exists(uid) else 0
+
+    def refuses(self) -> str:
+        return self.full
 
     def path(self, uid: Uid) -> Path:
         return self._folder / uid
@@ -112,11 +180,21 @@ class FakeRoots(Faults):
         """What a death in the middle of `create` leaves."""
         self.path(uid).mkdir(parents=True, exist_ok=True)
 
+    def read(self, uid: Uid) -> str:
+        """What is in the root. NotFound without one."""
+        if not self._content_file(uid).exists():
+            raise NotFound(f"VE {uid} has no root here")
+        return self._content_file(uid).read_text()
+
+    def write(self, uid: Uid, content: str) -> None:
+        """As its guest would."""
+        self._content_file(uid).write_text(content)
+
     async def exists(self, uid: Uid) -> bool:
         return self._limit_file(uid).exists()
 
     async def all(self) -> Sequence[Uid]:
-        """Partial ones too."""
+        """Partial ones too, and those that have only snapshots."""
         return [Uid(path.name) for path in sorted(self._folder.glob("*"))]
 
     async def limit(self, uid: Uid, disk_bytes: int) -> None:
@@ -127,8 +205,9 @@ class FakeRoots(Faults):
 
     async def delete(self, uid: Uid) -> None:
         await self.call("delete", uid)
-        self._limit_file(uid).unlink(missing_ok=True)
         if self.path(uid).exists():
+            for path in self.path(uid).iterdir():
+                path.unlink()
             self.path(uid).rmdir()
 
     def usage(self) -> Mapping[Uid, DiskUsage]:
@@ -142,3 +221,18 @@ class FakeRoots(Faults):
 
     def _limit_file(self, uid: Uid) -> Path:
         return self.path(uid) / "limit"
+
+    def _content_file(self, uid: Uid) -> Path:
+        return self.path(uid) / "content"
+
+    def _snapshot_file(self, uid: Uid, seq: int) -> Path:
+        return self.path(uid) / f"{seq}.snapshot"
+
+    @staticmethod
+    def _snapshot(path: Path) -> "_Snapshot":
+        return msgspec.json.decode(path.read_bytes(), type=_Snapshot)
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    status: SnapshotStatus
+    content: str
