@@ -17,6 +17,8 @@ from vectl.changes import Change, ChangeKind
 if TYPE_CHECKING:
     from veapi.v1.types_pb2 import VE, VEStatus
 
+# Reasons of a host that could not go along with what was asked.
+_REFUSED = ("LimitsRefused", "RestartNeeded", "SourceMissing", "PoolFull")
 # Reasons of Pending that say: not decided yet.
 _UNDECIDED = ("", "Scheduling")
 
@@ -26,7 +28,10 @@ class Goal(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
+    FROZEN = "frozen"
     RESTARTED = "restarted"
+    # Whatever was asked last, by its spec: also when it is down by itself or by its guest.
+    SETTLED = "carried out"
     GONE = "gone"
 
 
@@ -67,17 +72,27 @@ class Progress(Protocol):
 def judge(target: Target, ve: "VE") -> VerackError | bool:
     """True: reached. False: not yet. An error: it will not come without somebody doing something."""
     status = ve.status
+    refused = _could_not(target, ve)
+    if refused is not None:
+        return refused
     if _reached(target, ve):
         return True
     if target.goal is Goal.GONE:
         return False
     if status.state == "Pending" and status.reason not in _UNDECIDED:
-        if target.goal is Goal.STOPPED and target.before is not None:
-            return True  # it runs nowhere
-        return _refused(ve)
+        return _judge_pending(target, ve)
     if status.state == "Failed" and not _stale(target, ve):
         return _failed(ve)
     return False
+
+
+def _judge_pending(target: Target, ve: "VE") -> VerackError | bool:
+    down = target.goal is Goal.STOPPED or (target.goal is Goal.SETTLED and ve.spec.run == "stopped")
+    if down and target.before is not None:
+        return True  # it runs nowhere
+    if target.goal is Goal.SETTLED and _stale(target, ve):
+        return False  # what was refused was what it asked for before
+    return _refused(ve)
 
 
 def _reached(target: Target, ve: "VE") -> bool:
@@ -93,8 +108,35 @@ def _reached(target: Target, ve: "VE") -> bool:
                 target.before is None or status.started_at != target.before.status.started_at
             )
             return carried_out and status.state == "Running" and started_again
+        case Goal.FROZEN:
+            return carried_out and status.state == "Frozen"
+        case Goal.SETTLED:
+            return carried_out and _as_wanted(ve)
         case Goal.GONE:
             return False
+
+
+def _as_wanted(ve: "VE") -> bool:
+    """What its guest switched off stays off until its user starts it, whatever else is changed."""
+    status = ve.status
+    if status.state == "Stopped":
+        return ve.spec.run == "stopped" or status.reason == "PoweredOff"
+    return status.state == ("Frozen" if ve.spec.run == "frozen" else "Running")
+
+
+def _could_not(target: Target, ve: "VE") -> Conflict | None:
+    """What the host says of the generation that we asked for, or of a later one."""
+    status = ve.status
+    if target.goal is Goal.GONE or status.reason not in _REFUSED:
+        return None
+    if status.observed_generation < target.asked.generation:
+        return None
+    hint = f"see `vectl show {ve.name}`"
+    if status.reason in ("LimitsRefused", "RestartNeeded"):
+        hint = (
+            f"ask for something else, or restart it for that: `vectl set {ve.name} ... --restart`"
+        )
+    return Conflict(f"{ve.name}: {status.reason}: {status.message}", hint=hint)
 
 
 def _stale(target: Target, ve: "VE") -> bool:

@@ -9,13 +9,15 @@ Every document is checked before anything is asked of the controller. Errors nam
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from veapi import units, validate
+from veapi import limits, schedule, units, validate
 from veapi.errors import InvalidInput
 from vectl.lazy import nearest
 from vectl.wanted import Wanted
-from vectl.yamltree import SIZE_LIMIT_BYTES, Mapping, Node, Place, Scalar, documents
+from vectl.yamltree import SIZE_LIMIT_BYTES, Mapping, Node, Place, Scalar, Sequence, documents
+
+T = TypeVar("T")
 
 FILES_LIMIT = 1000
 VES_LIMIT = 10_000
@@ -45,6 +47,27 @@ def _whole(field: str, text: str) -> int:
     return int(text)
 
 
+def _weight(most: int) -> Callable[[str, str], int]:
+    return lambda field, text: limits.weight(field, _whole(field, text), most)
+
+
+def _swap(field: str, text: str) -> int:
+    return limits.swap_bytes(field, units.parse_size(text, field=field))
+
+
+def _io(field: str, text: str) -> int:
+    return limits.io_bps(field, units.parse_byte_rate(text, field=field))
+
+
+def _net(field: str, text: str) -> int:
+    return limits.net_bps(field, units.parse_bit_rate(text, field=field))
+
+
+def _schedule(field: str, text: str) -> str:
+    wanted = "" if text.strip().lower() == "none" else text
+    return schedule.canonical(schedule.parse(wanted, field=field))
+
+
 _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "image": ("image", validate.image_ref),
     "cpu": ("cpu_millis", _cpu),
@@ -57,7 +80,17 @@ _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "ip": ("ip", validate.ipv4),
     "host": ("host", validate.name),
     "on_host_loss": ("on_host_loss", lambda field, text: validate.on_host_loss(field, text).value),
+    "cpu_weight": ("cpu_weight", _weight(limits.MAX_CPU_WEIGHT)),
+    "swap": ("swap_bytes", _swap),
+    "swap_bytes": ("swap_bytes", _swap),
+    "io_weight": ("io_weight", _weight(limits.MAX_IO_WEIGHT)),
+    "io_read": ("io_read_bps", _io),
+    "io_write": ("io_write_bps", _io),
+    "net_in": ("net_in_bps", _net),
+    "net_out": ("net_out_bps", _net),
+    "snapshots": ("snapshot_schedule", _schedule),
 }
+_SPEC_FIELDS = (*_SPEC, "env", "command")
 
 
 def read_all(sources: tuple[str, ...], stdin: BinaryIO) -> list[Wanted]:
@@ -118,7 +151,7 @@ def _ve(node: Node) -> Wanted:
     if kind != "VE":
         raise document.places["kind"].refuse(f"kind: {kind[:80]!r} is not known", "write kind: VE")
     metadata = _fields(_part(document, "metadata"), "metadata", _METADATA)
-    spec = _fields(_part(document, "spec"), "spec", tuple(_SPEC))
+    spec = _fields(_part(document, "spec"), "spec", _SPEC_FIELDS)
     project = metadata.values.get("project")
     return Wanted(
         name=_checked(metadata, "metadata", "name", validate.name),
@@ -159,9 +192,35 @@ def _spec(spec: Mapping) -> dict[str, object]:
                 f"spec.{field} says again what another field said", "keep one of them"
             )
         values[target] = _checked(spec, "spec", field, check)
+    if "env" in spec.values:
+        values["env"] = _env(spec.values["env"])
+    if "command" in spec.values:
+        values["command"] = _command(spec.values["command"])
     if "image" not in values:
         raise spec.place.refuse("spec.image is missing", "`vectl image list` shows what there is")
-    return values
+    return {**values, "given": frozenset(values)}
+
+
+def _env(node: Node) -> dict[str, str]:
+    if not isinstance(node, Mapping):
+        raise node.place.refuse("spec.env must be a mapping", "write env: {MODE: fast}")
+    texts = {key: _text(value, f"spec.env.{key}", node.place) for key, value in node.values.items()}
+    return _placed(node, lambda: limits.init_env("spec.env", texts))
+
+
+def _command(node: Node) -> tuple[str, ...]:
+    if not isinstance(node, Sequence):
+        raise node.place.refuse("spec.command must be a list", 'write command: [sh, -c, "..."]')
+    words = [_text(item, "spec.command", node.place) for item in node.items]
+    return _placed(node, lambda: limits.init_command("spec.command", words))
+
+
+def _placed(node: Node, check: Callable[[], T]) -> T:
+    """What `check` gives; its refusal gets the place."""
+    try:
+        return check()
+    except InvalidInput as error:
+        raise node.place.refuse(error.message, error.hint) from None
 
 
 def _checked(mapping: Mapping, path: str, field: str, check: Callable[[str, str], object]) -> str:

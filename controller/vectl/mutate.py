@@ -22,20 +22,15 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: how it is sent, what is waited for (None: what its spec says), and the word for it when it is done."""
+    """One request: how it is sent, what is waited for, and the word for it when it is done."""
 
     name: str
     call: Callable[[], Awaitable["VE"]]
-    goal: Goal | None
+    goal: Goal
     done: str | Callable[[], str]
 
     def word(self) -> str:
         return self.done if isinstance(self.done, str) else self.done()
-
-    def goal_of(self, ve: "VE") -> Goal:
-        if self.goal is not None:
-            return self.goal
-        return Goal.STOPPED if ve.spec.run == "stopped" else Goal.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ async def _send(
             answer = await ask.call()
         except VerackError as error:
             return error
-    return Target(answer, ask.goal_of(answer), before.get(answer.uid))
+    return Target(answer, ask.goal, before.get(answer.uid))
 
 
 def _detached(ask: Ask, answer: Target | VerackError) -> str | VerackError:

@@ -26,7 +26,7 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: object) -> int:
         del ctx
-        return _positive(units.parse_size(str(value), field=_field(param)), value, param)
+        return _positive(units.parse_size(str(value), field=field_of(param)), value, param)
 
 
 class Cpu(click.ParamType[int]):
@@ -36,7 +36,7 @@ class Cpu(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: object) -> int:
         del ctx
-        return _positive(units.parse_cpu(str(value), field=_field(param)), value, param)
+        return _positive(units.parse_cpu(str(value), field=field_of(param)), value, param)
 
 
 class Count(click.ParamType[int]):
@@ -52,7 +52,7 @@ class Count(click.ParamType[int]):
         text = str(value)
         if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= self.most):
             raise InvalidInput(
-                f"{_field(param)}: {text[:80]!r} is not a number from 1 to {self.most}",
+                f"{field_of(param)}: {text[:80]!r} is not a number from 1 to {self.most}",
                 hint="write a whole number",
             )
         return int(text)
@@ -67,7 +67,7 @@ class Duration(click.ParamType[float]):
         del ctx
         if isinstance(value, float):
             return value
-        return units.parse_duration(str(value), field=_field(param))
+        return units.parse_duration(str(value), field=field_of(param))
 
 
 class Label(click.ParamType[tuple[str, str]]):
@@ -80,7 +80,7 @@ class Label(click.ParamType[tuple[str, str]]):
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             raise InvalidInput(
-                f"{_field(param)}: {str(value)[:80]!r} is not a label", hint="write e.g. tier=web"
+                f"{field_of(param)}: {str(value)[:80]!r} is not a label", hint="write e.g. tier=web"
             )
         return key, text
 
@@ -95,19 +95,20 @@ class Variable(click.ParamType[tuple[str, str]]):
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             raise InvalidInput(
-                f"{_field(param)}: {str(value)[:80]!r} is not a variable", hint="write e.g. LANG=C"
+                f"{field_of(param)}: {str(value)[:80]!r} is not a variable",
+                hint="write e.g. LANG=C",
             )
         return key, text
 
 
-def _field(param: click.Parameter | None) -> str:
+def field_of(param: click.Parameter | None) -> str:
     return (param.name if param is not None else None) or "value"
 
 
 def _positive(amount: int, value: object, param: click.Parameter | None) -> int:
     if amount <= 0:
         raise InvalidInput(
-            f"{_field(param)}: {value} is nothing", hint="ask for more than 0, or leave it out"
+            f"{field_of(param)}: {value} is nothing", hint="ask for more than 0, or leave it out"
         )
     return amount
 
@@ -194,7 +195,7 @@ def complete_ve(
         ves, _ = await client.list_ves()
         return [ve.name for ve in ves]
 
-    return _complete(ctx, names, incomplete)
+    return complete(ctx, names, incomplete)
 
 
 def complete_image(
@@ -206,7 +207,7 @@ def complete_image(
     async def names(client: "Client") -> list[str]:
         return [tag for image in await client.images() for tag in image.tags]
 
-    return _complete(ctx, names, incomplete)
+    return complete(ctx, names, incomplete)
 
 
 def complete_host(
@@ -218,10 +219,10 @@ def complete_host(
     async def names(client: "Client") -> list[str]:
         return [host.name for host in await client.hosts()]
 
-    return _complete(ctx, names, incomplete)
+    return complete(ctx, names, incomplete)
 
 
-def _complete(
+def complete(
     ctx: click.Context,
     names: Callable[["Client"], Awaitable[list[str]]],
     incomplete: str,

@@ -4,7 +4,7 @@ Nothing here imports grpc or asyncio before a command really talks to a controll
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -41,6 +41,8 @@ class Session:
     endpoint: str | None = None
     project: str | None = None
     stands: str = ""
+    asked: dict[str, object] = field(default_factory=dict)
+    """What options of a VE's spec were given, by the names of `vectl.wanted.Wanted`."""
 
     def context(self) -> Context:
         """The context that was chosen. InvalidInput when there is none."""

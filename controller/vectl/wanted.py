@@ -1,15 +1,18 @@
 """What a user asks of a VE, as values: what `create` and manifests give to the client."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A VE to be. What is left empty or 0 is a default of a new VE, and kept of one that is there; an empty project is the context's."""
+    """A VE to be. What is left empty or 0 is a default of a new VE, and kept of one that is there; an empty project is the context's.
+
+    `given`: names of fields here that count also when they are empty or 0. Units: as in `veapi.model.Limits`.
+    """
 
     name: str
-    image: str
+    image: str = ""
     project: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     cpu_millis: int = 0
@@ -20,3 +23,38 @@ class Wanted:
     ip: str = ""
     host: str = ""
     on_host_loss: str = ""
+    cpu_weight: int = 0
+    swap_bytes: int = 0
+    io_weight: int = 0
+    io_read_bps: int = 0
+    io_write_bps: int = 0
+    net_in_bps: int = 0
+    net_out_bps: int = 0
+    snapshot_schedule: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+
+    def spec(self) -> dict[str, object]:
+        """The fields of the spec, by the names that they have on the wire."""
+        found = {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name not in _BESIDE
+        }
+        return wire(found)
+
+
+_BESIDE = ("name", "project", "labels", "given")
+
+
+def wire(values: Mapping[str, object]) -> dict[str, object]:
+    """Fields of a spec by the names that they have on the wire, where a cpu is in cores."""
+    found = dict(values)
+    if "cpu_millis" in found:
+        millis = found.pop("cpu_millis")
+        assert isinstance(millis, int)
+        found["cpu"] = millis / 1000
+    return found
+
+
+def wire_names(names: frozenset[str]) -> list[str]:
+    return sorted("cpu" if name == "cpu_millis" else name for name in names)

@@ -268,7 +268,7 @@ async def test_a_delete_on_a_terminal_asks(
 ) -> None:
     await vectl("create", "web", "--image", "ok")
     async with screen(vectl, "delete", "web") as shown:
-        await shown.shows(b"Delete web with the disks? [y/N]")
+        await shown.shows(b"Delete web? [y/N]")
         shown.type(answer)
         assert await shown.code() == code
     assert len(api.cluster.ves) == left

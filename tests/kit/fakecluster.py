@@ -46,6 +46,8 @@ class FakeCluster:
     released: asyncio.Event = field(default_factory=asyncio.Event)
     watchers: dict[int, "asyncio.Queue[api_pb2.VEChange]"] = field(default_factory=dict)
     set_runs: list[api_pb2.SetRunRequest] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    deleted: dict[str, types_pb2.VE] = field(default_factory=dict)
     serials: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def __post_init__(self) -> None:

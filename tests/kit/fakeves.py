@@ -2,6 +2,7 @@
 """VEs of the fake controller: they live as their image says (kit.fakeapi)."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from kit.fakecluster import (
@@ -13,13 +14,14 @@ from kit.fakecluster import (
     told,
 )
 from kit.fakeexec import Command
+from kit.fakeverbs import Verbs
 from veapi import selector
 from veapi.errors import Conflict, InvalidInput, NotFound, VerackError
 from veapi.rpc import abort
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 
 
-class VEs(api_pb2_grpc.VEServiceServicer):
+class VEs(Verbs, api_pb2_grpc.VEServiceServicer):
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         self.tasks: set[asyncio.Task[None]] = set()
@@ -89,6 +91,9 @@ class VEs(api_pb2_grpc.VEServiceServicer):
         if ve.spec.run == "stopped":
             self.cluster.state(ve, "Stopped")
             return
+        if ve.spec.run == "frozen":
+            self.cluster.state(ve, "Frozen")
+            return
         ve.status.started_at.CopyFrom(stamp())
         self.cluster.serials[ve.uid] += 1
         del ve.status.addresses[:]
@@ -117,6 +122,8 @@ class VEs(api_pb2_grpc.VEServiceServicer):
 
     async def List(self, request: Any, context: Any) -> Any:
         self.cluster.calls.append("List")
+        if request.deleted:
+            return self.kept(request)
         try:
             ves = self._chosen(request)
         except InvalidInput as error:
@@ -197,12 +204,15 @@ class VEs(api_pb2_grpc.VEServiceServicer):
         self.cluster.calls.append("Delete")
         ve = await self._found(request.ve, context)
         self.cluster.state(ve, "Deleting")
-        asyncio.get_running_loop().call_soon(self._remove, ve)
+        gone = partial(self._remove, ve, purge=request.purge)
+        asyncio.get_running_loop().call_soon(gone)
         return ve
 
-    def _remove(self, ve: types_pb2.VE) -> None:
+    def _remove(self, ve: types_pb2.VE, *, purge: bool) -> None:
         if self.cluster.ves.pop(ve.uid, None) is not None:
             self.cluster.tell(DELETED, ve)
+            if not purge:
+                self.keep(ve)
 
     async def Exec(  # type: ignore[override]  # writes by its context
         self, request_iterator: Any, context: Any

@@ -1,6 +1,7 @@
 """Manifests: what is accepted, and that refusals name source, line and field."""
 
 import io
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ spec:
   ip: 10.66.0.7
   host: h1
   on_host_loss: stay
+  cpu_weight: 200
+  swap: 512M
+  io_weight: 0
+  io_read: 10M/s
+  io_write: none
+  net_in: 100Mbit
+  net_out: 0
+  snapshots: Daily keep 7,every 6h keep 4
+  env: {MODE: fast, EMPTY: ""}
+  command: [sh, -c, "exit 1"]
 """
     assert parsed(text) == [
         Wanted(
@@ -48,12 +59,24 @@ spec:
             ip="10.66.0.7",
             host="h1",
             on_host_loss="stay",
+            cpu_weight=200,
+            swap_bytes=512 << 20,
+            io_read_bps=10 << 20,
+            net_in_bps=100_000_000,
+            snapshot_schedule="daily keep 7, every 6h keep 4",
+            env={"MODE": "fast", "EMPTY": ""},
+            command=("sh", "-c", "exit 1"),
+            given=frozenset(
+                each.name
+                for each in fields(Wanted)
+                if each.name not in ("name", "project", "labels", "given")
+            ),
         )
     ]
 
 
 def test_what_is_left_out_is_left_to_the_controller() -> None:
-    assert parsed(WEB) == [Wanted(name="web", image="debian")]
+    assert parsed(WEB) == [Wanted(name="web", image="debian", given=frozenset(("image",)))]
 
 
 def test_bytes_may_be_given_as_the_api_gives_them() -> None:

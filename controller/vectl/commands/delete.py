@@ -1,6 +1,7 @@
 """vectl delete."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -9,9 +10,11 @@ from veapi.errors import InvalidInput, NotFound
 from vectl import options
 from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
+from vectl.output import moment
 from vectl.session import Session, pass_session
 
 if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE
     from vectl.client import Client
 
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "-f", "--file", "files", multiple=True, help="The VEs of a manifest: file, folder or -."
 )
+@click.option("--purge", is_flag=True, help="Keep nothing of them.")
 @options.yes_option
 @options.timeout_option()
 @options.detach_option
@@ -29,28 +33,31 @@ def delete(
     names: tuple[str, ...],
     *,
     files: tuple[str, ...],
+    purge: bool,
     yes: bool,
     timeout_s: float,
     detach: bool,
 ) -> None:
-    """Delete VEs with their disks, and wait until they are gone.
+    """Delete VEs and wait until they are gone.
 
-    Of a manifest, what is not there is skipped.
+    Their disks are kept for a time, for `vectl undelete`, unless --purge is given. Of a manifest, what is not there is skipped.
     """
     if bool(names) == bool(files):
         raise InvalidInput("which VEs?", hint="give names, or -f with a manifest")
     doomed = _of_manifests(files) if files else [(name, "") for name in names]
     if not yes:
-        _confirm([name for name, _ in doomed])
+        _confirm([name for name, _ in doomed], purge=purge)
     how = Waiting(timeout_s, detach, all_projects=any(project for _, project in doomed))
 
     async def work(client: "Client") -> None:
         asks = [
-            _ask(client, name, project)
+            _ask(client, name, project, purge=purge)
             for name, project in doomed
             if not files or await _is_there(client, name, project)
         ]
         await carry_out(client, session, asks, how)
+        if not (purge or detach):
+            _say_kept([name for name, _ in doomed], await _kept(client, doomed))
 
     session.run(work)
 
@@ -61,8 +68,9 @@ def _of_manifests(files: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(one.name, one.project) for one in manifest.read_all(files, sys.stdin.buffer)]
 
 
-def _ask(client: "Client", name: str, project: str) -> Ask:
-    return Ask(name, lambda: client.delete(name, project=project), Goal.GONE, "deleted")
+def _ask(client: "Client", name: str, project: str, *, purge: bool) -> Ask:
+    call = partial(client.delete, name, project=project, purge=purge)
+    return Ask(name, call, Goal.GONE, "deleted")
 
 
 async def _is_there(client: "Client", name: str, project: str) -> bool:
@@ -74,11 +82,26 @@ async def _is_there(client: "Client", name: str, project: str) -> bool:
     return True
 
 
-def _confirm(names: list[str]) -> None:
+async def _kept(client: "Client", doomed: "list[tuple[str, str]]") -> "list[VE]":
+    names = sorted({name for name, _ in doomed})
+    return await client.deleted(names=names, all_projects=any(project for _, project in doomed))
+
+
+def _say_kept(names: list[str], kept: "list[VE]") -> None:
+    """How long each can be brought back."""
+    newest = {ve.name: ve for ve in sorted(kept, key=lambda ve: ve.delete_requested_at.seconds)}
+    for name in names:
+        if name in newest:
+            until = moment(newest[name].purge_at)
+            click.echo(f"{name} is kept until {until}; `vectl undelete {name}`", err=True)
+
+
+def _confirm(names: list[str], *, purge: bool) -> None:
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     if not sys.stdin.isatty():
         raise InvalidInput(
             f"not deleting {shown} without being sure",
             hint="say --yes, there is no terminal to ask on",
         )
-    click.confirm(f"Delete {shown} with the disks?", abort=True, err=True)
+    how = " for good, with the disks" if purge else ""
+    click.confirm(f"Delete {shown}{how}?", abort=True, err=True)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from veapi.errors import InvalidInput
 from vectl import options
-from vectl.columns import RACK_LABEL, ve_columns
+from vectl.columns import DELETED_COLUMNS, RACK_LABEL, ve_columns
 from vectl.output import Printer, Style
 from vectl.session import Session, pass_session
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @options.command("list")
 @options.output_option()
 @click.option("-l", "--selector", default="", help="Labels, e.g. tier=web,!old.")
+@click.option("--deleted", is_flag=True, help="Those that were deleted and are kept for a while.")
 @click.option("-w", "--watch", is_flag=True, help="Then show every change as it comes.")
 @options.no_headers_option
 @options.all_projects_option
@@ -27,11 +29,19 @@ def list_(
     *,
     style: Style,
     selector: str,
+    deleted: bool,
     watch: bool,
     no_headers: bool,
     all_projects: bool,
 ) -> None:
     """VEs, where they are and what they have."""
+    if deleted and watch:
+        raise InvalidInput("--deleted can't be watched", hint="leave --watch out")
+
+    async def kept(client: "Client") -> None:
+        ves = await client.deleted(selector=selector, all_projects=all_projects)
+        printer = Printer(style, DELETED_COLUMNS, prefix="ve/", headers=not no_headers)
+        printer.many(ves, [ve.name for ve in ves])
 
     async def once(client: "Client") -> None:
         racks, (ves, _) = await asyncio.gather(
@@ -51,7 +61,7 @@ def list_(
             async for change in changes:
                 printer.later(change.ve, change.ve.name, change.kind.name.lower())
 
-    session.run(for_ever if watch else once)
+    session.run(kept if deleted else for_ever if watch else once)
 
 
 def _printer(style: Style, racks: dict[str, str], *, headers: bool) -> "Printer[VE]":

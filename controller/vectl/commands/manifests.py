@@ -9,6 +9,7 @@ import click
 
 from veapi.errors import VerackError
 from vectl import manifest, options
+from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain, one_line
@@ -55,7 +56,10 @@ class _Apply:
 
     def ask(self) -> Ask:
         return Ask(
-            self._wanted.name, self._call, None, lambda: _WORDS.get(self._outcome, "applied")
+            self._wanted.name,
+            self._call,
+            Goal.SETTLED,
+            lambda: _WORDS.get(self._outcome, "applied"),
         )
 
     async def _call(self) -> "VE":

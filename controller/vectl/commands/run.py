@@ -1,4 +1,4 @@
-"""vectl start, stop, restart."""
+"""vectl start, stop, restart, freeze, thaw."""
 
 import math
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _AFTER_KILL_S = 10.0
 
 _force_option = click.option("--force", is_flag=True, help="Kill it at once.")
-_stop_timeout_option = click.option(
+stop_timeout_option = click.option(
     "--timeout",
     "timeout_s",
     type=options.Duration(),
@@ -48,14 +48,14 @@ def start(session: Session, names: tuple[str, ...], *, timeout_s: float, detach:
 @options.command("stop")
 @options.names_argument
 @_force_option
-@_stop_timeout_option
+@stop_timeout_option
 @options.detach_option
 @pass_session
 def stop(
     session: Session, names: tuple[str, ...], *, force: bool, timeout_s: float | None, detach: bool
 ) -> None:
     """Stop VEs cleanly (or at once) and wait until they are stopped."""
-    grace_s, wait_s = _times(timeout_s)
+    grace_s, wait_s = times(timeout_s)
 
     async def work(client: "Client") -> None:
         def ask(name: str) -> Ask:
@@ -70,14 +70,14 @@ def stop(
 @options.command("restart")
 @options.names_argument
 @_force_option
-@_stop_timeout_option
+@stop_timeout_option
 @options.detach_option
 @pass_session
 def restart(
     session: Session, names: tuple[str, ...], *, force: bool, timeout_s: float | None, detach: bool
 ) -> None:
     """Stop VEs, start them again, and wait until they run."""
-    grace_s, wait_s = _times(timeout_s)
+    grace_s, wait_s = times(timeout_s)
 
     async def work(client: "Client") -> None:
         def ask(name: str) -> Ask:
@@ -89,7 +89,42 @@ def restart(
     session.run(work)
 
 
-def _times(timeout_s: float | None) -> tuple[int, float]:
+@options.command("freeze")
+@options.names_argument
+@options.timeout_option()
+@options.detach_option
+@pass_session
+def freeze(session: Session, names: tuple[str, ...], *, timeout_s: float, detach: bool) -> None:
+    """Freeze VEs: their processes stand still, and go on at `vectl thaw`. Memory and address stay."""
+
+    async def work(client: "Client") -> None:
+        def ask(name: str) -> Ask:
+            return Ask(name, partial(client.set_run, name, "frozen"), Goal.FROZEN, "frozen")
+
+        await carry_out(client, session, [ask(name) for name in names], Waiting(timeout_s, detach))
+
+    session.run(work)
+
+
+@options.command("thaw")
+@options.names_argument
+@options.timeout_option()
+@options.detach_option
+@pass_session
+def thaw(session: Session, names: tuple[str, ...], *, timeout_s: float, detach: bool) -> None:
+    """Let frozen VEs go on. One that is stopped is not started by it."""
+
+    async def work(client: "Client") -> None:
+        def ask(name: str) -> Ask:
+            call = partial(client.set_run, name, "running", only_from="frozen")
+            return Ask(name, call, Goal.RUNNING, "thawed")
+
+        await carry_out(client, session, [ask(name) for name in names], Waiting(timeout_s, detach))
+
+    session.run(work)
+
+
+def times(timeout_s: float | None) -> tuple[int, float]:
     """Whole seconds that a clean stop may take (0: the controller's default), and seconds to wait."""
     if timeout_s is None:
         return 0, options.DEFAULT_TIMEOUT_S

@@ -1,10 +1,11 @@
 """vectl show."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.units import format_size
+from veapi.units import format_bits, format_size
 from vectl import options
 from vectl.columns import EVENT_COLUMNS, cores, labels_text
 from vectl.output import Style, age, colours, moment, one
@@ -51,16 +52,15 @@ def facts(ve: "VE") -> list[str]:
         ("Why there", ve.placement.message),
         ("Addresses", ", ".join(status.addresses)),
         ("Image", ve.spec.image),
-        ("CPU", cores(ve.spec.cpu)),
-        ("Memory", format_size(ve.spec.memory_bytes)),
-        ("Disk", format_size(ve.spec.disk_bytes)),
-        ("Pids", str(ve.spec.pids)),
+        ("Image digest", ve.image_digest),
+        *limits(ve),
         ("Wanted", ve.spec.run),
         ("On host loss", ve.spec.on_host_loss),
         ("Labels", labels_text(ve.labels)),
         ("Created", _ago(moment(ve.created_at), age(ve.created_at))),
         ("Started", _ago(moment(status.started_at), age(status.started_at))),
         ("Restarts", str(status.restarts)),
+        ("Out of memory", f"{status.oom_kills} kills" if status.oom_kills else ""),
         ("Generation", f"{ve.generation}, carried out {status.observed_generation}"),
         ("Resource version", str(ve.resource_version)),
         ("Delete asked", moment(ve.delete_requested_at)),
@@ -70,6 +70,28 @@ def facts(ve: "VE") -> list[str]:
         ),
     ]
     return [f"{title + ':':<18}{one_line(text)}".rstrip() for title, text in rows if text]
+
+
+def limits(ve: "VE") -> list[tuple[str, str]]:
+    """What it may have; weights and rates only where they are not the default."""
+    spec = ve.spec
+    return [
+        ("CPU", cores(spec.cpu)),
+        ("CPU weight", str(spec.cpu_weight or "")),
+        ("Processors", ve.status.cpus),
+        ("Memory", format_size(spec.memory_bytes)),
+        ("Swap", format_size(spec.swap_bytes) if spec.swap_bytes else ""),
+        ("Disk", format_size(spec.disk_bytes)),
+        ("Disk weight", str(spec.io_weight or "")),
+        ("Disk reads", f"{format_size(spec.io_read_bps)}/s" if spec.io_read_bps else ""),
+        ("Disk writes", f"{format_size(spec.io_write_bps)}/s" if spec.io_write_bps else ""),
+        ("Network in", format_bits(spec.net_in_bps) if spec.net_in_bps else ""),
+        ("Network out", format_bits(spec.net_out_bps) if spec.net_out_bps else ""),
+        ("Pids", str(spec.pids)),
+        ("Snapshots", spec.snapshot_schedule),
+        ("Environment", " ".join(f"{key}={value}" for key, value in sorted(spec.env.items()))),
+        ("Command", shlex.join(spec.command)),
+    ]
 
 
 def _ago(when: str, since: str) -> str:

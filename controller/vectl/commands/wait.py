@@ -29,7 +29,7 @@ STATES = (
     "Migrating",
 )
 # Of these states, one that the host has not brought up to date does not count.
-_CARRIED_OUT = ("Running", "Stopped")
+_CARRIED_OUT = ("Running", "Frozen", "Stopped")
 DELETE = "delete"
 
 

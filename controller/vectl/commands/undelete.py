@@ -1,0 +1,98 @@
+"""vectl undelete and purge: of deleted VEs that are kept."""
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from veapi.errors import InvalidInput
+from vectl import options
+from vectl.follow import Goal
+from vectl.mutate import Ask, Waiting, carry_out
+from vectl.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from veapi.v1.types_pb2 import VE
+    from vectl.client import Client
+
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of deleted VEs that begin like that."""
+    del param
+
+    async def names(client: "Client") -> list[str]:
+        return [ve.name for ve in await client.deleted()]
+
+    return options.complete(ctx, names, incomplete)
+
+
+_which = click.argument("which", metavar="NAME|UID", shell_complete=_complete)
+
+
+@options.command("undelete")
+@_which
+@click.option("--name", "new_name", default="", help="Under another name.")
+@options.timeout_option()
+@options.detach_option
+@pass_session
+def undelete(
+    session: Session, which: str, *, new_name: str, timeout_s: float, detach: bool
+) -> None:
+    """Bring a deleted VE back, with its root, and wait until it is as it was.
+
+    It has its own address again if that is free, else another one. `vectl list --deleted` shows what is kept.
+    """
+    name, uid = _named(which)
+
+    async def work(client: "Client") -> None:
+        ask = Ask(
+            new_name or name or await _name_of(client, uid),
+            lambda: client.undelete(name, uid=uid, new_name=new_name),
+            Goal.SETTLED,
+            "undeleted",
+        )
+        how = Waiting(timeout_s, detach, fresh=True, all_projects=bool(uid))
+        await carry_out(client, session, [ask], how)
+
+    session.run(work)
+
+
+@options.command("purge")
+@_which
+@options.yes_option
+@pass_session
+def purge(session: Session, which: str, *, yes: bool) -> None:
+    """Have the root of a deleted VE removed now. It can't be brought back then."""
+    name, uid = _named(which)
+    if not yes:
+        _confirm(which)
+
+    async def work(client: "Client") -> "VE":
+        return await client.purge(name, uid=uid)
+
+    ve = session.run(work)
+    click.echo(f"ve/{ve.name} ({ve.uid}) is being removed from {ve.status.host or 'its host'}")
+
+
+def _named(which: str) -> tuple[str, str]:
+    """Name and uid; one of them is empty."""
+    return ("", which) if _UID.fullmatch(which) else (which, "")
+
+
+async def _name_of(client: "Client", uid: str) -> str:
+    """The uid itself when nothing of it is kept: the controller says so."""
+    kept = await client.deleted(all_projects=True)
+    return next((ve.name for ve in kept if ve.uid == uid), uid)
+
+
+def _confirm(which: str) -> None:
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            f"not purging {which} without being sure",
+            hint="say --yes, there is no terminal to ask on",
+        )
+    click.confirm(f"Remove {which} for good?", abort=True, err=True)
