@@ -307,6 +307,18 @@ class Images(Protocol):
         """What the image says of the program to run; empty when it says nothing, or is not held."""
         ...
 
+    def touch(self, digest: Digest) -> None:
+        """It is in use now. Cheap; nothing when it is not held."""
+        ...
+
+    def idle_s(self, digest: Digest) -> float | None:
+        """Seconds since its last use: it came, was given to a peer, or was touched. None when not held, or read now."""
+        ...
+
+    def short(self) -> bool:
+        """Whether the pool wants room."""
+        ...
+
     async def delete(self, digest: Digest) -> None: ...
 
 

@@ -12,7 +12,16 @@ import msgspec
 
 from veapi import codec
 from veapi.errors import InvalidInput
-from veapi.model import EVENTS_KEPT, Event, HeldImage, HostFacts, Resources, VEReport, VEStatus
+from veapi.model import (
+    EVENTS_KEPT,
+    Event,
+    HeldImage,
+    HostFacts,
+    ImageConfig,
+    Resources,
+    VEReport,
+    VEStatus,
+)
 
 NUMBER_LIMIT = 2**53
 """Largest whole number that every reader of the wire and every sum over hosts keeps exactly."""
@@ -28,6 +37,7 @@ REPORTS_LIMIT = 10_000
 """Reports in one message."""
 ADDRESSES_LIMIT = 16
 TEXT_LIMIT_BYTES = 1024
+CONFIG_LIMIT_BYTES = 64 << 10
 _LISTENS_AT = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 HINT = "look at that host's veagent: it must be of this version, and its machine's clock right"
 
@@ -65,6 +75,16 @@ def check_facts(facts: HostFacts) -> None:
     check_count("images", len(facts.images), IMAGES_LIMIT)
     for image in facts.images:
         _check_image(image)
+
+
+def check_image_config(config: ImageConfig) -> None:
+    """InvalidInput for one that is too large for the store."""
+    texts = (*config.command, *config.env, *config.env.values(), config.user, config.cwd)
+    size = sum(len(text.encode()) + 1 for text in texts)
+    if size > CONFIG_LIMIT_BYTES:
+        raise InvalidInput(
+            f"config of an image: {size} bytes are more than {CONFIG_LIMIT_BYTES}", hint=HINT
+        )
 
 
 def check_report(report: VEReport) -> VEReport:

@@ -12,6 +12,7 @@ from veapi.errors import InvalidInput
 from veapi.model import Cluster, Network
 from veapi.units import parse_duration
 
+MAX_REPLICAS = 1000
 VXLAN_IDS = range(1, 1 << 24)
 
 
@@ -73,6 +74,12 @@ class DeletedSection(Section, frozen=True, kw_only=True):
         return parse_duration(self.keep, field="deleted.keep")
 
 
+class ImagesSection(Section, frozen=True, kw_only=True):
+    """`replicas`: on how many hosts each image is kept, whether a VE uses it or not."""
+
+    replicas: int = 3
+
+
 class LogSection(Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     json: bool = False
@@ -91,6 +98,7 @@ class Config(Section, frozen=True, kw_only=True):
     etcd: EtcdSection = EtcdSection()
     network: NetworkSection = NetworkSection()
     deleted: DeletedSection = DeletedSection()
+    images: ImagesSection = ImagesSection()
     log: LogSection = LogSection()
 
     @property
@@ -137,6 +145,11 @@ def _check(config: Config) -> None:
     _check_address("address", config.address)
     if config.metrics:
         _check_address("metrics", config.metrics)
+    if not 1 <= config.images.replicas <= MAX_REPLICAS:
+        raise InvalidInput(
+            f"images.replicas: {config.images.replicas} is not within 1 and {MAX_REPLICAS}",
+            hint="3 survives the loss of two hosts",
+        )
     _check_etcd(config.etcd)
     _check_network(config.network)
     parse_duration(config.deleted.keep, field="deleted.keep")

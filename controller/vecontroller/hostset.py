@@ -21,8 +21,10 @@ KEEPS = False
 """Whether hosts are asked to keep the roots of deleted VEs."""
 
 
-def build(view: View, host: HostName, *, order: Order) -> HostSet:
-    """All that the host shall have; parts sorted, so that equal wishes give equal sets."""
+def build(
+    view: View, host: HostName, *, order: Order, images: tuple[WantedImage, ...] = ()
+) -> HostSet:
+    """All that the host shall have; parts sorted, so that equal wishes give equal sets. `images`: as `copies` tells."""
     return HostSet(
         order=order,
         entries=tuple(sorted((*_placed(view, host), *_kept(view, host)), key=lambda e: e.uid)),
@@ -32,10 +34,7 @@ def build(view: View, host: HostName, *, order: Order) -> HostSet:
             if name != host
         ),
         network=view.cluster.value.network if view.cluster is not None else Network(),
-        images=tuple(
-            WantedImage(digest=digest, blob_digest=view.images[digest].value.blob_digest)
-            for digest in sorted(view.images)
-        ),
+        images=images,
     )
 
 

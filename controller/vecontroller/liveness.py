@@ -14,6 +14,8 @@ from vecontroller.view import Changed
 
 TICK_S = 0.5
 STALL_S = 1.0
+GONE_S = 600.0
+"""A host that is silent for longer is not counted among those that keep images."""
 SESSION_GRACE_S = 3.0
 """How long a host without a session is still Ready, while its agent restarts or redials."""
 
@@ -45,6 +47,8 @@ class Liveness:
         self._timing = timing
         self._revision = revision
         self._hosts: dict[HostName, _Heard] = {}
+        self._began: float | None = None
+        self._gone: frozenset[HostName] = frozenset()
 
     def heard(self, host: HostName) -> None:
         """A heartbeat, or the first message of a session, arrived now."""
@@ -78,6 +82,14 @@ class Liveness:
         joined = known.sessions > 0 or now - known.session_ended < SESSION_GRACE_S
         return HostState.READY if fresh and joined else HostState.SILENT
 
+    def gone(self, host: HostName) -> bool:
+        """Whether it was not heard of for ten minutes of our lead."""
+        if self._began is None:
+            return False
+        known = self._hosts.get(host)
+        since = self._began if known is None else max(known.at, self._began)
+        return self._clock.boot() - since > GONE_S
+
     def last_heartbeat(self, host: HostName) -> float | None:
         """Unix seconds, for people."""
         known = self._hosts.get(host)
@@ -92,6 +104,7 @@ class Liveness:
 
         When it was we who stood still, no host is to blame: those that were alive get their time anew.
         """
+        self._began = self._clock.boot()
         while True:
             before = self._clock.boot()
             await self._clock.sleep(TICK_S)
@@ -99,12 +112,22 @@ class Liveness:
                 self._forgive()
             for host in self._hosts:
                 self._publish(host)
+            self._tell_gone(before)
 
     def _forgive(self) -> None:
         now = self._clock.boot()
         for known in self._hosts.values():
             if known.shown is HostState.READY:
                 known.at = now
+
+    def _tell_gone(self, before: float) -> None:
+        """Images have other hosts then. Hosts that nobody heard of under this lead are gone all at once."""
+        assert self._began is not None
+        gone = frozenset(host for host in self._hosts if self.gone(host))
+        silent_since = before - self._began <= GONE_S < self._clock.boot() - self._began
+        if gone != self._gone or silent_since:
+            self._gone = gone
+            self._topic.publish(Changed(revision=self._revision(), images=True))
 
     def _publish(self, host: HostName, *, always: bool = False) -> None:
         """Tells the topic when the state differs from the one that was last told, or `always`."""

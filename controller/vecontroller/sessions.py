@@ -20,6 +20,7 @@ from veapi.model import Cluster, Digest, HostFacts, HostName, HostSet, HostState
 from veapi.v1 import session_pb2, session_pb2_grpc
 from vecontroller import claims, hostset
 from vecontroller.calls import Context, refuse
+from vecontroller.copies import Copies, Holdings
 from vecontroller.hostsession import HostSession, Roster
 from vecontroller.imagesource import ImageSources
 from vecontroller.liveness import Liveness
@@ -59,6 +60,7 @@ class SessionDeps:
     reports: Reports
     relays: Relays
     sources: ImageSources
+    copies: Copies
 
 
 class Sessions(session_pb2_grpc.AgentServiceServicer):
@@ -67,6 +69,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     def __init__(self, deps: SessionDeps) -> None:
         self._deps = deps
         self._peers: dict[HostName, str] = {}
+        self._holdings = Holdings(deps.copies, deps.view)
 
     # What others ask.
 
@@ -79,6 +82,10 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     def last_heartbeat(self, host: HostName) -> float | None:
         """Unix seconds, for people; None when it was not heard of."""
         return self._deps.liveness.last_heartbeat(host)
+
+    def image_hosts(self, digest: Digest) -> frozenset[HostName]:
+        """Hosts that shall hold the image."""
+        return self._deps.copies.wanted_on(digest)
 
     def orphans(self, host: HostName) -> tuple[VEReport, ...]:
         """What the host has and nobody's set names."""
@@ -177,15 +184,19 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     def _build(self, host: HostName) -> HostSet:
         term, view = self._deps.term(), self._deps.view()
         order = Order(incarnation=term.incarnation, epoch=term.epoch, revision=view.revision)
-        return hostset.build(view, host, order=order)
+        images = self._deps.copies.of_host(host)
+        return hostset.build(view, host, order=order, images=images)
 
     def _wake(self, changed: Changed) -> None:
         """Images and addresses of hosts concern every set, placements only the sets of their hosts."""
         roster = self._deps.roster
         looked_at = bool(changed.hosts) or changed.relisted  # before "or": it remembers what it saw
         peers_changed = looked_at and self._peers_changed()
-        everybody = changed.relisted or changed.images or peers_changed
-        for session in roster.all() if everybody else roster.of(changed.placed):
+        holders = self._holdings.concerned(changed.hosts) if looked_at else frozenset()
+        everybody = changed.relisted or changed.images or peers_changed or holders is None
+        for session in (
+            roster.all() if everybody else roster.of(changed.placed | (holders or frozenset()))
+        ):
             session.set_may_have_changed()
 
     def _peers_changed(self) -> bool:

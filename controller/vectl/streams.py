@@ -180,7 +180,7 @@ async def upload(
         await _raise_source(sending)
         if isinstance(error, asyncio.CancelledError):
             raise
-        raise _late(start.name, failure(error, context), error) from None
+        raise late(start.name, failure(error, context), error) from None
     finally:
         sending.cancel()
         call.cancel()
@@ -188,7 +188,7 @@ async def upload(
     raise RemoteFailed("the controller ended the import without an image", hint="import it again")
 
 
-def _late(name: str, meant: VerackError, error: grpc.aio.AioRpcError) -> VerackError:
+def late(name: str, meant: VerackError, error: grpc.aio.AioRpcError) -> VerackError:
     """Our own deadline is a timeout here; elsewhere it says that the controller is silent."""
     if isinstance(meant, Unavailable) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(f"image {name}: not imported in time", hint="give a longer --timeout")

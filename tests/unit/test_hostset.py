@@ -1,5 +1,5 @@
-from kit.world import DIGEST, make_facts, make_image, make_placement, make_ve, make_view
-from veapi.model import Action, HostName, Order, PeerHost, Placement, Run
+from kit.world import DIGEST, make_facts, make_placement, make_ve, make_view
+from veapi.model import Action, HostName, Order, PeerHost, Placement, Run, WantedImage
 from vecontroller import hostset
 
 ORDER = Order(incarnation=1, epoch=2, revision=3)
@@ -55,9 +55,10 @@ def test_peers_are_all_other_hosts_by_name():
     )
 
 
-def test_every_host_wants_every_image():
-    (image,) = build(make_view(images=[make_image()])).images
-    assert (image.digest, image.blob_digest) == (DIGEST, "sha256:b")
+def test_what_is_said_of_images_is_in_the_set_as_it_is():
+    images = (WantedImage(digest=DIGEST, blob_digest="sha256:b", spare=True),)
+    built = hostset.build(make_view(), HostName("h1"), order=ORDER, images=images)
+    assert built.images == images
 
 
 def test_the_same_wishes_give_the_same_set_whatever_order_they_came_in():

@@ -4,9 +4,12 @@ An image appears by one rename, after all of it is on disk: whatever dies before
 """
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import secrets
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +31,8 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _PIECE_BYTES = 1 << 20
 _ADDS_AT_ONCE = 2
 _META_LIMIT_BYTES = 64 << 10
+_TOUCH_EVERY_S = 600.0
+_SHORT_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class BtrfsImages:
         self._id_base = id_base
         self._limits = limits or ImageLimits()
         self._held: dict[Digest, HeldImage] | None = None
+        self._readers: Counter[Digest] = Counter()
         # Apart, so that people on slow lines never keep a VE waiting for its image.
         self._uploads = asyncio.Semaphore(_ADDS_AT_ONCE)
         self._fetches = asyncio.Semaphore(_ADDS_AT_ONCE)
@@ -77,6 +83,28 @@ class BtrfsImages:
         """See the port."""
         image = self._known().get(digest)
         return image.config if image is not None else ImageConfig()
+
+    def touch(self, digest: Digest) -> None:
+        """Noted on disk every ten minutes at most."""
+        image = self._known().get(digest)
+        idle = self.idle_s(digest)
+        if image is not None and (idle is None or idle > _TOUCH_EVERY_S):
+            with contextlib.suppress(OSError):
+                (image_folder(self._pool.images, digest) / "used").touch(mode=0o600)
+
+    def idle_s(self, digest: Digest) -> float | None:
+        """By the wall clock, as it must outlive the host; after a step of that it is wrong, and harms nothing."""
+        if digest not in self._known() or self._readers[digest]:
+            return None
+        folder = image_folder(self._pool.images, digest)
+        for name in ("used", "meta.json"):
+            with contextlib.suppress(OSError):
+                return max(0.0, time.time() - (folder / name).stat().st_mtime)
+        return None
+
+    def short(self) -> bool:
+        """Less than a tenth of it is free beside the reserve."""
+        return self._pool.spare_bytes() < _SHORT_SHARE * self._pool.capacity_bytes()
 
     def _known(self) -> dict[Digest, HeldImage]:
         if self._held is None:
@@ -235,11 +263,16 @@ class BtrfsImages:
         path = image_folder(self._pool.images, digest) / "blob"
         if digest not in self._known():
             raise _not_held(digest)
-        with doing(f"reading image {digest}"):
-            file = await to_end(path.open, "rb", buffering=0)
-            with file:
-                while piece := await to_end(file.read, _PIECE_BYTES):
-                    yield piece
+        self._readers[digest] += 1
+        try:
+            with doing(f"reading image {digest}"):
+                file = await to_end(path.open, "rb", buffering=0)
+                with file:
+                    while piece := await to_end(file.read, _PIECE_BYTES):
+                        yield piece
+        finally:
+            self._readers[digest] -= 1
+            self.touch(digest)
 
     async def delete(self, digest: Digest) -> None:
         """Roots made of it live on. Nothing when it is not held."""

@@ -9,10 +9,11 @@ from veapi.model import Digest, Image
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import Describe, tags_of, users_of
-from vecontroller.api.imports import import_image
+from vecontroller.api.imports import import_image, pull_image
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.lookup import find_image, listed
 from vecontroller.api.ports import ApiDeps
+from vecontroller.api.prefetch import set_prefetch
 from vecontroller.calls import Context
 from vecontroller.store import keys
 from vecontroller.store.port import Delete, Guard
@@ -48,7 +49,7 @@ class ImageService(api_pb2_grpc.ImageServiceServicer):
     async def Delete(self, request: api_pb2.ImageRef, context: Context) -> types_pb2.Image:
         """Of a tag: only the tag while the image has others. The last one, or a digest: the image, if no VE uses it.
 
-        What hosts hold of it stays on them: they delete nothing that nobody names.
+        Hosts let their copies go later: when they were not used for a while, or when their pool is short.
         """
         ref = validate.image_ref("name", request.name)
         for attempt in range(1, ATTEMPTS + 1):
@@ -61,6 +62,16 @@ class ImageService(api_pb2_grpc.ImageServiceServicer):
             else:
                 return described
         raise worn_out(f"image {ref}")
+
+    def Pull(
+        self, request: api_pb2.PullImageRequest, context: Context
+    ) -> AsyncIterator[api_pb2.ImportImageResponse]:
+        return pull_image(self._deps, self._describe, request)
+
+    async def SetPrefetch(
+        self, request: api_pb2.SetPrefetchRequest, context: Context
+    ) -> types_pb2.Image:
+        return self._describe.image(await set_prefetch(self._deps, request))
 
     async def _delete_once(self, ref: str, held: Held[Image]) -> None:
         view, digest = self._deps.mirror.view, held.value.digest

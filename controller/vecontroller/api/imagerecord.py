@@ -2,7 +2,8 @@
 
 from veapi import validate
 from veapi.errors import Conflict
-from veapi.model import Digest, HeldImage, Image
+from veapi.model import Digest, HeldImage, Image, Prefetch
+from vecontroller import claims
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.ports import ApiDeps
 from vecontroller.store import keys, values
@@ -14,6 +15,7 @@ from vecontroller.writer import LostRace
 async def record(deps: ApiDeps, tag: str, done: HeldImage) -> Held[Image]:
     """Image and tag in one transaction. Conflict when the tag is of another image."""
     validate.digest("digest", done.digest)
+    claims.check_image_config(done.config)
     for attempt in range(1, ATTEMPTS + 1):
         view = deps.mirror.view
         known, tagged = view.images.get(done.digest), view.tags.get(tag)
@@ -29,13 +31,15 @@ async def record(deps: ApiDeps, tag: str, done: HeldImage) -> Held[Image]:
 
 
 def _image(deps: ApiDeps, done: HeldImage, known: Held[Image] | None) -> Image:
-    """An image that is known keeps its blob: that is what other hosts hold."""
+    """An image that is known keeps its blob, which is what other hosts hold, and what was asked for it."""
     return Image(
         digest=done.digest,
         blob_digest=known.value.blob_digest if known else done.blob_digest,
         size_bytes=done.size_bytes,
         blob_bytes=known.value.blob_bytes if known else done.blob_bytes,
         created_at=known.value.created_at if known else deps.clock.wall(),
+        config=known.value.config if known else done.config,
+        prefetch=known.value.prefetch if known else Prefetch(),
         op_id=deps.ids.new(),
     )
 

@@ -3,53 +3,68 @@
 The tag is written with the image in one transaction, after the host has unpacked all of it. A broken upload leaves nothing.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 
-from veapi import validate
-from veapi.codec import held_image_in
-from veapi.errors import Conflict, InvalidInput, RemoteFailed, TimedOut, Unavailable, by_kind
-from veapi.model import Digest, HeldImage, HostName, HostState
+from veapi import registry, validate
+from veapi.errors import InvalidInput
+from veapi.model import HeldImage
 from veapi.v1 import api_pb2, session_pb2
-from vecontroller.api.describe import Describe, holders
+from vecontroller.api.describe import Describe
 from vecontroller.api.imagerecord import record
 from vecontroller.api.ports import ApiDeps, Pipe
-from vecontroller.api.splice import ended_early, feeding
-from vecontroller.placement import committed
-from vecontroller.view import View
+from vecontroller.api.splice import feeding
+from vecontroller.api.taking import Response, open_somewhere, progress, replicated, taken
 
 MAX_IMAGE_BYTES = 64 << 30
 MAX_CHUNK_BYTES = 1 << 20
-SILENCE_S = 600.0
-"""How long the host may say nothing: it unpacks."""
-REPLICATED_WITHIN_S = 60.0
-HOSTS_TRIED = 3
 Requests = AsyncIterator[api_pb2.ImportImageRequest]
-Response = api_pb2.ImportImageResponse
 
 
 async def import_image(
     deps: ApiDeps, describe: Describe, requests: Requests
-) -> AsyncIterator[api_pb2.ImportImageResponse]:
+) -> AsyncIterator[Response]:
     """Progress, then the image. Hosts that don't hold it within 60 s fetch it later."""
     start = _checked_start(await anext(requests, api_pb2.ImportImageRequest()))
     upload = _Upload(start, requests)
     first = session_pb2.RelayDown(upload=session_pb2.RelayUpload(size_bytes=start.size_bytes))
-    host, pipe = await _open_somewhere(deps, first)
-    done: HeldImage | None = None
+    host, pipe = await open_somewhere(deps, first)
     async with feeding(pipe, upload.feed(pipe)):
-        while done is None:
-            message = await _receive(pipe, host)
-            match message.WhichOneof("frame"):
-                case "upload_received_bytes":
-                    yield upload.progress(message.upload_received_bytes)
-                case "upload_done":
-                    done = held_image_in(message.upload_done)
-                case _:
-                    raise _failed(message, host)
-    held = await record(deps, start.name, done)
-    async for progress in _replicated(deps, held.value.digest, upload.sent_bytes):
-        yield progress
+        async for step in taken(pipe, host, upload.progress):
+            if isinstance(step, HeldImage):
+                done = step
+            else:
+                yield step
+    async for step in kept(deps, describe, start.name, done, upload.sent_bytes):
+        yield step
+
+
+async def pull_image(
+    deps: ApiDeps, describe: Describe, request: api_pb2.PullImageRequest
+) -> AsyncIterator[Response]:
+    """As an import, but a host gets it from a registry. It stops when nobody waits for it any more."""
+    validate.image_name("name", request.name)
+    source = registry.source("source", request.source)
+    pull = session_pb2.RelayPull(source=source, insecure=request.insecure)
+    host, pipe = await open_somewhere(deps, session_pb2.RelayDown(pull=pull))
+    received = 0
+    async with feeding(pipe, None):
+        async for step in taken(pipe, host, lambda size: progress("pulling", size)):
+            if isinstance(step, HeldImage):
+                done = step
+            else:
+                received = step.progress.received_bytes
+                yield step
+    async for last in kept(deps, describe, request.name, done, received):
+        yield last
+
+
+async def kept(
+    deps: ApiDeps, describe: Describe, tag: str, done: HeldImage, received_bytes: int
+) -> AsyncIterator[Response]:
+    """Writes down what a host holds now, waits for the other hosts, and gives the image."""
+    held = await record(deps, tag, done)
+    async for step in replicated(deps, held.value.digest, received_bytes):
+        yield step
     yield Response(image=describe.image(held))
 
 
@@ -73,10 +88,10 @@ class _Upload:
         self._ended = True
         await pipe.send(session_pb2.RelayDown(end=True))
 
-    def progress(self, received_bytes: int) -> api_pb2.ImportImageResponse:
+    def progress(self, received_bytes: int) -> Response:
         whole = self._ended and received_bytes >= self.sent_bytes
         step = "unpacking" if whole else "uploading"
-        return _progress(step, received_bytes)
+        return progress(step, received_bytes)
 
     def _refuse_more(self) -> None:
         limit = self._expected_bytes or MAX_IMAGE_BYTES
@@ -111,81 +126,3 @@ def _check_chunk(request: api_pb2.ImportImageRequest) -> None:
             f"chunk: {len(request.chunk)} bytes; at most {MAX_CHUNK_BYTES}",
             hint="send smaller chunks",
         )
-
-
-async def _open_somewhere(deps: ApiDeps, first: session_pb2.RelayDown) -> tuple[HostName, Pipe]:
-    """To the best host that can be reached; a few are tried."""
-    failed: Unavailable | None = None
-    for host in _receivers(deps)[:HOSTS_TRIED]:
-        try:
-            return host, await deps.relays.open(host, first)
-        except Unavailable as error:
-            failed = error
-    raise failed or Conflict(
-        "no host is Ready to take an image",
-        hint="look at `vectl host list`; an import needs one host at least",
-    )
-
-
-def _receivers(deps: ApiDeps) -> list[HostName]:
-    """Ready hosts, those with the most disk that is not promised to a VE first; by name where equal."""
-    view = deps.mirror.view
-    return sorted(ready_hosts(deps), key=lambda name: (-_free_disk_bytes(view, name), name))
-
-
-def ready_hosts(deps: ApiDeps) -> list[HostName]:
-    hosts = sorted(deps.mirror.view.hosts)
-    return [name for name in hosts if deps.hosts.host_state(name) is HostState.READY]
-
-
-def _free_disk_bytes(view: View, host: HostName) -> int:
-    return view.hosts[host].value.capacity.disk_bytes - committed(view, host).disk_bytes
-
-
-async def _receive(pipe: Pipe, host: HostName) -> session_pb2.RelayUp:
-    try:
-        message = await asyncio.wait_for(pipe.receive(), SILENCE_S)
-    except TimeoutError:
-        raise TimedOut(
-            f"host {host} said nothing for {SILENCE_S:g} s", hint=f"look at veagent on {host}"
-        ) from None
-    if message is None:
-        raise ended_early(host)
-    return message
-
-
-def _failed(message: session_pb2.RelayUp, host: HostName) -> Exception:
-    if message.WhichOneof("frame") == "failure":
-        failure = message.failure
-        return by_kind(failure.kind, failure.message, failure.hint)
-    return RemoteFailed(f"host {host} sent something unexpected", hint=f"update veagent on {host}")
-
-
-async def _replicated(
-    deps: ApiDeps, digest: Digest, received_bytes: int
-) -> AsyncIterator[api_pb2.ImportImageResponse]:
-    """Until all ready hosts hold it, at most 60 s; says each step."""
-    until, last = deps.clock.boot() + REPLICATED_WITHIN_S, (-1, -1)
-    with deps.topic.subscribe() as changes:
-        while True:
-            ready = ready_hosts(deps)
-            done = len(set(ready).intersection(holders(deps.mirror.view, digest)))
-            if (done, len(ready)) != last:
-                last = (done, len(ready))
-                yield _progress("replicating", received_bytes, done=done, wanted=len(ready))
-            if done == len(ready):
-                return
-            try:
-                await asyncio.wait_for(changes.next(), max(until - deps.clock.boot(), 0))
-            except TimeoutError:
-                return
-
-
-def _progress(
-    step: str, received_bytes: int, *, done: int = 0, wanted: int = 0
-) -> api_pb2.ImportImageResponse:
-    return Response(
-        progress=api_pb2.ImportProgress(
-            step=step, received_bytes=received_bytes, hosts_done=done, hosts_wanted=wanted
-        )
-    )

@@ -16,7 +16,13 @@ host = LazyGroup(
 image = LazyGroup(
     "image",
     entries={
-        "import": Entry("vectl.commands.image:import_", "Upload a root file system."),
+        "import": Entry(
+            "vectl.commands.image:import_", "Upload a root file system or an OCI layout."
+        ),
+        "pull": Entry("vectl.commands.image:pull", "Get an image from a registry."),
+        "prefetch": Entry(
+            "vectl.commands.image:prefetch", "Have hosts hold an image before a VE needs it."
+        ),
         "list": Entry("vectl.commands.image:list_", "Images and where they are."),
         "show": Entry("vectl.commands.image:show", "All about one image."),
         "delete": Entry("vectl.commands.image:delete", "Delete images."),
