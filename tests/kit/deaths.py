@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from veagent.storage import waiting
+
 _CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
 _LOOK_NUMBERS = {17, 18, 20, 30, 31, 60}
 _BTRFS = 0x94
@@ -33,15 +35,17 @@ class Deaths:
 def dying(after: int) -> Iterator[Deaths]:
     """Lets `after` changes happen: ioctls that change a btrfs, folders, renames, removals."""
     deaths = Deaths(after)
-    real_ioctl = fcntl.ioctl
+    ioctls = {module: module.ioctl for module in (fcntl, waiting)}
     real = {name: getattr(os, name) for name in _CHANGES}
-    fcntl.ioctl = _guarded_ioctl(real_ioctl, deaths)  # type: ignore[assignment]
+    for module, ioctl in ioctls.items():
+        setattr(module, "ioctl", _guarded_ioctl(ioctl, deaths))  # noqa: B010 - mypy knows better
     for name, function in real.items():
         setattr(os, name, _guarded(function, deaths))
     try:
         yield deaths
     finally:
-        fcntl.ioctl = real_ioctl
+        for module, ioctl in ioctls.items():
+            setattr(module, "ioctl", ioctl)  # noqa: B010
         for name, function in real.items():
             setattr(os, name, function)
 

@@ -1,5 +1,6 @@
 """A death at each step of whatever changes a disk: the next start sweeps, keeps what is whole, and the same call converges."""
 
+import subprocess
 from contextlib import suppress
 
 import pytest
@@ -19,11 +20,20 @@ def place(tmp_path):
         yield folder
 
 
-@pytest.fixture
-async def first(place):
+@pytest.fixture(params=["simple", "full"])
+async def first(request, place):
     made = make_storage(place)
     await made.roots.setup()
+    if request.param == "full":
+        call("btrfs", "quota", "disable", place / "pool")
+        call("btrfs", "quota", "enable", place / "pool")
+        made = make_storage(place)
+        await made.roots.setup()
     return made
+
+
+def call(*argv):
+    subprocess.run(argv, check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -180,3 +190,21 @@ def leave_remains(pool, image):
     (pool.snapshots / UID / ".3").mkdir()
     btrfs.snapshot(held, pool.snapshots / UID / ".3", "root", read_only=True)
     quotas.make_group(pool.base, quotas.group_of(OTHER_UID))
+
+
+async def test_what_was_told_survives_a_power_loss(place, first, image):
+    """The pool's file is copied while it is mounted: nothing that the kernel still holds back is in the copy."""
+    root = await with_root(first.roots, image)
+    taken = await first.roots.snapshot(UID, "one", 1)
+    (root / "mine").write_text("lost")
+    await first.roots.drop(UID)
+    await restore(first.roots, image)
+    call("cp", "--sparse=always", place / "pool.img", place / "copy.img")
+    await first.pool.release()
+    (place / "copy.img").replace(place / "pool.img")
+    storage = make_storage(place)
+    await storage.roots.setup()
+    assert await storage.roots.snapshots(UID) == [taken]
+    await restore(storage.roots, image)
+    assert (root / "mine").read_text() == "kept"
+    assert [path.name for path in storage.pool.roots.iterdir()] == [UID]

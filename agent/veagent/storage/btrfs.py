@@ -268,7 +268,7 @@ def _search_once(fd: int, tree: int, at: Key, wanted: Range) -> list[tuple[Key, 
     struct.pack_into("=7Q", args, 0, *head)
     struct.pack_into("=3I", args, 56, at.type, wanted.last_type, 0xFFFFFFFF)
     struct.pack_into("=Q", args, 104, _SEARCH_BUFFER_BYTES)
-    fcntl.ioctl(fd, _TREE_SEARCH_V2, args)
+    waiting.ioctl(fd, _TREE_SEARCH_V2, args)
     return _parse_items(args, count=struct.unpack_from("=I", args, 64)[0])
 
 

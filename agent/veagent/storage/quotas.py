@@ -24,7 +24,7 @@ import errno
 import fcntl
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -203,23 +203,24 @@ def _is_stale(group: int, alive: set[int], ours: set[int]) -> bool:
     return _FIRST_SUBVOLUME <= group < _LEVEL_ONE and group not in alive
 
 
-def take_over(path: Path, uid: str, subvolumes: Iterable[int], mode: QuotaMode) -> None:
-    """Moves a VE from the groups of its root, as they were once (`1/<root>`, or `0/<root>` for full qgroups), to its own."""
-    group, groups = group_of(uid), group_usage(path)
-    for number in subvolumes:
-        former = _LEVEL_ONE | number if mode is QuotaMode.SIMPLE else number
-        if former not in groups or (mode is QuotaMode.FULL and group in groups):
-            continue
-        make_group(path, group)
-        limit_group(path, group, groups[former].limit_bytes or None)
-        if mode is QuotaMode.FULL:
-            join(path, number, group)
-            limit_group(path, number, None)
-            continue
-        for member in members(path, former):
-            join(path, member, group)
-            _leave(path, member, former)
-        remove_group(path, former)
+def take_over(
+    path: Path, uid: str, subvolume: int, groups: Mapping[int, GroupUsage], mode: QuotaMode
+) -> None:
+    """Moves a VE from the group of its root, as it was once (`1/<root>`, or `0/<root>` with full qgroups), to its own."""
+    group = group_of(uid)
+    former = _LEVEL_ONE | subvolume if mode is QuotaMode.SIMPLE else subvolume
+    if former not in groups or (mode is QuotaMode.FULL and not groups[former].limit_bytes):
+        return
+    make_group(path, group)
+    limit_group(path, group, groups[former].limit_bytes or None)
+    if mode is QuotaMode.FULL:
+        join(path, subvolume, group)
+        limit_group(path, subvolume, None)
+        return
+    for member in members(path, former):
+        join(path, member, group)
+        _leave(path, member, former)
+    remove_group(path, former)
 
 
 def remove_tree(parent: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """The root file systems of VEs: writable snapshots of images, of snapshots or of other roots, with a limit."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -161,16 +161,19 @@ class BtrfsRoots:
     def _repair(self) -> None:
         """Puts every root and snapshot into its VE's group; then groups without a VE can go."""
         self._shelf.sweep()
-        base, members = self._pool.base, quotas.all_members(self._pool.base)
-        for uid in self._pool.uids():
-            parts = [btrfs.subvolume_id(path) for path in self._parts(Uid(uid))]
-            quotas.take_over(base, uid, parts, self._pool.mode)
-            missing = set(parts) - members.get(group_of(uid), set())
-            if missing:
-                quotas.make_group(base, group_of(uid))
-            for number in missing:
-                quotas.join(base, number, group_of(uid))
+        base = self._pool.base
+        members, groups = quotas.all_members(base), quotas.group_usage(base)
+        for uid in map(Uid, self._pool.uids()):
+            parts = {btrfs.subvolume_id(path) for path in self._parts(uid)}
+            for number in parts:
+                quotas.take_over(base, uid, number, groups, self._pool.mode)
+            self._join(uid, parts - members.get(group_of(uid), set()))
         self._pool.settle(at_once=True)
+
+    def _join(self, uid: Uid, subvolumes: Iterable[int]) -> None:
+        for number in subvolumes:
+            quotas.make_group(self._pool.base, group_of(uid))
+            quotas.join(self._pool.base, number, group_of(uid))
 
     def _parts(self, uid: Uid) -> list[Path]:
         snapshots = (self._shelf.root(uid, seq) for seq in self._shelf.metas(uid))
@@ -233,10 +236,8 @@ class BtrfsRoots:
         )
 
     def _count(self, uid: Uid, root: Path, disk_bytes: int) -> None:
-        base, group = self._pool.base, group_of(uid)
-        quotas.make_group(base, group)
-        quotas.join(base, btrfs.subvolume_id(root), group)
-        btrfs.limit_group(base, group, disk_bytes or None)
+        self._join(uid, [btrfs.subvolume_id(root)])
+        btrfs.limit_group(self._pool.base, group_of(uid), disk_bytes or None)
 
     def _snapshot(self, uid: Uid, draft: Meta) -> Meta:
         root = self.path(uid)
