@@ -54,8 +54,10 @@ STATE = Family(
 RESTARTS = _counter("restarts_total", "Starts after the VE ended by itself.")
 START_TIME = _gauge("start_time_seconds", "When init was started, in Unix seconds.")
 CPU = _counter("cpu_seconds_total", "CPU time used since the VE's start, in seconds.", "mode")
-FILESYSTEM_SIZE = _gauge("filesystem_size_bytes", "Limit of what the VE may write to its root.")
-FILESYSTEM_USED = _gauge("filesystem_used_bytes", "What the VE wrote; its image does not count.")
+FILESYSTEM_SIZE = _gauge(
+    "filesystem_size_bytes", "Limit of what the VE's root and snapshots may hold."
+)
+FILESYSTEM_USED = _gauge("filesystem_used_bytes", "What they hold; the image does not count.")
 FILESYSTEM_AVAIL = _gauge("filesystem_avail_bytes", "What the VE's limit leaves.")
 
 _USAGE: tuple[tuple[Family, Callable[[Usage], float]], ...] = (
