@@ -272,6 +272,35 @@ async def test_a_source_that_is_no_uid_never_becomes_a_path(storage, image):
         await storage.roots.create(UID, of(image, from_uid=Uid("../images")), MIB, "x")
 
 
+@pytest.mark.parametrize("trap", ["folder", "file", "name"])
+async def test_a_guest_s_traps_in_etc_never_lead_a_clone_out(storage, image, tmp_path, trap):
+    """Root of a VE may make anything of its /etc; the copy of its names is written beneath the root or not at all."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    if trap == "folder":
+        (root / "etc").rename(root / "etc.old")
+        (root / "etc").symlink_to(outside)
+    elif trap == "file":
+        (root / "etc/machine-id").unlink()
+        (root / "etc/machine-id").symlink_to(outside / "id")
+        (root / "etc/.machine-id.new").symlink_to(outside / "id")
+    else:
+        (root / "etc/hostname").unlink()
+        (root / "etc/hostname").mkdir()
+    source = of(image, from_uid=UID)
+    if trap == "file":
+        clone = await storage.roots.create(OTHER_UID, source, 64 * MIB, "copy")
+        assert (clone / "etc/hostname").read_text() == "copy\n"
+    else:
+        with pytest.raises(InvalidInput, match="no plain folder /etc") as refused:
+            await storage.roots.create(OTHER_UID, source, 64 * MIB, "copy")
+        assert "rebuild" in refused.value.hint
+    assert list(outside.iterdir()) == []
+    await storage.roots.delete(OTHER_UID)
+    assert await storage.roots.all() == [UID]
+
+
 async def test_a_limit_below_what_is_held_is_refused_with_both_numbers(storage, image):
     root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
     write(root / "a", 20 * MIB)

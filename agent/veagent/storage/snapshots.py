@@ -22,6 +22,7 @@ from veapi.model import SnapshotStatus, Uid
 
 log = structlog.get_logger()
 _DONE = re.compile(r"[1-9][0-9]{0,18}")
+_UNDONE = re.compile(r"\.[1-9][0-9]{0,18}")
 _PARTIAL = "."
 _META_LIMIT_BYTES = 4 << 10
 
@@ -55,7 +56,7 @@ class Shelf:
         self._known = {}
         for folder in self._folders():
             for entry in _entries(folder):
-                if not _DONE.fullmatch(entry.name):
+                if _UNDONE.fullmatch(entry.name):
                     log.info("unfinished snapshot removed", path=entry.path)
                     remove_workspace(Path(entry.path))
 
