@@ -56,10 +56,10 @@ class Snapshots:
 
 
 async def until_taken(
-    changes: AsyncIterator[Change], uid: str, seq: int, *, timeout_s: float
+    changes: AsyncIterator[Change], asked: VE, seq: int, *, timeout_s: float
 ) -> "Snapshot":
     """The snapshot, once its host has it. RemoteFailed says why it could not be taken."""
-    async for snapshot in _looks(changes, uid, seq, timeout_s, "taken"):
+    async for snapshot in _looks(changes, asked, seq, timeout_s, "taken"):
         if snapshot is None:
             raise Conflict("the snapshot was deleted meanwhile", hint="somebody else did")
         if snapshot.state == "Failed":
@@ -73,10 +73,10 @@ async def until_taken(
 
 
 async def until_gone(
-    changes: AsyncIterator[Change], uid: str, seq: int, *, timeout_s: float
+    changes: AsyncIterator[Change], asked: VE, seq: int, *, timeout_s: float
 ) -> None:
     """Once its host has it no more."""
-    async for snapshot in _looks(changes, uid, seq, timeout_s, "deleted"):
+    async for snapshot in _looks(changes, asked, seq, timeout_s, "deleted"):
         if snapshot is None:
             return
         if snapshot.message:
@@ -87,14 +87,16 @@ async def until_gone(
 
 
 async def _looks(
-    changes: AsyncIterator[Change], uid: str, seq: int, timeout_s: float, what: str
+    changes: AsyncIterator[Change], asked: VE, seq: int, timeout_s: float, what: str
 ) -> "AsyncIterator[Snapshot | None]":
-    """The snapshot as each change shows it; None: it is gone."""
+    """The snapshot as each change since `asked` shows it; None: it is gone."""
     try:
         async with asyncio.timeout(timeout_s):
             async for change in changes:
-                if change.kind is ChangeKind.SYNCED or change.ve.uid != uid:
+                if change.kind is ChangeKind.SYNCED or change.ve.uid != asked.uid:
                     continue
+                if change.ve.resource_version < asked.resource_version:
+                    continue  # of before it was asked for
                 if change.kind is ChangeKind.DELETED:
                     raise Conflict(
                         f"VE {change.ve.name} was deleted meanwhile", hint="see `vectl list`"

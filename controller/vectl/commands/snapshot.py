@@ -37,7 +37,7 @@ def take(session: Session, name: str, tag: str, *, timeout_s: float, detach: boo
             if detach:
                 return f"snapshot/{name}/{new.tag} will be taken"
             session.stands = f"The request stands: `vectl snapshot list {name}` shows it."
-            await until_taken(aiter(watch), ve.uid, new.seq, timeout_s=timeout_s)
+            await until_taken(aiter(watch), ve, new.seq, timeout_s=timeout_s)
             return f"snapshot/{name}/{new.tag} taken"
 
     click.echo(session.run(work))
@@ -92,7 +92,7 @@ async def _delete(client: "Client", name: str, tag: str, timeout_s: float, *, de
             return f"snapshot/{name}/{tag} deleted"
         if detach:
             return f"snapshot/{name}/{tag} will be deleted"
-        await until_gone(aiter(watch), ve.uid, doomed.seq, timeout_s=timeout_s)
+        await until_gone(aiter(watch), ve, doomed.seq, timeout_s=timeout_s)
     return f"snapshot/{name}/{tag} deleted"
 
 
