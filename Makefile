@@ -1,6 +1,7 @@
 # The commands of this project. All of them need root: they make VEs, namespaces and mounts.
 #   make rack   a rack on this machine: controller, three hosts, twelve VEs
 #   make down   takes it away
+#   make image-debian   debian-12.tar.zst, an image with systemd
 #   make test   everything that decides whether a change is good
 #   make lint, unit or component   its fast parts;  make bench  the measurements
 #   make stubs  after a change of a .proto
@@ -12,7 +13,7 @@ PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-s
   python3-venv iputils-ping xz-utils zstd tar skopeo mmdebstrap procps util-linux ca-certificates
 export PYTHONPATH := deploy/dev
 
-.PHONY: rack down test lint unit component bench stubs setup dev packages
+.PHONY: image-debian rack down test lint unit component bench stubs setup dev packages
 
 rack: setup
 	@$(BIN)/python -m devrack up
@@ -40,6 +41,10 @@ component: dev
 
 bench: dev
 	PYTHONPATH=deploy/dev:tests $(BIN)/python -m bench
+
+image-debian: packages
+	@sh deploy/images/debian.sh debian-12.tar.zst
+	@echo "made debian-12.tar.zst: vectl image import debian:12 debian-12.tar.zst"
 
 stubs: dev
 	$(BIN)/python proto/generate.py
