@@ -19,9 +19,12 @@ from veapi.model import (
     HostFacts,
     ImageConfig,
     Resources,
+    SetEntry,
+    SnapshotStatus,
     VEReport,
     VEStatus,
 )
+from veapi.validate import SPEC_LIMIT_BYTES
 
 NUMBER_LIMIT = 2**53
 """Largest whole number that every reader of the wire and every sum over hosts keeps exactly."""
@@ -36,7 +39,14 @@ LABELS_LIMIT = 64
 REPORTS_LIMIT = 10_000
 """Reports in one message."""
 ADDRESSES_LIMIT = 16
+SNAPSHOTS_LIMIT = 256
+"""Of one VE: more than its record has room for wishes."""
+ENTRY_LIMIT_BYTES = 2 * SPEC_LIMIT_BYTES
+TAG_LIMIT_BYTES = 128
+ERROR_LIMIT_BYTES = 200
+"""Of a snapshot: there may be many in one status."""
 TEXT_LIMIT_BYTES = 1024
+_CPUS = re.compile(r"(?:[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*)?", re.ASCII)
 CONFIG_LIMIT_BYTES = 64 << 10
 _LISTENS_AT = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 HINT = "look at that host's veagent: it must be of this version, and its machine's clock right"
@@ -66,7 +76,7 @@ def check_capacity(capacity: Resources) -> None:
 def check_facts(facts: HostFacts) -> None:
     """InvalidInput, naming the field, for what no host may say of itself."""
     check_capacity(facts.capacity)
-    _check_texts("facts", (facts.boot_id, facts.version))
+    _check_texts("facts", (facts.boot_id, facts.version, facts.refuses))
     _check_address("address", facts.address)
     _check_port("peer_port", facts.peer_port)
     if facts.metrics_address:
@@ -93,7 +103,33 @@ def check_report(report: VEReport) -> VEReport:
     InvalidInput, naming the field, for what no host may say of a VE.
     """
     _check_texts("report", (report.uid, report.name, report.project))
-    return msgspec.structs.replace(report, status=_checked_status(report.status))
+    entry = report.entry if report.orphan else None
+    if entry is not None:
+        _check_entry(entry)
+    return msgspec.structs.replace(report, status=_checked_status(report.status), entry=entry)
+
+
+def _check_entry(entry: SetEntry) -> None:
+    """Of an orphan: what can't be the record of a VE can't have been asked of it. Its words are checked where it is adopted."""
+    size = codec.entry_out(entry).ByteSize()
+    if size > ENTRY_LIMIT_BYTES:
+        raise InvalidInput(f"entry: {size} bytes are more than {ENTRY_LIMIT_BYTES}", hint=HINT)
+    numbers = {
+        "generation": entry.generation,
+        "placement_generation": entry.placement_generation,
+        "restart_seq": entry.restart_seq,
+        "run_generation": entry.run_generation,
+        "root.seq": entry.root.seq,
+        **{
+            f"spec.{name}": amount
+            for name, amount in msgspec.structs.asdict(entry.spec.limits).items()
+        },
+    }
+    for field, number in numbers.items():
+        _check_number(f"entry.{field}", number)
+    for wish in entry.snapshots:
+        _check_number("entry.snapshots.seq", wish.seq)
+        _whole_micros("entry.snapshots.created_at", wish.created_at)
 
 
 def _checked_status(status: VEStatus) -> VEStatus:
@@ -105,9 +141,14 @@ def _checked_status(status: VEStatus) -> VEStatus:
         "observed_generation",
         "placement_generation",
         "observed_restart_seq",
+        "observed_root_seq",
         "init_pid",
+        "oom_kills",
+        "disk_used_bytes",
     ):
         _check_number(f"status.{field}", getattr(status, field))
+    _check_cpus(status.cpus)
+    check_count("status.snapshots", len(status.snapshots), SNAPSHOTS_LIMIT)
     started = status.started_at
     return msgspec.structs.replace(
         status,
@@ -115,6 +156,25 @@ def _checked_status(status: VEStatus) -> VEStatus:
         message=_cut(status.message),
         started_at=None if started is None else _whole_micros("status.started_at", started),
         events=tuple(_checked_event(event) for event in status.events[-EVENTS_KEPT:]),
+        snapshots=tuple(_checked_snapshot(each) for each in status.snapshots),
+    )
+
+
+def _check_cpus(cpus: str) -> None:
+    check_text("status.cpus", cpus)
+    if _CPUS.fullmatch(cpus) is None:
+        raise InvalidInput(f"status.cpus: {cpus[:80]!r} is no list of processors", hint=HINT)
+
+
+def _checked_snapshot(snapshot: SnapshotStatus) -> SnapshotStatus:
+    if len(snapshot.tag.encode()) > TAG_LIMIT_BYTES:
+        raise InvalidInput(f"status.snapshots: a tag of {len(snapshot.tag)} characters", hint=HINT)
+    _check_number("status.snapshots.seq", snapshot.seq)
+    _check_number("status.snapshots.size_bytes", snapshot.size_bytes)
+    return msgspec.structs.replace(
+        snapshot,
+        taken_at=_whole_micros("status.snapshots.taken_at", snapshot.taken_at),
+        error=_cut(snapshot.error, ERROR_LIMIT_BYTES),
     )
 
 
@@ -183,6 +243,6 @@ def _whole_micros(field: str, seconds: float) -> float:
     return codec.from_timestamp(stamp)
 
 
-def _cut(prose: str) -> str:
+def _cut(prose: str, limit_bytes: int = TEXT_LIMIT_BYTES) -> str:
     """Prose may quote what a program in a VE said, so its length is no fault of the host."""
-    return prose.encode()[:TEXT_LIMIT_BYTES].decode(errors="ignore")
+    return prose.encode()[:limit_bytes].decode(errors="ignore")

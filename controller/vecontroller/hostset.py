@@ -17,9 +17,6 @@ from veapi.model import (
 )
 from vecontroller.view import View
 
-KEEPS = False
-"""Whether hosts are asked to keep the roots of deleted VEs."""
-
 
 def build(
     view: View, host: HostName, *, order: Order, images: tuple[WantedImage, ...] = ()
@@ -56,7 +53,7 @@ def _kept(view: View, host: HostName) -> Iterator[SetEntry]:
 
 def _action(ve: VE) -> Action:
     if ve.delete_requested_at is not None:
-        return Action.PURGE if ve.purge or not KEEPS else Action.KEEP
+        return Action.PURGE if ve.purge else Action.KEEP
     match ve.spec.run:
         case Run.RUNNING:
             return Action.RUN

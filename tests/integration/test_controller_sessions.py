@@ -7,7 +7,7 @@ import pytest
 
 from kit.etcds import lasting_etcd
 from kit.eventually import eventually
-from kit.fakeagent import done
+from kit.fakeagent import KEPT_BYTES, done
 from kit.leadingcontroller import CLUSTER, controller, fresh_controller, make_identities, wipe
 from kit.world import GIB, make_facts
 from veagent.pipe import Pipe
@@ -26,6 +26,7 @@ from veapi.model import (
     VEStatus,
 )
 from veapi.v1 import session_pb2
+from vecontroller.purging import marked
 from vecontroller.store import keys, values
 
 H1, H2 = HostName("h1"), HostName("h2")
@@ -72,8 +73,14 @@ async def test_sets_follow_what_is_asked_until_the_ve_is_gone(running):
         await eventually(lambda: not running.core.mirror.view.ves)
         view = running.core.mirror.view
         assert not (view.placements or view.statuses or view.names or view.addresses)
+        await eventually(lambda: [entry.action for entry in agent.entries] == [Action.KEEP])
+        [kept] = view.deleted.values()
+        assert kept.value.disk_used_bytes == KEPT_BYTES
+        guard, put = marked(kept, "op")
+        await running.core.writer.commit([guard], [put])
         await eventually(lambda: agent.entries == ())
         assert [each.action for s in agent.sets for each in s.entries][-1] is Action.PURGE
+        assert not view.deleted
 
 
 async def test_two_creates_can_not_overfill_a_host(running):

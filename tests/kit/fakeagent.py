@@ -108,6 +108,10 @@ class FakeAgent:
         await self.say(session_pb2.SessionUp(set_ack=session_pb2.SetAck(order=order)))
 
 
+KEPT_BYTES = 5 << 20
+_STATES = {Action.RUN: VEState.RUNNING, Action.FREEZE: VEState.FROZEN}
+
+
 def done(entry: SetEntry) -> VEReport:
     """The report that says that what the entry asks is so."""
     return VEReport(
@@ -115,12 +119,14 @@ def done(entry: SetEntry) -> VEReport:
         name=entry.name,
         project=entry.project,
         status=VEStatus(
-            state=VEState.RUNNING if entry.action is Action.RUN else VEState.STOPPED,
+            state=_STATES.get(entry.action, VEState.STOPPED),
             addresses=(entry.ip,),
             observed_generation=entry.generation,
             placement_generation=entry.placement_generation,
+            disk_used_bytes=KEPT_BYTES if entry.action is Action.KEEP else 0,
         ),
         gone=entry.action is Action.PURGE,
+        kept=entry.action is Action.KEEP,
     )
 
 

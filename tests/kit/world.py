@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from veapi.model import (
     VE,
     Cluster,
+    Deleted,
     Digest,
     HostFacts,
     HostName,
@@ -51,6 +52,13 @@ def make_placement(host: str = "h1", **options) -> Placement:
     return Placement(host=HostName(host), **{**fields, **options})
 
 
+def make_deleted(uid: str = "u1", host: str = "h1", **options) -> Deleted:
+    """Deleted at 100 and kept until 900."""
+    ve = options.pop("ve", None) or make_ve(uid, delete_requested_at=100.0)
+    fields = {"deleted_at": 100.0, "purge_at": 900.0, "disk_used_bytes": GIB // 2}
+    return Deleted(ve=ve, placement=make_placement(host), **{**fields, **options})
+
+
 def make_facts(rack: str = "r1", **options) -> HostFacts:
     fields = {
         "boot_id": "b",
@@ -76,6 +84,7 @@ def make_view(
     statuses: dict[str, VEStatus] | None = None,
     hosts: dict[str, HostFacts] | None = None,
     images: Iterable[Image] = (),
+    deleted: Iterable[Deleted] = (),
 ) -> View:
     """A view at revision 10 in which everything was written at revision 5."""
     view = View(revision=10, cluster=held(Cluster(name="rack")))
@@ -86,6 +95,9 @@ def make_view(
     for uid, placement in (placements or {}).items():
         view.placements[Uid(uid)] = held(placement)
         view.placed_on[placement.host].add(Uid(uid))
+    for kept in deleted:
+        view.deleted[kept.ve.uid] = held(kept)
+        view.deleted_on[kept.placement.host].add(kept.ve.uid)
     return view
 
 

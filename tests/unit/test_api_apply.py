@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from kit.apirig import ALPINE, DEBIAN, NO_CONTEXT, ApiRig, api_rig
-from veapi.errors import Conflict, InvalidInput
+from kit.apirig import ALPINE, DEBIAN, GIB, NO_CONTEXT, ApiRig, api_rig, create_request
+from veapi.errors import Conflict, InvalidInput, NoHostFits
 from veapi.v1 import api_pb2, types_pb2
 
 Outcome = api_pb2.ApplyVEResponse
@@ -136,3 +136,27 @@ async def test_applies_at_the_same_time_create_one_ve_and_all_succeed(rig: ApiRi
         Outcome.OUTCOME_UNCHANGED,
         Outcome.OUTCOME_CREATED,
     ]
+
+
+async def test_what_is_named_is_applied_also_when_it_is_nothing(rig: ApiRig) -> None:
+    await rig.create(net_in_bps=10**8, swap_bytes=GIB)
+    named = api_pb2.ApplyVERequest(ve=create_request().ve, fields=["net_in_bps", "env"])
+    answer = await rig.ve.Apply(named, NO_CONTEXT)
+    assert [(c.field, c.before, c.after) for c in answer.changes] == [
+        ("spec.net_in_bps", "100000000", "")
+    ]
+    assert answer.ve.spec.swap_bytes == GIB
+
+
+async def test_growing_beyond_its_host_and_changing_init_live_are_refused(rig: ApiRig) -> None:
+    await rig.running()
+    for dry_run in (True, False):
+        for spec, error in (
+            ({"memory_bytes": 64 * GIB}, NoHostFits),
+            ({"env": {"A": "1"}}, Conflict),
+        ):
+            asked = api_pb2.ApplyVERequest(ve=create_request(**spec).ve, dry_run=dry_run)
+            with pytest.raises(error) as refused:
+                await rig.ve.Apply(asked, NO_CONTEXT)
+            assert refused.value.hint
+    assert (await rig.ve.Get(api_pb2.VERef(name="web"), NO_CONTEXT)).generation == 1

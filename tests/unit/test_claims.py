@@ -10,11 +10,15 @@ from veapi import codec
 from veapi.errors import InvalidInput
 from veapi.model import (
     EVENTS_KEPT,
+    Action,
     Digest,
     Event,
     EventType,
     HeldImage,
     Resources,
+    SetEntry,
+    SnapshotStatus,
+    Spec,
     Uid,
     VEReport,
     VEState,
@@ -102,6 +106,74 @@ def test_facts_out_of_bounds_are_refused(field, options):
 def test_a_report_out_of_bounds_is_refused(field, status):
     with pytest.raises(InvalidInput, match=field):
         claims.check_report(report(**status))
+
+
+def snapshot(**options) -> SnapshotStatus:
+    return SnapshotStatus(**{"tag": "t", "seq": 1, "taken_at": 1.0, **options})
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ("oom_kills", {"oom_kills": -1}),
+        ("observed_root_seq", {"observed_root_seq": 2**60}),
+        ("disk_used_bytes", {"disk_used_bytes": -1}),
+        ("cpus", {"cpus": "0-"}),
+        ("cpus", {"cpus": "all"}),
+        ("cpus", {"cpus": "0,1\n"}),
+        ("cpus", {"cpus": "1," * 2000}),
+        ("snapshots", {"snapshots": (snapshot(),) * (claims.SNAPSHOTS_LIMIT + 1)}),
+        ("snapshots", {"snapshots": (snapshot(tag="x" * 129),)}),
+        ("snapshots.seq", {"snapshots": (snapshot(seq=-1),)}),
+        ("snapshots.size_bytes", {"snapshots": (snapshot(size_bytes=2**60),)}),
+        ("snapshots.taken_at", {"snapshots": (snapshot(taken_at=1e12),)}),
+    ],
+)
+def test_snapshots_and_counts_out_of_bounds_are_refused(field, status):
+    with pytest.raises(InvalidInput, match=field):
+        claims.check_report(report(**status))
+
+
+def test_snapshots_and_processors_as_hosts_say_them_pass():
+    said = report(cpus="0,2-3,10-11", snapshots=(snapshot(),), oom_kills=3)
+    assert claims.check_report(said) == said
+    long = claims.check_report(report(snapshots=(snapshot(error="y" * 10_000),)))
+    assert len(long.status.snapshots[0].error) == claims.ERROR_LIMIT_BYTES
+
+
+def orphan(**options) -> VEReport:
+    spec = Spec(image="i", cpu_millis=1, memory_bytes=1, disk_bytes=1, pids=1)
+    entry = {
+        "uid": Uid("u"), "name": "n", "project": "p", "action": Action.RUN, "spec": spec,
+        "generation": 1, "placement_generation": 1, "restart_seq": 0, "stop_timeout_s": 1.0,
+        "image_digest": Digest("d"), "ip": "", "mac": "",
+    }  # fmt: skip
+    return msgspec.structs.replace(report(), orphan=True, entry=SetEntry(**{**entry, **options}))
+
+
+def test_only_an_orphan_says_what_was_asked_of_it():
+    said = orphan()
+    assert claims.check_report(said) == said
+    ours = msgspec.structs.replace(said, orphan=False)
+    assert claims.check_report(ours).entry is None
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("bytes are more", {"labels": {f"k{index}": "v" * 200 for index in range(100)}}),
+        ("generation", {"generation": -1}),
+        ("run_generation", {"run_generation": 2**60}),
+        ("restart_seq", {"restart_seq": -5}),
+        (
+            "spec.memory_bytes",
+            {"spec": Spec(image="", cpu_millis=1, memory_bytes=-1, disk_bytes=1, pids=1)},
+        ),
+    ],
+)
+def test_what_an_orphan_was_asked_is_bounded(field, options):
+    with pytest.raises(InvalidInput, match=field):
+        claims.check_report(orphan(**options))
 
 
 def test_prose_is_cut_and_of_many_events_the_newest_are_kept():

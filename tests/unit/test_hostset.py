@@ -1,4 +1,11 @@
-from kit.world import DIGEST, make_facts, make_placement, make_ve, make_view
+from kit.world import (
+    DIGEST,
+    make_deleted,
+    make_facts,
+    make_placement,
+    make_ve,
+    make_view,
+)
 from veapi.model import Action, HostName, Order, PeerHost, Placement, Run, WantedImage
 from vecontroller import hostset
 
@@ -26,15 +33,32 @@ def test_the_action_follows_what_was_asked():
         make_ve("run"),
         make_ve("stop", run=Run.STOPPED),
         make_ve("gone", delete_requested_at=5.0),
-        make_ve("both", run=Run.STOPPED, delete_requested_at=5.0),
+        make_ve("both", run=Run.STOPPED, delete_requested_at=5.0, purge=True),
+        make_ve("still", run=Run.FROZEN),
     ]
     view = make_view(ves=ves, placements={ve.uid: make_placement() for ve in ves})
     assert actions(build(view)) == {
         "run": Action.RUN,
         "stop": Action.STOP,
-        "gone": Action.PURGE,
+        "gone": Action.KEEP,
         "both": Action.PURGE,
+        "still": Action.FREEZE,
     }
+
+
+def test_what_a_host_keeps_of_deleted_ves_is_in_its_set_until_it_is_gone():
+    view = make_view(deleted=[make_deleted("kept"), make_deleted("due", purging=True)])
+    assert actions(build(view)) == {"kept": Action.KEEP, "due": Action.PURGE}
+    assert build(view, "h2").entries == ()
+
+
+def test_a_ve_that_came_back_is_asked_for_once():
+    view = make_view(
+        ves=[make_ve("u1")],
+        placements={"u1": make_placement(generation=2)},
+        deleted=[make_deleted("u1")],
+    )
+    assert actions(build(view)) == {"u1": Action.RUN}
 
 
 def test_an_entry_carries_all_that_the_agent_needs():

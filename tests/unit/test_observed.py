@@ -1,9 +1,10 @@
 import msgspec
 
-from kit.world import held, make_facts, make_placement, make_ve, make_view
+from kit.world import held, make_deleted, make_facts, make_placement, make_ve, make_view
 from veapi.model import Event, EventType, HostName, Uid, VEReport, VEState, VEStatus
 from vecontroller import observed
 from vecontroller.observed import TEXT_LIMIT, Change, of_facts, packed
+from vecontroller.removal import MOST_WRITES
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 
@@ -103,6 +104,52 @@ def test_a_name_or_address_that_another_ve_holds_by_now_stays():
         keys.ve_placement(U1),
         keys.ve_status(U1),
     }
+
+
+KEPT = VEStatus(state=VEState.STOPPED, host="h1", placement_generation=1, disk_used_bytes=7)
+
+
+def test_a_ve_that_is_kept_moves_in_one_transaction():
+    view = deleting(statuses={"u1": RUNNING})
+    change = of_report(view, H1, report(KEPT, kept=True))
+    assert change is not None
+    *gone, put = change.writes
+    assert {write.key for write in gone} == {
+        keys.ve_spec(U1),
+        keys.ve_placement(U1),
+        keys.ve_status(U1),
+        keys.ve_name("default", "n-u1"),
+        keys.address("default", "10.66.0.9"),
+    }
+    assert isinstance(put, Put)
+    kept = values.decode_deleted(put.value)
+    assert (kept.ve.uid, kept.placement.host, kept.purging) == (U1, "h1", False)
+    assert (kept.deleted_at, kept.purge_at, kept.disk_used_bytes) == (5.0, 900.0, 7)
+    assert Guard(key=keys.ve_deleted(U1), mod_revision=0) in change.guards
+    assert len(change.writes) <= MOST_WRITES
+
+
+def test_a_host_that_never_had_anything_of_it_keeps_nothing():
+    nothing = VEStatus(state=VEState.STOPPED, host="h1", placement_generation=1)
+    change = of_report(deleting(), H1, report(nothing, kept=True))
+    assert change is not None
+    assert all(isinstance(write, Delete) for write in change.writes)
+
+
+def test_a_ve_is_not_kept_that_nobody_deletes_or_that_is_to_be_purged():
+    assert of_report(placed(), H1, report(KEPT, kept=True)) is None
+    purged = placed(make_ve(delete_requested_at=5.0, purge=True))
+    assert of_report(purged, H1, report(KEPT, kept=True)) is None
+
+
+def test_what_is_left_of_a_deleted_ve_goes_when_its_host_says_so_and_only_then():
+    view = make_view(deleted=[make_deleted("u1", purging=True)])
+    assert of_report(view, H1, report(KEPT, kept=True)) is None
+    assert of_report(view, HostName("h2"), report(gone=True)) is None
+    change = of_report(view, H1, report(gone=True))
+    assert change is not None
+    assert change.writes == (Delete(key=keys.ve_deleted(U1)),)
+    assert change.guards == (Guard(key=keys.ve_deleted(U1), mod_revision=5),)
 
 
 def test_a_ve_that_nobody_deletes_does_not_go_because_a_host_lost_it():

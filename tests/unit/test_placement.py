@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veapi.model import HostName, HostState, Resources, Uid
-from vecontroller.placement import HostRow, Plan, Request, plan
+from vecontroller.placement import HostRow, Plan, Request, plan, shortage
 
 GIB = 1 << 30
 
@@ -260,3 +260,42 @@ def test_one_at_a_time_gives_the_same_counts_as_all_at_once(step):
         ]
         placed.update(counts(plan(now, everything[start:end])))
     assert placed == counts(plan(rows, everything))
+
+
+FULL = "its pool is full"
+
+
+def test_a_host_that_refuses_new_ves_gets_none_and_says_why():
+    hosts = [host("h1", refuses=FULL), host("h2", "r2", refuses=FULL)]
+    refusal = only_refusal(plan(hosts, [request("u")]))
+    assert f"2 refuses new VEs ({FULL})" in refusal.message
+    assert plan([*hosts, host("h3")], [request("u")]).assignments[0].host == "h3"
+
+
+def test_a_full_host_that_was_asked_for_says_why():
+    refusal = only_refusal(plan([host("h1", refuses=FULL), host("h2")], [request("u", host="h1")]))
+    assert refusal.message == f"host h1, which was asked for, refuses new VEs ({FULL})"
+
+
+def test_a_clone_goes_where_its_source_is_or_nowhere():
+    why = "which holds the VE that it is cloned from"
+    clone = request("u", host="h2", host_why=why)
+    placed = plan([host("h1"), host("h2", placed=9)], [clone]).assignments[0]
+    assert (placed.host, placed.message) == ("h2", f"this is the host {why}")
+    full = host("h2", committed=amount(cpu=64_000))
+    refusal = only_refusal(plan([host("h1"), full], [clone]))
+    assert f"host h2, {why}, has too little cpu (free 0 cores)" in refusal.message
+    assert "let the controller choose" not in refusal.hint
+
+
+def test_a_clone_whose_source_is_gone_gets_no_host():
+    refusal = only_refusal(plan([host("h1")], [request("u", gone="it is gone")]))
+    assert (refusal.message, refusal.hint) == ("it is gone", "delete it")
+
+
+def test_what_is_too_little_is_told_with_what_there_is():
+    free, wanted = amount(cpu=500, memory=GIB), amount(cpu=1000, memory=GIB, disk=0, pids=0)
+    assert shortage(free, wanted) == ["cpu (free 0.5 cores, wanted 1 cores)"]
+    assert shortage(amount(memory=-GIB), amount(cpu=0, memory=1, disk=0, pids=0)) == [
+        "memory (free 0, wanted 1)"
+    ]

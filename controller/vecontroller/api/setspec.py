@@ -29,6 +29,8 @@ _HOW_ELSE = {
     "run": "use `vectl start`, `vectl stop` or `vectl freeze`",
 }
 """Fields that set refuses, and what to do instead."""
+_WANTS_RESTART = ("LimitsRefused", "RestartNeeded")
+"""Reasons of a host that could not go along while the VE ran."""
 
 
 async def set_spec(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SetVERequest) -> Held[VE]:
@@ -132,7 +134,9 @@ def _merged(
 def _is_behind(view: View, ve: VE) -> bool:
     """Whether its host has not carried out what was asked last, e.g. as the kernel could not go along."""
     held = view.statuses.get(ve.uid)
-    return held is not None and held.value.observed_generation < ve.generation
+    if held is None:
+        return False
+    return held.value.observed_generation < ve.generation or held.value.reason in _WANTS_RESTART
 
 
 def _moved(view: View, in_flight: InFlight, before: VE, made: Edit) -> Edit:
