@@ -127,7 +127,7 @@ class Snapshot(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     size_bytes: _builtins.int
-    """What only it holds; 0 when not known."""
+    """What was written between the snapshot before it and it; 0 when that is not known."""
     rule: _builtins.str
     """The rule of the schedule that made it, e.g. "every 6h"; empty: a person."""
     state: _builtins.str
