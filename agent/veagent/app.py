@@ -12,6 +12,7 @@ import structlog
 from veagent.config import Config
 from veagent.cpusets import Cpusets
 from veagent.facts import PIDS_DEFAULT, HostFactsSource, Machine, look_at_machine, own_version
+from veagent.files import Files
 from veagent.ground import Ground
 from veagent.heartbeat import Lease
 from veagent.hostparts import HostParts, open_parts
@@ -223,6 +224,7 @@ class Agent:
             manager=self.manager,
             runtime=parts.runtime,
             images=parts.images,
+            files=Files(parts.files, self._clock),
         )
         stack.push_async_callback(relays.aclose)
         self._link = Link(

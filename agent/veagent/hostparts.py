@@ -18,6 +18,7 @@ from veapi.errors import InvalidInput, NotFound
 from veapi.model import Uid
 
 if TYPE_CHECKING:
+    from veagent.hostfiles import VEFiles
     from veagent.storage.pool import PoolSettings
 
 
@@ -36,6 +37,7 @@ class HostParts:
     usage: Callable[[Uid], Usage]
     links: Callable[[], Mapping[str, LinkCounters]]
     pool: Path | None
+    files: "VEFiles | None" = None
 
 
 async def open_parts(config: Config, clock: Clock, stack: AsyncExitStack) -> HostParts:
@@ -74,6 +76,7 @@ def _no_usage(uid: Uid) -> Usage:
 
 
 async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> HostParts:
+    from veagent.hostfiles import HostFiles  # noqa: PLC0415
     from veagent.net.network import HostNetwork  # noqa: PLC0415 - heavy, and no laptop has it
     from veagent.runtime import LxcRuntime, LxcSettings  # noqa: PLC0415
     from veagent.storage.images import BtrfsImages  # noqa: PLC0415
@@ -105,6 +108,7 @@ async def _open_real(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
         usage=runtime.cgroups.usage,
         links=network.counters,
         pool=pool.base,
+        files=HostFiles(pool, runtime.cgroups.guest),
     )
 
 

@@ -16,13 +16,14 @@ import structlog
 from veagent.console import Consoles
 from veagent.consolelog import serve_logs
 from veagent.execute import serve_exec
+from veagent.files import Files
 from veagent.manager import Manager
 from veagent.pipe import Pipe
 from veagent.ports import Images, Runtime
 from veagent.upload import serve_pull, serve_upload
 from veagent.worker import Worker
 from veapi.channel import Identity, controller_name, open_channel
-from veapi.errors import InvalidInput, NotFound, RemoteFailed, VerackError
+from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed, VerackError
 from veapi.model import Uid
 from veapi.v1 import api_pb2, session_pb2, session_pb2_grpc
 
@@ -45,6 +46,7 @@ class Relays:
         manager: Manager,
         runtime: Runtime,
         images: Images,
+        files: Files,
     ) -> None:
         self._cluster = cluster
         self._identity = identity
@@ -52,6 +54,7 @@ class Relays:
         self._runtime = runtime
         self._consoles = Consoles(runtime)
         self._images = images
+        self._files = files
         self._target = ""
         self._channel: grpc.aio.Channel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,8 +130,25 @@ class Relays:
                 await serve_upload(pipe, self._images, self._manager.image_added)
             case "pull":
                 await serve_pull(pipe, self._images, first.pull, self._manager.image_added)
+            case "push_files" | "pull_files" | "export_root":
+                await self._serve_files(pipe, first)
             case other:
                 raise InvalidInput(f"a stream can't begin with {other}")
+
+    async def _serve_files(self, pipe: Pipe, first: session_pb2.RelayDown) -> None:
+        worker = self._worker(first.uid)
+        if worker.record is None:
+            raise NotFound("this VE is not here yet", hint="see why: vectl show")
+        id_base = worker.record.id_base
+        if first.WhichOneof("frame") == "export_root":
+            await self._files.export(pipe, worker.uid, id_base, first.export_root.snapshot)
+            return
+        if worker.instance is not None and self._runtime.frozen(worker.uid):
+            raise Conflict("the VE is frozen", hint="thaw it first")
+        if first.WhichOneof("frame") == "push_files":
+            await self._files.push(pipe, worker.uid, worker.instance, id_base, first.push_files)
+        else:
+            await self._files.pull(pipe, worker.uid, worker.instance, id_base, first.pull_files)
 
     def _worker(self, uid: str) -> Worker:
         worker = self._manager.worker(Uid(uid))

@@ -21,6 +21,8 @@ from veapi.model import Limits, Uid
 log = structlog.get_logger()
 FS = "/sys/fs/cgroup"
 _SWEEP_PAUSE_S = 0.01
+_GUEST = "guest"
+_GUEST_COUNTED = ("memory", "blkio", "cpu", "cpuacct")
 _LONG_PATH = 3800
 """A path of more characters may have folders below that the kernel takes no path of (4096 bytes, names of 255)."""
 _MOST_PARTS = 64
@@ -70,6 +72,21 @@ class Cgroups:
 
     def monitor(self, uid: Uid) -> str:
         return f"{self.root}/mon/{uid}"
+
+    def guest(self, uid: Uid) -> tuple[str, ...]:
+        """Makes a folder for who works in the VE from outside; files to write a pid to. What it does counts as the VE's.
+
+        Beside LXC's own folder, which the VE may have divided; and not in the freezer, which nobody could be killed in.
+        """
+        self._must_exist(uid)
+        group = f"{self._ve(uid)}/{_GUEST}"
+        tops = self._layout.tops()
+        if self.version == 1:
+            tops = tuple(top for top in tops if os.path.basename(top) in _GUEST_COUNTED)  # noqa: PTH119
+        with _refused(f"make cgroup {group}"):
+            for top in tops:
+                self._files.mkdir(f"{top}/{group}")
+        return tuple(f"{top}/{group}/cgroup.procs" for top in tops)
 
     def pivot(self) -> str:
         """Where monitors go to be able to remove their own folders."""
