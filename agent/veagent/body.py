@@ -16,7 +16,8 @@ class RootRefused:
 
 @dataclass(slots=True)
 class Body:
-    """`root`: it is whole; `remains`: a part of one, or snapshots without one. `rates`: of its card, None: not known.
+    """`root`: it is whole; `remains`: a part of one, or snapshots without one. `rates`: of its card, and `cpus`: those that it
+    may use; None: not known.
 
     `started_boot`: when we started it, in boot time. `oom_seen`: the kills that the runtime had counted when it last told.
     What was refused is not tried again before its user says something new.
@@ -27,16 +28,18 @@ class Body:
     instance: Instance | None = None
     frozen: bool = False
     rates: Rates | None = None
+    cpus: tuple[int, ...] | None = None
     started_boot: float = float("-inf")
     oom_seen: int = 0
     disk_refused: int | None = None
     root_refused: RootRefused | None = None
 
-    def began(self, instance: Instance, now: float) -> None:
+    def began(self, instance: Instance, now: float, cpus: tuple[int, ...]) -> None:
         """It was started: with a new card, that has no rates yet."""
         self.instance = instance
         self.frozen = False
         self.rates = (0, 0)
+        self.cpus = cpus
         self.started_boot = now
 
     def down(self) -> None:

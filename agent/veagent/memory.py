@@ -35,6 +35,7 @@ class Memory:
         found: Sequence[SnapshotStatus] | None = None,
     ) -> None:
         self.restart_for: ends.Verdict | None = None
+        self.restart_asked = False
         self._uid = uid
         self._ground = ground
         self._found = found
@@ -72,8 +73,9 @@ class Memory:
             self.end(verdict, None, None)
 
     def confirm(self, entry: SetEntry, *, up: bool) -> None:
-        """All that `entry` asks is so."""
+        """All that `entry` asks is so. One that is down as asked has no end to answer."""
         assert self.record is not None
+        self.restart_for = self.restart_for if up else None
         record = snapshots.without_forgotten(confirmed(self.record, entry), entry)
         self._keep(msgspec.structs.replace(record, up=up))
 
@@ -82,10 +84,25 @@ class Memory:
         if self.record is not None and self.record.entry != entry:
             self.change(entry=entry)
 
+    def will_start(self, entry: SetEntry, cpus: tuple[int, ...], **fields: object) -> None:
+        """What an agent must know that adopts it though this one could not write down that it was started."""
+        assert self.record is not None
+        self.restart_asked = entry.restart_seq > self.record.restart_seq
+        record = msgspec.structs.replace(self.record, **fields)
+        up = started(record, entry, boot_id=record.boot_id, cpus=cpus)
+        self._keep(
+            msgspec.structs.replace(
+                up,
+                up=record.up,
+                generation=record.generation,
+                placement_generation=record.placement_generation,
+            )
+        )
+
     def start(self, entry: SetEntry, cpus: tuple[int, ...]) -> None:
         """It was started as `entry` asks; tells why, and counts it when it answers a crash or a reboot."""
         assert self.record is not None
-        asked = entry.restart_seq > self.record.restart_seq
+        asked, self.restart_asked = self.restart_asked, False
         verdict, self.restart_for = self.restart_for, None
         record = started(self.record, entry, boot_id=self._ground.boot_id, cpus=cpus)
         if asked:
@@ -98,12 +115,30 @@ class Memory:
         restarts = record.restarts + (1 if counted else 0)
         self._keep(msgspec.structs.replace(record, restarts=restarts), event)
 
+    async def will_stop(self) -> None:
+        if self.record is not None:
+            self.change(up=False)
+            await self._ground.ledger.sync()
+
+    def runs(self) -> None:
+        """Whatever was written down: it was found running, or a stop was given up."""
+        if self.record is not None and not self.record.up:
+            self.change(up=True, boot_id=self._ground.boot_id)
+
     def stop(self) -> None:
         """It was stopped by us."""
         self.restart_for = None
         if self.record is not None:
             stopped = msgspec.structs.replace(self.record, up=False)
             self._keep(stopped, self._normal("Stopped", "it was stopped"))
+
+    async def will_limit(self, *, disk: bool, rest: bool) -> None:
+        """Which limits are in force is not known, until what is done now is written down too."""
+        assert self.record is not None
+        before = self.record.limits
+        limits = with_rates(Limits(), before) if rest else before
+        self.change(limits=with_disk(limits, 0 if disk else before.disk_bytes))
+        await self._ground.ledger.sync()
 
     def limit(self, limits: Limits) -> None:
         """All but disk and network are in force."""
@@ -129,7 +164,10 @@ class Memory:
     def replace_root(self, entry: SetEntry) -> None:
         """The old root is gone; the new one is made of what `entry` says. It counts as its user's word to run."""
         assert self.record is not None
-        replaced = msgspec.structs.replace(self.record, root_seq=entry.root.seq, off=False)
+        limits = with_disk(self.record.limits, 0)
+        replaced = msgspec.structs.replace(
+            self.record, root_seq=entry.root.seq, off=False, limits=limits
+        )
         made_of = f"snapshot {entry.root.snapshot}" if entry.root.snapshot else "its image"
         self._keep(replaced, self._normal("RootReplaced", f"its disk is made anew of {made_of}"))
 
@@ -174,6 +212,7 @@ class Memory:
     def keep(self, entry: SetEntry, used_bytes: int) -> None:
         """It is deleted; who wants it back within the time finds root, snapshots and ids."""
         assert self.record is not None
+        self.restart_for = None
         event = self._normal("Deleted", "it was deleted; its disk is kept for a while")
         self._keep(kept(self.record, entry, used_bytes), event)
 

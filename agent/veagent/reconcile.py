@@ -18,7 +18,8 @@ Rates = tuple[int, int]
 class Observed(Value, frozen=True, kw_only=True):
     """One VE as it is. `wait_s`: seconds until a failed step, or a start after quick ends, may be tried again.
 
-    `remains`: a part of a root, or snapshots without one. `rates`: those that its card has; None: not known, it was adopted. `cpus`: the processors that it shall use now.
+    `remains`: a part of a root, or snapshots without one. `rates`: those that its card has; None: not known, it was adopted. `cpus`: the processors that it shall
+    use now, `pinned`: those that it does; None: not known.
     `disk_refused`: the disk limit that did not fit the last time; `root_refused`: number of the root whose source was not
     there. `waiting`: numbers of snapshots that failed and may not be tried yet. `refuses`: why no root can be made now.
     """
@@ -30,6 +31,7 @@ class Observed(Value, frozen=True, kw_only=True):
     frozen: bool = False
     rates: Rates | None = (0, 0)
     cpus: tuple[int, ...] = ()
+    pinned: tuple[int, ...] | None = ()
     image_held: bool = False
     refuses: str = ""
     disk_refused: int | None = None
@@ -222,7 +224,7 @@ def _live(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None
         return Freeze() if freeze else Thaw()
     if not has_limits(wanted, record) or rates_differ(wanted, observed.rates):
         return Limit(wanted.spec.limits)
-    return Pin(observed.cpus) if observed.cpus != record.cpus else None
+    return Pin(observed.cpus) if observed.cpus != observed.pinned else None
 
 
 def has_limits(wanted: SetEntry, record: VERecord) -> bool:

@@ -75,7 +75,7 @@ class Steps:
             case Start():
                 await self._start(entry)
             case Stop(timeout_s):
-                await self._stop(timeout_s)
+                await self._stop(entry, timeout_s)
             case Freeze() | Thaw():
                 await self._freeze(step)
             case Limit(limits):
@@ -120,7 +120,7 @@ class Steps:
             self._memory.warn(SOURCE_MISSING, words(error))
             return
         if self._body.instance is not None:
-            await self._stop(timeout_s)
+            await self._stop(entry, timeout_s)
             return
         await self._ground.roots.drop(self._uid)
         self._body.root, self._body.remains = False, True
@@ -133,14 +133,14 @@ class Steps:
         """The record is written while the network is attached; it must be durable before anything runs."""
         ground = self._ground
         self._ensured(entry)
-        self._memory.change(ip=entry.ip, mac=entry.mac, **self._image(entry))
+        cpus = ground.cpusets.place(self._uid, entry.spec.cpu_millis)
+        self._memory.will_start(entry, cpus, **self._image(entry))
         nic = await ground.network.attach(self._uid, entry.ip, entry.mac) if entry.ip else None
         await ground.ledger.sync()
-        cpus = ground.cpusets.place(self._uid, entry.spec.cpu_millis)
         root, record = ground.roots.path(self._uid), self._ensured(entry)
         plan = start_plan(entry, record, root=root, nic=nic, cpus=cpus)
         instance = await ground.runtime.start(plan)
-        self._body.began(instance, ground.clock.boot())
+        self._body.began(instance, ground.clock.boot(), cpus)
         self._memory.start(entry, cpus)
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
 
@@ -151,9 +151,12 @@ class Steps:
             return {}
         return {"image_digest": digest, "image_config": images.config(digest)}
 
-    async def _stop(self, timeout_s: float) -> None:
+    async def _stop(self, entry: SetEntry, timeout_s: float) -> None:
+        """That it ends by our will is known beforehand, or the next agent would take it for a crash."""
         instance = self._body.instance
         assert instance is not None
+        if entry.action is not Action.PURGE:
+            await self._memory.will_stop()
         self.stopping = True
         try:
             await self._stop_or_newer_wish(instance, timeout_s)
@@ -163,6 +166,8 @@ class Steps:
                 self._body.down()
         if self._body.instance is None:
             self._memory.stop()
+        else:
+            self._memory.runs()
 
     async def _stop_or_newer_wish(self, instance: Instance, timeout_s: float) -> None:
         """Returns early when the newest wish gives it less time."""
@@ -194,6 +199,10 @@ class Steps:
     async def _limit(self, entry: SetEntry, limits: Limits) -> None:
         """Each part on its own: one that is refused keeps the others from nothing."""
         record = self._ensured(entry)
+        disk = limits.disk_bytes != record.limits.disk_bytes
+        rest = beside_disk_and_rates(limits) != beside_disk_and_rates(record.limits)
+        if disk or rest:
+            await self._memory.will_limit(disk=disk, rest=rest)
         refusals = [
             refusal
             for part in (self._limit_disk, self._limit_rates, self._limit_rest)
@@ -223,6 +232,7 @@ class Steps:
     async def _limit_disk_of_stopped(self, entry: SetEntry, disk_bytes: int) -> None:
         """A limit that does not fit keeps no VE from starting: it is refused again, and told, while it runs."""
         self._ensured(entry)
+        await self._memory.will_limit(disk=True, rest=False)
         try:
             await self._ground.roots.limit(self._uid, disk_bytes)
         except Conflict:
@@ -234,6 +244,7 @@ class Steps:
 
     async def _pin(self, cpus: tuple[int, ...]) -> None:
         await self._ground.runtime.pin(self._uid, cpus or self._ground.cpusets.cpus)
+        self._body.cpus = cpus
         self._memory.change(cpus=cpus)
 
     # Snapshots.

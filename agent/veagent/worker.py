@@ -100,6 +100,7 @@ class Worker:
         if instance is None:
             self._memory.found_away()
             return
+        self._memory.runs()
         self._body.oom_seen = record.oom_run if record is not None else 0
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
         if record is not None:
@@ -176,6 +177,7 @@ class Worker:
             frozen=body.frozen,
             rates=body.rates,
             cpus=ground.cpusets.of(self.uid),
+            pinned=body.cpus,
             image_held=wanted is not None and ground.images.holds(wanted.image_digest),
             refuses=ground.refuses() if not body.root and not body.remains else "",
             disk_refused=body.disk_refused,

@@ -102,8 +102,8 @@ async def test_a_refused_limit_is_told_and_tried_again(host: AgentHost) -> None:
     assert status.observed_generation == 2
     assert "64M are in use" in status.message
     await host.clock.advance(1.0)
-    await host.until(lambda: host.status().observed_generation == 2)
-    assert host.status().reason == ""
+    await host.until(lambda: host.status().reason == "")
+    assert host.runtime.running[U1].limits.memory_bytes == 1 << 20
 
 
 async def test_stop_is_clean_and_purge_leaves_nothing(host: AgentHost) -> None:

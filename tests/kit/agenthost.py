@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -108,6 +109,8 @@ class AgentHost:
         self.starts = 4
         self.cpus: tuple[int, ...] = ()
         """Processors of the host; none: VEs are not pinned."""
+        self.mortal: Callable[[Any], Any] = lambda port: port
+        """What stands between the agent and its ports."""
         self.kernel_bases: dict[Uid, int] = {}
         """First ids of running VEs, as the kernel tells them."""
         self.manager: Manager
@@ -120,11 +123,11 @@ class AgentHost:
         ground = Ground(
             host="h1",
             boot_id=self.boot_id,
-            runtime=self.runtime,
-            roots=self.roots,
-            network=self.network,
+            runtime=self.mortal(self.runtime),
+            roots=self.mortal(self.roots),
+            network=self.mortal(self.network),
             images=self.keeper,
-            ledger=self.ledger,
+            ledger=self.mortal(self.ledger),
             ids=IdRanges(base=1_000_000, count=8),
             slots=Slots(self.starts),
             cpusets=Cpusets(self.cpus, enabled=bool(self.cpus)),

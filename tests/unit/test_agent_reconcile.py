@@ -75,6 +75,7 @@ TABLE = [
     ("rates not known", entry(), world(RUNNING, rates=None), r.Limit(entry().spec.limits)),
     ("no card, no rates", entry(ip=""), world(RUNNING, rates=None), r.Confirm()),
     ("other processors", entry(), world(RUNNING, cpus=(1,)), r.Pin((1,))),
+    ("processors not known", entry(), world(RUNNING, pinned=None), r.Pin(())),
     (
         "a disk limit that was refused keeps nothing from starting",
         entry(disk_bytes=1 << 20),
@@ -253,7 +254,8 @@ def done(  # noqa: C901, PLR0912 - one case for each step
             changed = {"root": False, "remains": True, "record": dropped}
         case r.Start():
             up = started(record, wanted, boot_id="b", cpus=observed.cpus)
-            changed = {"running": True, "rates": (0, 0), "record": up}
+            begun = {"rates": (0, 0), "pinned": observed.cpus}
+            changed = {"running": True, "record": up, **begun}
         case r.Stop():
             known = observed.record
             changed = {
@@ -269,7 +271,7 @@ def done(  # noqa: C901, PLR0912 - one case for each step
         case r.LimitDisk(disk_bytes):
             changed = {"record": replace(record, limits=with_disk(record.limits, disk_bytes))}
         case r.Pin(cpus):
-            changed = {"record": replace(record, cpus=cpus)}
+            changed = {"pinned": cpus}
         case TakeSnapshot(tag, seq):
             taken = SnapshotStatus(tag=tag, seq=seq, taken_at=1.0)
             changed = {"record": with_taken(record, taken)}
@@ -330,6 +332,7 @@ worlds = st.builds(
     frozen=st.booleans(),
     rates=st.sampled_from([None, (0, 0), (8000, 0)]),
     cpus=st.sampled_from([(), (0,)]),
+    pinned=st.sampled_from([None, (), (0,)]),
     refuses=st.sampled_from(["", "full"]),
     root_refused=st.sampled_from([None, 1]),
     image_held=st.booleans(),
