@@ -263,7 +263,7 @@ async def test_what_the_host_refused_live_is_carried_out_by_a_restart(rig: ApiRi
     await set_(rig, memory_bytes=64 << 20)
     await rig.report(ve.uid, VEState.RUNNING, reason="LimitsRefused", observed_generation=2)
     await set_(rig, memory_bytes=64 << 20, restart=True)
-    assert (stored(rig, ve).restart_seq, stored(rig, ve).generation) == (1, 2)
+    assert (stored(rig, ve).restart_seq, stored(rig, ve).generation) == (1, 3)
 
 
 async def test_a_set_starts_nothing_that_its_guest_switched_off(rig: ApiRig) -> None:

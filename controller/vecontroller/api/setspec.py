@@ -44,17 +44,15 @@ async def set_spec(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SetVEReq
 
     def change(ve: VE) -> VE | Edit:
         refuse_deleting(ve)
-        after = _asked(ve, request)
-        fresh = after != ve
-        if fresh:
-            after = msgspec.structs.replace(after, generation=ve.generation + 1)
-        if (
-            request.restart
-            and is_up(deps.mirror.view, ve)
-            and (fresh or _is_behind(deps.mirror.view, ve))
-        ):
+        view, after = deps.mirror.view, _asked(ve, request)
+        restarts = request.restart and is_up(view, ve)
+        if after == ve and not (restarts and _is_behind(view, ve)):
+            return ve
+        # Also when only the restart is new: what its host says from now on is of this wish, not of the last one.
+        after = msgspec.structs.replace(after, generation=ve.generation + 1)
+        if restarts:
             after = restarted(after, timeout_s)
-        elif fresh and not request.restart:
+        elif not request.restart:
             refuse_restart(deps, ve, after, how=f"`vectl set {ve.name} ... --restart`")
         return edited(deps, in_flight, ve, after)
 
