@@ -21,7 +21,7 @@ from vecontroller import decisions
 from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
-from vecontroller.placement import HostRow, Refusal, host_rows, plan
+from vecontroller.placement import Board, HostRow, Refusal, host_rows, plan
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
 from vecontroller.store.port import Ambiguous
@@ -89,6 +89,12 @@ class Scheduler:
             if each.assignment.host == host and uid not in placements
         ]
 
+    def board(self) -> Board:
+        """The hosts with all that is on its way to them, as the next decision would see them."""
+        view = self._mirror.view
+        coming = {host: [*self.coming(host), *self._reserved.on(host)] for host in view.hosts}
+        return Board(self._rows_with(view, coming))
+
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to decide."""
         with self._topic.subscribe() as changes:
@@ -154,6 +160,11 @@ class Scheduler:
             coming[decided.assignment.host].append(decided.resources)
         for host in view.hosts:
             coming[host].extend(self._reserved.on(host))
+        return self._rows_with(view, coming)
+
+    def _rows_with(
+        self, view: View, coming: Mapping[HostName, Sequence[Resources]]
+    ) -> list[HostRow]:
         return host_rows(
             view,
             state=self._hosts.host_state,

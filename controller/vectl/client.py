@@ -19,12 +19,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes are told in
 import grpc.aio
 
 from veapi.channel import Identity, controller_name, open_channel
-from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
-from vectl import wire
+from veapi.v1 import api_pb2, api_pb2_grpc, scheduler_pb2_grpc, types_pb2
+from vectl import filestreams, wire
 from vectl.context import Context
+from vectl.scheduling import Scheduling
 from vectl.snapshots import Snapshots
 from vectl.streams import Command, ExecStream, log_chunks, upload, watched_events
-from vectl.verbs import Verbs
 from vectl.wanted import Wanted, wire_names
 from vectl.watch import Watch
 
@@ -32,7 +32,7 @@ VE = types_pb2.VE
 IMPORT_S = 3600.0
 
 
-class Client(Verbs, Snapshots):
+class Client(Scheduling, Snapshots):
     """Calls on one channel. `project` arguments default to the context's."""
 
     def __init__(self, channel: grpc.aio.Channel, context: Context) -> None:
@@ -40,6 +40,7 @@ class Client(Verbs, Snapshots):
         self.channel = channel
         self.ves = api_pb2_grpc.VEServiceStub(channel)
         self.orphan_stub = api_pb2_grpc.OrphanServiceStub(channel)
+        self.scheduler_stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
         self._hosts = api_pb2_grpc.HostServiceStub(channel)
         self._images = api_pb2_grpc.ImageServiceStub(channel)
         self._projects = api_pb2_grpc.ProjectServiceStub(channel)
@@ -129,6 +130,29 @@ class Client(Verbs, Snapshots):
         if since:
             request.since.FromNanoseconds(int(since * 1e9))
         return log_chunks(self.ves, request, self.context)
+
+    async def push(
+        self,
+        name: str,
+        start: api_pb2.PushStart,
+        chunks: AsyncIterator[bytes],
+        on_received: Callable[[int], None],
+    ) -> api_pb2.Transferred:
+        """A tar, or one file, in chunks of at most 1 MiB; `start` says where to."""
+        start.ve.CopyFrom(self.ref(name))
+        return await filestreams.push(self.ves, start, chunks, on_received, self.context)
+
+    def pull(
+        self, name: str, request: api_pb2.PullRequest
+    ) -> AsyncIterator[bytes | api_pb2.Transferred]:
+        """Pieces of a tar that is not to be trusted; last, what is in it."""
+        request.ve.CopyFrom(self.ref(name))
+        return filestreams.pull(self.ves, request, self.context)
+
+    def export(self, name: str, *, snapshot: str = "") -> AsyncIterator[VE | bytes]:
+        """The VE, then its root as a tar packed by zstd. Ends only when all of it came."""
+        request = api_pb2.ExportRequest(ve=self.ref(name), snapshot=snapshot)
+        return filestreams.export(self.ves, request, self.context)
 
     async def events(self, *, ve: str = "", all_projects: bool = False) -> list[types_pb2.Event]:
         """Oldest first."""

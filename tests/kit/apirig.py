@@ -36,17 +36,18 @@ from vecontroller.api.inflight import InFlight
 from vecontroller.api.orphan import OrphanService
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
+from vecontroller.api.scheduling import SchedulerService
 from vecontroller.api.system import SystemService
 from vecontroller.api.ve import VEService
 from vecontroller.holding import Reserved
 from vecontroller.leader import acquire, init_cluster
 from vecontroller.mirror import Mirror
-from vecontroller.placement import Refusal
+from vecontroller.placement import Board, Refusal, host_rows
 from vecontroller.removal import removal
 from vecontroller.store import keys, values
 from vecontroller.store.port import Put, Store
 from vecontroller.topic import Topic
-from vecontroller.view import Changed
+from vecontroller.view import Changed, View
 from vecontroller.writer import Writer
 
 GIB = 1 << 30
@@ -92,9 +93,19 @@ class FakeScheduler:
     def __init__(self) -> None:
         self.refusals: dict[Uid, Refusal] = {}
         self.given: dict[str, list[Resources]] = {}
+        self.view: Callable[[], View] = View
 
     def coming(self, host: HostName) -> list[Resources]:
         return self.given.get(host, [])
+
+    def board(self) -> Board:
+        rows = host_rows(
+            self.view(),
+            state=lambda _host: HostState.READY,
+            connected=lambda _host: True,
+            in_flight={HostName(host): given for host, given in self.given.items()},
+        )
+        return Board(rows)
 
 
 class FakeHosts:
@@ -178,6 +189,7 @@ class ApiRig:
         self.topic = Topic()
         self.mirror = Mirror(store, self.topic, ManualClock())
         self.scheduler = FakeScheduler()
+        self.scheduler.view = lambda: self.mirror.view
         self.hosts = FakeHosts()
         self.hosts.all_hosts = lambda: frozenset(self.mirror.view.hosts)
         self.relays = FakeRelays()
@@ -216,6 +228,7 @@ class ApiRig:
         self.ve = VEService(self.deps, self.in_flight, self.departed)
         self.orphan = OrphanService(self.deps, self.in_flight)
         self.host = HostService(self.deps)
+        self.scheduling = SchedulerService(self.deps)
         self.image = ImageService(self.deps, self.in_flight)
         self.project = ProjectService(self.deps)
         self.system = SystemService(self.deps)

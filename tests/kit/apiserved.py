@@ -19,13 +19,16 @@ from veapi.channel import (
     server_credentials,
 )
 from veapi.rpc import from_rpc
-from veapi.v1 import api_pb2, session_pb2, session_pb2_grpc
+from veapi.v1 import api_pb2, scheduler_pb2, session_pb2, session_pb2_grpc
 from vecontroller.api.guard import GuardInterceptor
 from vecontroller.api.register import register
 from vecontroller.identity import create_ca, issue
 
 USER_METHODS = [
-    method for service in api_pb2.DESCRIPTOR.services_by_name.values() for method in service.methods
+    method
+    for module in (api_pb2, scheduler_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
 ]
 AGENT_METHODS = list(session_pb2.DESCRIPTOR.services_by_name["AgentService"].methods)
 

@@ -18,10 +18,11 @@ import grpc.aio
 
 from kit.certs import issue, make_ca
 from kit.fakecluster import CLUSTER, FakeCluster
+from kit.fakescheduling import Scheduling
 from kit.fakeservices import Hosts, Images, Projects, System
 from kit.fakeves import VEs
 from veapi.channel import SERVER_OPTIONS, Identity, server_credentials
-from veapi.v1 import api_pb2_grpc
+from veapi.v1 import api_pb2_grpc, scheduler_pb2_grpc
 
 
 @dataclass
@@ -64,3 +65,4 @@ def add(server: Any, cluster: FakeCluster) -> None:
     api_pb2_grpc.add_ImageServiceServicer_to_server(images, server)
     api_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(cluster), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
+    scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(Scheduling(cluster), server)

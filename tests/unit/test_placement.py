@@ -1,32 +1,13 @@
 from collections import Counter
-from functools import partial
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veapi.model import HostName, HostState, Resources, Uid
+from kit.placing import GIB, amount, host, host_lists, request, request_lists
+from veapi.model import HostState, Resources
 from vecontroller.placement import HostRow, Plan, Request, plan, shortage
-
-GIB = 1 << 30
-
-
-def amount(cpu: int = 1000, memory: int = GIB, disk: int = GIB, pids: int = 100) -> Resources:
-    return Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
-
-
-def host(name: str, rack: str = "r1", **options) -> HostRow:
-    fields = {
-        "capacity": amount(64_000, 64 * GIB, 640 * GIB, 32_768),
-        "committed": Resources(),
-        "placed": 0,
-    }
-    return HostRow(name=HostName(name), rack=rack, **{**fields, **options})
-
-
-def request(uid: str, resources: Resources | None = None, **options) -> Request:
-    return Request(uid=Uid(uid), resources=resources or amount(), **options)
 
 
 def requests(count: int) -> list[Request]:
@@ -128,44 +109,6 @@ def test_a_small_request_fits_after_a_large_one_was_refused():
 def test_an_overfull_host_gets_nothing_more():
     shrunk = host("h1", capacity=amount(), committed=amount(memory=9 * GIB))
     assert "largest free 0" in only_refusal(plan([shrunk], [request("u")])).message
-
-
-amounts = st.builds(
-    amount,
-    cpu=st.integers(1, 8_000),
-    memory=st.integers(1, 8 * GIB),
-    disk=st.integers(1, 8 * GIB),
-    pids=st.integers(1, 500),
-)
-hosts_without_name = st.lists(
-    st.builds(
-        partial,
-        st.just(host),
-        rack=st.sampled_from(["r1", "r2", "r3"]),
-        capacity=amounts,
-        committed=st.one_of(st.just(Resources()), amounts),
-        placed=st.integers(0, 20),
-        state=st.sampled_from([HostState.READY, HostState.READY, *HostState]),
-        connected=st.sampled_from([True, True, True, False]),
-    ),
-    max_size=6,
-)
-host_lists = hosts_without_name.map(
-    lambda makers: [make(name=f"h{index}") for index, make in enumerate(makers)]
-)
-requests_without_uid = st.lists(
-    st.builds(
-        partial,
-        st.just(request),
-        resources=st.sampled_from([amount(), amount(cpu=250), amount(memory=GIB // 4)]) | amounts,
-        host=st.sampled_from(["", "", "", "h1", "h9"]),
-        since=st.integers(0, 5),
-    ),
-    max_size=15,
-)
-request_lists = requests_without_uid.map(
-    lambda makers: [make(uid=f"u{index:03}") for index, make in enumerate(makers)]
-)
 
 
 def used(resources: Resources) -> tuple[int, ...]:

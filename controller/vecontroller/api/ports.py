@@ -10,7 +10,7 @@ from veapi.errors import VerackError
 from veapi.model import Digest, HostName, HostState, Resources, Uid, VEReport
 from veapi.v1 import session_pb2
 from vecontroller.holding import Reserved
-from vecontroller.placement import Refusal
+from vecontroller.placement import Board, Refusal
 from vecontroller.store.port import Guard, Write
 from vecontroller.topic import Topic
 from vecontroller.view import View
@@ -53,6 +53,10 @@ class Refuses(Protocol):
 
     def coming(self, host: HostName) -> Sequence[Resources]:
         """What was given to VEs on that host and is not in the view yet."""
+        ...
+
+    def board(self) -> Board:
+        """The hosts as the next decision would see them; the caller's own."""
         ...
 
 

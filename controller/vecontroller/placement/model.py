@@ -5,6 +5,20 @@ from veapi.model import HostName, HostState, Resources, Uid, Value
 ASKED_FOR = "which was asked for"
 
 
+class Request(Value, frozen=True, kw_only=True):
+    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created).
+
+    `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
+    """
+
+    uid: Uid
+    resources: Resources
+    host: str = ""
+    host_why: str = ASKED_FOR
+    gone: str = ""
+    since: int = 0
+
+
 class HostRow(Value, frozen=True, kw_only=True):
     """A host as the ledger sees it. `committed`: all that is placed there or on its way, running or not.
 
@@ -23,20 +37,6 @@ class HostRow(Value, frozen=True, kw_only=True):
     @property
     def able(self) -> bool:
         return self.connected and self.state is HostState.READY and not self.refuses
-
-
-class Request(Value, frozen=True, kw_only=True):
-    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created).
-
-    `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
-    """
-
-    uid: Uid
-    resources: Resources
-    host: str = ""
-    host_why: str = ASKED_FOR
-    gone: str = ""
-    since: int = 0
 
 
 class Assignment(Value, frozen=True, kw_only=True):
@@ -65,3 +65,40 @@ class Plan(Value, frozen=True, kw_only=True):
 
     assignments: tuple[Assignment, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+
+
+class Failing(Value, frozen=True, kw_only=True):
+    """A check that a host does not pass: its name, why with numbers, and what would make the host pass."""
+
+    check: str
+    why: str
+    change: str
+
+
+class Part(Value, frozen=True, kw_only=True):
+    """Of a score. `value`: the lower is the better; parts are compared in their order. `text`: for people."""
+
+    name: str
+    value: int
+    text: str
+
+
+class Verdict(Value, frozen=True, kw_only=True):
+    """One host, for one request. `rank`: 1 is the host that it would get; 0: it does not fit, for all that is `failing`."""
+
+    host: HostName
+    rack: str
+    rank: int
+    failing: tuple[Failing, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+
+class Explanation(Value, frozen=True, kw_only=True):
+    """Every host, for one request: those that fit by rank, then the others by how little is missing.
+
+    `refusal`: why none fits; `changes`: what would make one fit, each enough by itself, the smallest first.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    refusal: Refusal | None = None
+    changes: tuple[str, ...] = ()

@@ -1,0 +1,74 @@
+"""Hosts as NumPy columns: what a placement looks at, and what it changes when it takes a host."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from veapi.model import Resources
+from vecontroller.placement.model import HostRow, Request
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+RESOURCES = ("cpu", "memory", "disk", "pids")
+PARTS = 1_000_000
+"""Shares are whole parts per million: integers compare the same on every machine."""
+
+
+def amounts(amount: Resources) -> tuple[int, int, int, int]:
+    """In the order of RESOURCES: thousandths of a core, bytes, bytes, number."""
+    return (amount.cpu_millis, amount.memory_bytes, amount.disk_bytes, amount.pids)
+
+
+def _matrix(rows: Sequence[Resources]) -> Ints:
+    if not rows:
+        return np.zeros((0, len(RESOURCES)), dtype=np.int64)
+    return np.array([amounts(row) for row in rows], dtype=np.int64)
+
+
+class Board:
+    """Hosts in the order of rack and name, so that each rack is a slice and the first of equals the one with the lowest name.
+
+    `free` is (hosts, 4) and may be negative where a host shrank; `rack` is each host's index into the rack columns, and
+    `starts` and `ends` the slice of each rack. Racks count only hosts that are able to take VEs. `log`: hosts that were changed.
+    """
+
+    def __init__(self, hosts: Iterable[HostRow]) -> None:
+        self.hosts = sorted(hosts, key=lambda row: (row.rack, row.name))
+        self.index: dict[str, int] = {row.name: index for index, row in enumerate(self.hosts)}
+        self.capacity = _matrix([row.capacity for row in self.hosts])
+        self.free = self.capacity - _matrix([row.committed for row in self.hosts])
+        self.placed = np.array([row.placed for row in self.hosts], dtype=np.int64)
+        self.able: Bools = np.array([row.able for row in self.hosts], dtype=np.bool_)
+        self.racks = sorted({row.rack for row in self.hosts})
+        places = {rack: index for index, rack in enumerate(self.racks)}
+        self.rack = np.array([places[row.rack] for row in self.hosts], dtype=np.int64)
+        self.starts = np.searchsorted(self.rack, np.arange(len(self.racks)))
+        self.ends = np.append(self.starts[1:], len(self.hosts))
+        self.rack_placed = self._per_rack(self.placed)
+        self.rack_hosts = np.maximum(self._per_rack(np.ones_like(self.placed)), 1)
+        self.log: list[int] = []
+
+    def _per_rack(self, column: Ints) -> Ints:
+        sums = np.zeros(len(self.racks), dtype=np.int64)
+        np.add.at(sums, self.rack[self.able], column[self.able])
+        return sums
+
+    def rack_load(self) -> Ints:
+        """VEs per able host of each rack, in parts: the second VE never joins the first in its rack."""
+        return self.rack_placed * PARTS // self.rack_hosts
+
+    def take(self, host: int, request: Request) -> None:
+        """Commits it to that host."""
+        self._change(host, request, 1)
+
+    def give_back(self, host: int, request: Request) -> None:
+        """The reverse of `take`."""
+        self._change(host, request, -1)
+
+    def _change(self, host: int, request: Request, sign: int) -> None:
+        self.free[host] -= sign * np.array(amounts(request.resources))
+        self.placed[host] += sign
+        if self.able[host]:
+            self.rack_placed[self.rack[host]] += sign
+        self.log.append(host)

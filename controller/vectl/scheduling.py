@@ -1,0 +1,28 @@
+"""What the client asks of the scheduler."""
+
+from typing import TYPE_CHECKING
+
+from veapi.v1 import scheduler_pb2
+from vectl import wire
+from vectl.verbs import Verbs
+from vectl.wanted import Wanted
+
+if TYPE_CHECKING:
+    from veapi.v1 import scheduler_pb2_grpc
+
+
+class Scheduling(Verbs):
+    """One call each. All raise veapi.errors."""
+
+    scheduler_stub: "scheduler_pb2_grpc.SchedulerServiceAsyncStub"
+
+    async def explain(self, name: str) -> scheduler_pb2.Explanation:
+        """What every host says to a VE."""
+        return await self._explain(scheduler_pb2.ExplainRequest(ve=self.ref(name)))
+
+    async def explain_new(self, wanted: Wanted) -> scheduler_pb2.Explanation:
+        """The same of one as it would be created."""
+        return await self._explain(scheduler_pb2.ExplainRequest(spec=self._message(wanted)))
+
+    async def _explain(self, request: scheduler_pb2.ExplainRequest) -> scheduler_pb2.Explanation:
+        return await wire.unary(self.scheduler_stub.Explain, request, context=self.context)

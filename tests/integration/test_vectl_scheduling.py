@@ -1,0 +1,53 @@
+"""What vectl says of the scheduler, against a fake controller."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kit.fakeapi import FakeApi, serve
+from kit.vectlrun import Vectl
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[FakeApi]:
+    async with serve(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture
+async def vectl(api: FakeApi, tmp_path: Path) -> Vectl:
+    return Vectl(api, tmp_path)
+
+
+async def test_explain_tells_where_it_is_and_what_every_host_says(vectl: Vectl) -> None:
+    lines = (await vectl("explain", "web")).out.splitlines()
+    assert lines[:2] == ["ve/web: on h1: the only one", "placed now: h1; 1 of 2 hosts fit"]
+    assert lines[2].split() == ["RANK", "HOST", "RACK", "SAYS"]
+    assert lines[3].endswith("12.5% of its memory committed then")
+    assert lines[4].endswith("memory: free 1G of 16G, wanted 2G: 1G too little")
+
+
+async def test_explain_of_what_fits_nowhere_ends_with_5_and_says_what_would_help(
+    vectl: Vectl,
+) -> None:
+    ran = await vectl("explain", "huge", code=5)
+    assert "no host fits: 2 hosts: 2 too little memory" in ran.out
+    assert "it would fit: free 1G of memory on h2" in ran.out
+    assert ran.err == ""
+
+
+async def test_explain_asks_of_a_manifest_what_is_not_there_yet(vectl: Vectl, api: FakeApi) -> None:
+    text = b"kind: VE\nmetadata: {name: new, labels: {a: b}}\nspec: {image: ok, memory: 2G}\n"
+    ran = await vectl("explain", "-f", "-", "-o", "name", text=text)
+    assert ran.out == "host/h1\n"
+    [request] = api.cluster.asked
+    assert (request.spec.name, request.spec.spec.memory_bytes) == ("new", 2 << 30)
+    assert dict(request.spec.labels) == {"a": "b"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("web", "-f", "x")])
+async def test_explain_wants_either_a_name_or_a_file(
+    vectl: Vectl, arguments: tuple[str, ...]
+) -> None:
+    assert "NAME or -f" in (await vectl("explain", *arguments, code=2)).err

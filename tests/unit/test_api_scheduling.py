@@ -1,0 +1,68 @@
+"""What the API tells of the scheduler: by the same code that places."""
+
+import pytest
+
+from kit.apirig import GIB, NO_CONTEXT, ApiRig, api_rig, create_request
+from veapi.errors import InvalidInput, NotFound
+from veapi.model import Resources
+from veapi.v1 import api_pb2, scheduler_pb2
+
+
+@pytest.fixture
+async def rig():
+    async with api_rig() as rig:
+        yield rig
+
+
+def of(name: str) -> scheduler_pb2.ExplainRequest:
+    return scheduler_pb2.ExplainRequest(ve=api_pb2.VERef(name=name))
+
+
+def of_new(**fields) -> scheduler_pb2.ExplainRequest:
+    return scheduler_pb2.ExplainRequest(spec=create_request("new", **fields).ve)
+
+
+async def explain(rig: ApiRig, request) -> scheduler_pb2.Explanation:
+    return await rig.scheduling.Explain(request, NO_CONTEXT)
+
+
+async def test_every_host_is_told_with_all_that_it_lacks(rig: ApiRig) -> None:
+    await rig.put_host("h2", disk_gib=1)
+    found = await explain(rig, of_new(memory_bytes=20 * GIB, disk_bytes=2 * GIB))
+    assert [verdict.host for verdict in found.verdicts] == ["h1", "h2"]
+    assert [[each.check for each in verdict.failing] for verdict in found.verdicts] == [
+        ["memory"],
+        ["memory", "disk"],
+    ]
+    assert found.verdicts[0].failing[0].why == "free 16G of 16G, wanted 20G: 4G too little"
+    assert "2 too little memory (largest free 16G)" in found.refusal
+    assert found.hint
+
+
+async def test_a_ve_that_has_a_host_is_looked_at_as_if_it_had_none(rig: ApiRig) -> None:
+    ve = await rig.create("web", memory_bytes=16 * GIB)
+    await rig.place(ve.uid)
+    found = await explain(rig, of("web"))
+    assert (found.placement.host, found.verdicts[0].rank) == ("h1", 1)
+    assert found.refusal == ""
+    other = await explain(rig, of_new(memory_bytes=GIB))
+    assert other.verdicts[0].failing[0].why == "free 0 of 16G, wanted 1G: 1G too little"
+    assert list(other.changes) == ["free 1G of memory on h1"]
+
+
+async def test_what_is_on_its_way_to_a_host_counts(rig: ApiRig) -> None:
+    rig.scheduler.given["h1"] = [Resources(memory_bytes=16 * GIB)]
+    assert "too little memory" in (await explain(rig, of_new())).refusal
+
+
+async def test_what_could_not_be_created_can_not_be_explained(rig: ApiRig) -> None:
+    with pytest.raises(NotFound, match="no image"):
+        await explain(rig, of_new(image="nix"))
+    with pytest.raises(NotFound, match="no VE"):
+        await explain(rig, of("nobody"))
+    with pytest.raises(NotFound, match="no host h9"):
+        await explain(rig, of_new(host="h9"))
+    with pytest.raises(InvalidInput, match="pids"):
+        await explain(rig, of_new(pids=1))
+    with pytest.raises(InvalidInput, match="either"):
+        await explain(rig, scheduler_pb2.ExplainRequest())
