@@ -34,4 +34,4 @@ def clean(rack: Rack) -> Iterator[Rack]:
     yield rack
     names = rack.vectl("list", "-o", "name").out.split()
     if names:
-        rack.vectl("delete", "--yes", *[name.removeprefix("ve/") for name in names])
+        rack.vectl("delete", "--purge", "--yes", *[name.removeprefix("ve/") for name in names])

@@ -29,7 +29,7 @@ def pair(rack: Rack) -> Iterator[list[str]]:
         "10.66.9.9",
     )
     yield ["real-a", "real-b"]
-    rack.vectl("delete", "--yes", "real-a", "real-b")
+    rack.vectl("delete", "--purge", "--yes", "real-a", "real-b")
 
 
 def inside(rack: Rack, name: str, *command: str, code: int | None = 0) -> str:

@@ -25,7 +25,7 @@ def twelve(rack: Rack) -> Iterator[list[str]]:
         "0.25",
     )
     yield names
-    rack.vectl("delete", "--yes", *names)
+    rack.vectl("delete", "--purge", "--yes", *names)
 
 
 def all_running(rack: Rack, names: list[str]) -> bool:
@@ -46,7 +46,7 @@ def test_a_killed_agent_adopts_its_ves_and_does_what_was_asked_meanwhile(
     rack.vectl("wait", "meanwhile", "--for", "state=Running", "--timeout", "20s")
     after = rack.pids()
     assert {name: after[name] for name in twelve} == {name: before[name] for name in twelve}
-    rack.vectl("delete", "--yes", "meanwhile")
+    rack.vectl("delete", "--purge", "--yes", "meanwhile")
 
 
 def test_a_killed_controller_comes_back_to_the_same(rack: Rack, twelve: list[str]) -> None:
@@ -72,7 +72,7 @@ def test_a_killed_etcd_is_restarted_and_nothing_is_lost(rack: Rack, twelve: list
     rack.vectl("create", "after-etcd", "--image", "busybox", "--memory", "48M", "--timeout", "30s")
     after = rack.pids()
     assert {name: after[name] for name in twelve} == {name: before[name] for name in twelve}
-    rack.vectl("delete", "--yes", "after-etcd")
+    rack.vectl("delete", "--purge", "--yes", "after-etcd")
 
 
 def test_a_killed_lxcfs_is_bound_again_in_running_ves(rack: Rack, twelve: list[str]) -> None:

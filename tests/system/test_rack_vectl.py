@@ -40,10 +40,10 @@ def test_create_list_show_stop_start_restart_delete(clean: Rack) -> None:
     assert clean.vectl("show", "life", code=3).out == ""
 
 
-def test_a_delete_leaves_nothing_on_the_host(clean: Rack) -> None:
+def test_a_delete_for_good_leaves_nothing_on_the_host(clean: Rack) -> None:
     clean.vectl("create", "gone", "--image", "busybox", "--host", "h2")
     uid = clean.ve("gone")["uid"]
-    clean.vectl("delete", "--yes", "gone")
+    clean.vectl("delete", "--purge", "--yes", "gone")
     state = clean.plan.host_state(clean.host("h2"))
     left = [str(path) for path in (state / "agent").rglob(f"*{uid}*")]
     assert left == []
