@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kit import certs, netns
 from kit.busyboxroot import make_busybox_root
 from kit.fakecontroller import CLUSTER, FakeController
+from veagent.ledger import Ledger
 from veapi.channel import host_name
 
 _HOLD = """
@@ -80,6 +81,15 @@ class RealHost:
         with suppress(ProcessLookupError):
             self.agent.send_signal(number)
         return await self.agent.wait()
+
+    def records(self) -> Collection[str]:
+        """VEs that the agent's ledger knows."""
+        return Ledger(self.folder / "state", sleep=asyncio.sleep).load()[1].keys()
+
+    def last_record(self, uid: str) -> bytes:
+        """The newest line on disk about that VE."""
+        lines = _read(self.folder / "state/records").splitlines()
+        return next((line for line in reversed(lines) if uid.encode() in line), b"")
 
     def release(self) -> None:
         """Kills what is left of the host, by its cgroups, and removes them."""

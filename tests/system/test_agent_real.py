@@ -137,6 +137,7 @@ async def test_poweroff_and_reboot_while_the_agent_is_away(
         [(signal.SIGTERM, "Rebooted"), (signal.SIGUSR2, "PoweredOff")], start=2
     ):  # what busybox' init takes for `reboot` and for `poweroff`
         pid = wishes.ve().status.init_pid
+        await eventually(lambda: b'"up":true' in host.last_record(U1))
         await host.end_agent()
         os.kill(pid, end)
         await eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), timeout_s=15)
@@ -160,7 +161,7 @@ async def test_poweroff_and_reboot_from_inside(wishes: Wishes, controller: FakeC
     await execute(controller, "poweroff")
     await wishes.until(VEState.STOPPED)
     assert wishes.ve().status.reason == "PoweredOff"
-    wishes.push(generation=2)
+    wishes.push(generation=2, run_generation=2)
     await wishes.until(VEState.RUNNING)
 
 
@@ -175,5 +176,5 @@ async def test_limits_change_live_and_purge_leaves_nothing(
     wishes.push(generation=3, action=Action.PURGE)
     await eventually(lambda: wishes.ve().gone)
     assert host.run("ls", str(host.folder / "pool/ve")).split() == []
-    assert not list((host.folder / "state/record").iterdir())
+    assert not host.records()
     assert not groups(host)

@@ -45,7 +45,8 @@ def test_who_comes_back_gets_the_place_that_it_held() -> None:
 
 
 def test_when_one_goes_another_moves_to_where_room_is_and_is_told() -> None:
-    host, moved = Cpusets((0, 1)), []
+    host = Cpusets((0, 1))
+    moved: list[Uid] = []
     host.listen(moved.append)
     for uid in (A, B, C, D):
         host.place(uid, 500)
