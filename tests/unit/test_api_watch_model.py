@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable, create_request
 from veapi.errors import VerackError
-from veapi.model import Uid, VEState
+from veapi.model import HostName, Uid, VEReport, VEState, VEStatus
 from veapi.v1 import api_pb2, types_pb2
+from vecontroller.observed import of_report
 from vecontroller.view import Changed
 
 NAMES = ["a", "b", "c"]
@@ -25,6 +26,9 @@ STEPS = st.lists(
                 "run",
                 "refuse",
                 "gone",
+                "keep",
+                "undelete",
+                "rename",
                 "wake",
                 "read",
             ]
@@ -72,17 +76,40 @@ async def do(rig: ApiRig, step: str, name: str) -> None:
         case "label":
             ve = create_request(name, labels={"tier": "db"}).ve
             await rig.ve.Apply(api_pb2.ApplyVERequest(ve=ve), NO_CONTEXT)
-        case "place" if uid:
+        case "undelete":
+            await rig.ve.Undelete(api_pb2.UndeleteVERequest(ve=ref), NO_CONTEXT)
+        case "rename":
+            other = NAMES[(NAMES.index(name) + 1) % len(NAMES)]
+            await rig.ve.Rename(api_pb2.RenameVERequest(ve=ref, name=other), NO_CONTEXT)
+        case "wake":
+            rig.topic.publish(Changed(revision=rig.mirror.view.revision, relisted=True))
+        case _ if uid:
+            await happen(rig, step, uid)
+
+
+async def happen(rig: ApiRig, step: str, uid: Uid) -> None:
+    """What scheduler and hosts do to a VE that is there."""
+    match step:
+        case "place":
             await rig.place(uid)
         case "run" if uid in rig.mirror.view.placements:
             await rig.report(uid, VEState.RUNNING)
-        case "refuse" if uid:
+        case "keep" if uid in rig.mirror.view.placements:
+            await keep(rig, uid)
+        case "refuse":
             rig.refuse(uid, f"no room {len(rig.scheduler.refusals)}")
             rig.publish(uid)
-        case "wake":
-            rig.topic.publish(Changed(revision=rig.mirror.view.revision, relisted=True))
-        case "gone" if uid:
+        case "gone":
             await rig.remove(uid)
+
+
+async def keep(rig: ApiRig, uid: Uid) -> None:
+    """As a host does that was asked to."""
+    status = VEStatus(state=VEState.STOPPED, disk_used_bytes=1)
+    report = VEReport(uid=uid, name="", project="", status=status, kept=True)
+    change = of_report(rig.mirror.view, HostName("h1"), report, purge_at=1e9)
+    if change is not None:
+        await rig.deps.writer.commit(change.guards, change.writes, confirm=None)
 
 
 async def scenario(steps: list[tuple[str, str]], selector: str) -> None:
