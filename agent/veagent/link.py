@@ -2,8 +2,10 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -18,6 +20,9 @@ from veapi.channel import Identity, controller_name, open_channel
 from veapi.errors import VerackError
 from veapi.rpc import from_rpc
 from veapi.v1 import session_pb2_grpc
+
+if TYPE_CHECKING:
+    Stub = session_pb2_grpc.AgentServiceAsyncStub
 
 log = structlog.get_logger()
 BACKOFF_LIMIT_S = 2.0
@@ -35,8 +40,24 @@ class LinkSettings:
     identity: Identity
 
 
+Dial = Callable[[str], AbstractAsyncContextManager["Stub"]]
+"""Opens the service of the controller at a target, for as long as the context."""
+
+
+def dialling(settings: LinkSettings) -> Dial:
+    """Over gRPC; only a server whose certificate says that it is a controller of the cluster is talked to."""
+    server = controller_name(settings.cluster)
+
+    @asynccontextmanager
+    async def dial(target: str) -> "AsyncIterator[Stub]":
+        async with open_channel(target, server=server, identity=settings.identity) as channel:
+            yield session_pb2_grpc.AgentServiceStub(channel)
+
+    return dial
+
+
 class Link:
-    """For ever: a session, and the next one when it ends."""
+    """For ever: a session, and the next one when it ends. `dial`: what it is dialled with, else gRPC."""
 
     def __init__(
         self,
@@ -47,8 +68,10 @@ class Link:
         sources: SourceDesk,
         granter: Granter,
         relays: Relays,
+        dial: Dial | None = None,
     ) -> None:
-        self._settings = settings
+        self._cluster = settings.cluster
+        self._dial = dial or dialling(settings)
         self._manager = manager
         self._lease = lease
         self._sources = sources
@@ -90,14 +113,11 @@ class Link:
 
     async def _one_session(self, target: str) -> "_Ending":
         """Until it ends."""
-        settings = self._settings
-        server = controller_name(settings.cluster)
         try:
-            async with open_channel(target, server=server, identity=settings.identity) as channel:
-                stub = session_pb2_grpc.AgentServiceStub(channel)
+            async with self._dial(target) as stub:
                 session = Session(
                     stub,
-                    cluster=settings.cluster,
+                    cluster=self._cluster,
                     manager=self._manager,
                     lease=self._lease,
                     sources=self._sources,

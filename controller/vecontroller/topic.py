@@ -44,7 +44,8 @@ class Topic:
     """Everything that may change what somebody sees or decides: store, refusals of the scheduler, heartbeats."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}
+        """In the order in which they came, and so told: the same in each run."""
 
     def publish(self, changed: Changed) -> None:
         for subscription in self._subscriptions:
@@ -53,8 +54,8 @@ class Topic:
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
         subscription = Subscription()
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            self._subscriptions.pop(subscription, None)
