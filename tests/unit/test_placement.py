@@ -211,13 +211,13 @@ FULL = "its pool is full"
 def test_a_host_that_refuses_new_ves_gets_none_and_says_why():
     hosts = [host("h1", refuses=FULL), host("h2", "r2", refuses=FULL)]
     refusal = only_refusal(plan(hosts, [request("u")]))
-    assert f"2 refuses new VEs ({FULL})" in refusal.message
+    assert f"2 taking no new VEs ({FULL})" in refusal.message
     assert plan([*hosts, host("h3")], [request("u")]).assignments[0].host == "h3"
 
 
 def test_a_full_host_that_was_asked_for_says_why():
     refusal = only_refusal(plan([host("h1", refuses=FULL), host("h2")], [request("u", host="h1")]))
-    assert refusal.message == f"host h1, which was asked for, refuses new VEs ({FULL})"
+    assert refusal.message == f"host h1, which was asked for, is taking no new VEs ({FULL})"
 
 
 def test_a_clone_goes_where_its_source_is_or_nowhere():

@@ -8,8 +8,9 @@ from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import GIB, make_facts, make_placement, make_ve
-from veapi.model import Cluster, HostName, HostState, Resources, Uid
+from veapi.model import Cluster, HostName, HostState, Resources, RootWish, Uid
 from vecontroller import scheduler
+from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader, acquire, init_cluster
 from vecontroller.mirror import Mirror
 from vecontroller.scheduler import BATCH_VES, SAFETY_PASS_S, Scheduler
@@ -47,6 +48,7 @@ class Rig:
     def __init__(self):
         self.store, self.topic, self.clock = ModelStore(), Topic(), ManualClock()
         self.hosts, self.passes = Hosts(), Passes()
+        self.reserved = Reserved(self.clock)
         self.mirror = Mirror(self.store, self.topic, ManualClock())
         numbers = itertools.count()
         self.writer = Writer(self.store, self.mirror, lambda: self.leadership)
@@ -58,6 +60,7 @@ class Rig:
             self.clock,
             new_op_id=lambda: f"op-{next(numbers)}",
             passes=self.passes,
+            reserved=self.reserved,
         )
 
     async def begin(self):
@@ -355,3 +358,52 @@ async def test_who_was_refused_for_room_that_stays_free_is_looked_at_again(rig):
     await rig.delete(keys.ve_spec(first.uid))
     await rig.scheduler.decide_once()
     assert rig.places() == {second.uid: "h1"}
+
+
+async def test_room_that_a_growing_ve_is_about_to_take_is_not_given_away(rig):
+    await rig.put_host("h1", capacity=small(memory_gib=2))
+    await rig.put_ves(make_ve("u1", memory_bytes=GIB))
+    with rig.reserved.holding(HostName("h1"), Resources(memory_bytes=2 * GIB)):
+        await rig.scheduler.decide_once()
+        assert "memory" in rig.scheduler.refusals[Uid("u1")].message
+    await rig.scheduler.decide_once()
+    assert rig.places() == {"u1": "h1"}
+
+
+async def test_what_is_given_away_at_the_moment_is_told_until_the_view_shows_it(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1", memory_bytes=GIB))
+    told = []
+    original = rig.writer.commit
+
+    async def commit(guards, writes, **options):
+        told.append([amount.memory_bytes for amount in rig.scheduler.coming(HostName("h1"))])
+        return await original(guards, writes, **options)
+
+    rig.writer.commit = commit
+    await rig.scheduler.decide_once()
+    assert told == [[GIB]]
+    assert rig.scheduler.coming(HostName("h1")) == []
+
+
+async def test_what_may_have_been_given_away_is_told_until_it_is_known(rig):
+    await rig.put_host("h1")
+    await rig.put_ves(make_ve("u1", memory_bytes=GIB))
+    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    await rig.scheduler.decide_once()
+    assert [each.memory_bytes for each in rig.scheduler.coming(HostName("h1"))] == [GIB]
+    assert rig.scheduler.coming(HostName("h2")) == []
+
+
+async def test_a_clone_follows_its_source_and_a_full_pool_is_told(rig):
+    await rig.put_host("h1")
+    await rig.put_host("h2", rack="r2")
+    await rig.put_ves(make_ve("source"), make_ve("clone", root=RootWish(from_uid=Uid("source"))))
+    await rig.put((keys.ve_placement(Uid("source")), values.encode_placement(make_placement("h2"))))
+    await rig.scheduler.decide_once()
+    assert rig.places()["clone"] == "h2"
+    await rig.put_host("h1", refuses="its pool is full")
+    await rig.put_host("h2", refuses="its pool is full", rack="r2")
+    await rig.put_ves(make_ve("late"))
+    await rig.scheduler.decide_once()
+    assert "2 taking no new VEs (its pool is full)" in rig.scheduler.refusals[Uid("late")].message

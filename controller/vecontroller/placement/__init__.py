@@ -1,6 +1,7 @@
 """Which VE goes to which host: pure, deterministic, explained."""
 
 from vecontroller.placement.board import Board
+from vecontroller.placement.capacity import Capacity, Loss, capacity, more
 from vecontroller.placement.explain import explain
 from vecontroller.placement.ledger import committed, free, host_rows
 from vecontroller.placement.model import (
@@ -14,21 +15,28 @@ from vecontroller.placement.model import (
 )
 from vecontroller.placement.plan import place, plan
 from vecontroller.placement.refusal import shortage
+from vecontroller.placement.requests import host_of, request
 
 __all__ = [
     "Assignment",
     "Board",
+    "Capacity",
     "Explanation",
     "HostRow",
+    "Loss",
     "Plan",
     "Refusal",
     "Request",
     "Verdict",
+    "capacity",
     "committed",
     "explain",
     "free",
+    "host_of",
     "host_rows",
+    "more",
     "place",
     "plan",
+    "request",
     "shortage",
 ]

@@ -1,6 +1,8 @@
 """Hosts as NumPy columns: what a placement looks at, and what it changes when it takes a host."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +32,8 @@ class Board:
     """Hosts in the order of rack and name, so that each rack is a slice and the first of equals the one with the lowest name.
 
     `free` is (hosts, 4) and may be negative where a host shrank; `rack` is each host's index into the rack columns, and
-    `starts` and `ends` the slice of each rack. Racks count only hosts that are able to take VEs. `log`: hosts that were changed.
+    `starts` and `ends` the slice of each rack. Racks count only hosts that are able to take VEs. `log`: hosts that were changed;
+    `lost`: those that are imagined to be.
     """
 
     def __init__(self, hosts: Iterable[HostRow]) -> None:
@@ -45,9 +48,24 @@ class Board:
         self.rack = np.array([places[row.rack] for row in self.hosts], dtype=np.int64)
         self.starts = np.searchsorted(self.rack, np.arange(len(self.racks)))
         self.ends = np.append(self.starts[1:], len(self.hosts))
+        self.count_racks()
+        self.lost: frozenset[int] = frozenset()
+        self.log: list[int] = []
+
+    def without(self, hosts: Iterable[int]) -> Self:
+        """Another board, as it would be if these hosts were lost."""
+        other = copy(self)
+        other.able = self.able.copy()
+        other.lost = self.lost.union(hosts)
+        other.able[list(other.lost)] = False
+        other.free, other.placed, other.log = self.free.copy(), self.placed.copy(), []
+        other.count_racks()
+        return other
+
+    def count_racks(self) -> None:
+        """Anew, of the hosts that are able."""
         self.rack_placed = self._per_rack(self.placed)
         self.rack_hosts = np.maximum(self._per_rack(np.ones_like(self.placed)), 1)
-        self.log: list[int] = []
 
     def _per_rack(self, column: Ints) -> Ints:
         sums = np.zeros(len(self.racks), dtype=np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 from veapi.model import HostState
 from veapi.units import format_cpu, format_size
 from vecontroller.placement.board import RESOURCES, Board, Bools, amounts
-from vecontroller.placement.model import ASKED_FOR, HostRow, Request
+from vecontroller.placement.model import ASKED_FOR, Request
 
 
 class When(Enum):
@@ -77,18 +77,17 @@ class Able:
         return board.able
 
     def why(self, board: Board, host: int) -> str:
-        return state_word(board.hosts[host])
+        return state_word(board, host)
 
     def change(self, board: Board, host: int) -> str:
-        row = board.hosts[host]
-        return f"make {row.name} ready: {state_word(row)}"
+        return f"make {board.hosts[host].name} ready: {state_word(board, host)}"
 
     def effort(self, board: Board, host: int) -> float:
         del board, host
         return 2.0
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
-        words = Counter(state_word(board.hosts[host]) for host in np.flatnonzero(failing))
+        words = Counter(state_word(board, int(host)) for host in np.flatnonzero(failing))
         return [f"{count} {word}" for word, count in sorted(words.items())]
 
 
@@ -174,8 +173,11 @@ def checks_of(request: Request) -> list[Check]:
     return [*pin, *room, Able()]
 
 
-def state_word(row: HostRow) -> str:
+def state_word(board: Board, host: int) -> str:
     """Why it is not able."""
+    row = board.hosts[host]
+    if host in board.lost:
+        return "lost"
     match row.state:
         case HostState.SILENT:
             return "silent"

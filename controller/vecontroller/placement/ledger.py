@@ -5,7 +5,8 @@ VEs that it keeps and of the images that it holds, and what is in flight.
 from collections.abc import Callable, Iterable, Mapping
 
 from veapi.model import HostFacts, HostName, HostState, Resources
-from vecontroller.placement.model import HostRow
+from vecontroller.placement.model import HostRow, Request
+from vecontroller.placement.requests import tenant
 from vecontroller.view import View
 
 RACK_LABEL = "rack"
@@ -78,7 +79,14 @@ def _row(
         state=state,
         connected=connected,
         refuses=facts.refuses,
+        tenants=_tenants(view, name),
     )
+
+
+def _tenants(view: View, host: HostName) -> tuple[Request, ...]:
+    """By uid, so that equal hosts are equal rows."""
+    held = (view.ves.get(uid) for uid in sorted(view.placed_on.get(host, ())))
+    return tuple(tenant(each) for each in held if each is not None)
 
 
 def _kept_bytes(view: View, host: HostName) -> int:

@@ -23,6 +23,7 @@ class HostRow(Value, frozen=True, kw_only=True):
     """A host as the ledger sees it. `committed`: all that is placed there or on its way, running or not.
 
     Only a host that is READY and `connected` (its session is live) gets VEs, unless it says why it takes none (`refuses`).
+    `tenants`: the VEs that are placed there; they are in `committed` and `placed`.
     """
 
     name: HostName
@@ -33,6 +34,7 @@ class HostRow(Value, frozen=True, kw_only=True):
     state: HostState = HostState.READY
     connected: bool = True
     refuses: str = ""
+    tenants: tuple[Request, ...] = ()
 
     @property
     def able(self) -> bool:

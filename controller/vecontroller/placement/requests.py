@@ -1,0 +1,36 @@
+"""VEs of the view as requests: those that want a host, and those that have one (tenants)."""
+
+import msgspec
+
+from veapi.model import VE, HostName, Uid
+from vecontroller.placement.model import Request
+from vecontroller.view import Held, View
+
+
+def request(view: View, held: Held[VE]) -> Request:
+    """What it wants. A clone can only go where the root is that it is made of."""
+    wanted, ve = tenant(held), held.value
+    if not ve.root.from_uid:
+        return wanted
+    source = host_of(view, ve.root.from_uid)
+    if source is None:
+        return msgspec.structs.replace(wanted, gone="the VE that it is cloned from is gone")
+    return msgspec.structs.replace(
+        wanted, host=source, host_why="which holds the VE that it is cloned from"
+    )
+
+
+def tenant(held: Held[VE]) -> Request:
+    """As it is asked for, whether it has a root already or not."""
+    ve = held.value
+    return Request(
+        uid=ve.uid, resources=ve.spec.request, host=ve.spec.host, since=held.create_revision
+    )
+
+
+def host_of(view: View, uid: Uid) -> HostName | None:
+    """Where the VE's root is, also that of a deleted VE which is kept."""
+    placement, kept = view.placements.get(uid), view.deleted.get(uid)
+    if placement is not None:
+        return placement.value.host
+    return kept.value.placement.host if kept is not None and not kept.value.purging else None
