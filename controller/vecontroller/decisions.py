@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from veapi.model import VE, HostName, Placement, Resources, Uid, Value
-from vecontroller.placement import Assignment, Refusal, Request
+from veapi.model import VE, Placement, Resources, Uid, Value
+from vecontroller.placement import Assignment, Refusal
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Held, View
@@ -40,30 +40,6 @@ def without_unreadable(
         for uid in bad
     ]
     return refusals, {uid: held for uid, held in wanting.items() if uid not in bad}
-
-
-def request(view: View, held: Held[VE]) -> Request:
-    """A clone can only go where the root is that it is made of."""
-    ve = held.value
-    wanted = Request(
-        uid=ve.uid, resources=ve.spec.request, host=ve.spec.host, since=held.create_revision
-    )
-    if not ve.root.from_uid:
-        return wanted
-    source = host_of(view, ve.root.from_uid)
-    if source is None:
-        return msgspec.structs.replace(wanted, gone="the VE that it is cloned from is gone")
-    return msgspec.structs.replace(
-        wanted, host=source, host_why="which holds the VE that it is cloned from"
-    )
-
-
-def host_of(view: View, uid: Uid) -> HostName | None:
-    """Where the VE's root is, also that of a deleted VE which is kept."""
-    placement, kept = view.placements.get(uid), view.deleted.get(uid)
-    if placement is not None:
-        return placement.value.host
-    return kept.value.placement.host if kept is not None and not kept.value.purging else None
 
 
 def decided(assignment: Assignment, held: Held[VE]) -> Decided:

@@ -21,7 +21,7 @@ from vecontroller import decisions
 from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
-from vecontroller.placement import Board, HostRow, Refusal, host_rows, plan
+from vecontroller.placement import Board, HostRow, Refusal, host_rows, plan, request
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
 from vecontroller.store.port import Ambiguous
@@ -144,7 +144,7 @@ class Scheduler:
         refused, fresh = decisions.without_unreadable(view, fresh)
         rows = self._rows(view) if fresh else self._refused_with
         due = self._due(fresh, rows)
-        made = plan(rows, [decisions.request(view, held) for held in due.values()])
+        made = plan(rows, [request(view, held) for held in due.values()])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
         self._refuse([*refused, *made.refusals, *kept])
         self._refused_with = rows

@@ -43,6 +43,9 @@ ENTRIES = {
     "wait": Entry("vectl.commands.wait:wait", "Wait until a VE is in a state, or gone."),
     "events": Entry("vectl.commands.events:events", "What happened to VEs."),
     "explain": Entry("vectl.commands.explain:explain", "Why a VE goes where it goes, or nowhere."),
+    "capacity": Entry(
+        "vectl.commands.capacity:capacity", "How many more VEs fit, also after a loss."
+    ),
     "apply": Entry("vectl.commands.manifests:apply", "Make VEs as manifests say."),
     "diff": Entry("vectl.commands.manifests:diff", "What apply would change."),
     "host": Entry("vectl.commands.groups:host", "Hosts: list, show."),

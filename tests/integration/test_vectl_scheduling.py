@@ -51,3 +51,25 @@ async def test_explain_wants_either_a_name_or_a_file(
     vectl: Vectl, arguments: tuple[str, ...]
 ) -> None:
     assert "NAME or -f" in (await vectl("explain", *arguments, code=2)).err
+
+
+async def test_capacity_tells_what_is_left_now_and_after_losses(vectl: Vectl) -> None:
+    lines = (await vectl("capacity")).out.splitlines()
+    assert lines[0].split("  ")[0] == "FLAVOR"
+    assert lines[1].split()[1:] == ["40", "20", "(h1)", "10", "(r1)", "memory", "on", "2"]
+    assert lines[-1].startswith("All VEs could be placed again")
+
+
+async def test_capacity_of_a_flavor_names_who_would_have_no_place(
+    vectl: Vectl, api: FakeApi
+) -> None:
+    ran = await vectl("capacity", "--flavor", "cpu=0.5, memory=4G")
+    [request] = api.cluster.asked
+    assert (request.flavors[0].cpu, request.flavors[0].memory_bytes) == (0.5, 4 << 30)
+    assert request.flavors[0].disk_bytes == 0
+    assert "Without host h1 1 of its 3 VEs have no place: default/db (1 host: 1 silent)" in ran.out
+
+
+@pytest.mark.parametrize("flavor", ["", "cpu", "cpu=x", "ram=1G", "cpu=1,cpu=2", "pids=0"])
+async def test_a_flavor_that_can_not_be_read_is_refused(vectl: Vectl, flavor: str) -> None:
+    assert "Hint" in (await vectl("capacity", "--flavor", flavor, code=2)).err

@@ -17,6 +17,20 @@ class Scheduling(scheduler_pb2_grpc.SchedulerServiceServicer):
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
 
+    async def Capacity(self, request: Any, context: Any) -> Any:
+        self.cluster.asked.append(request)
+        found = scheduler_pb2.CapacityResponse(hosts=2, hosts_able=2)
+        flavor = found.flavors.add(
+            now=40, resources=request.flavors[0] if request.flavors else None
+        )
+        flavor.after_host.CopyFrom(scheduler_pb2.Left(name="h1", more=20))
+        flavor.after_rack.CopyFrom(scheduler_pb2.Left(name="r1", more=10))
+        flavor.stopped_by.add(resource="memory", hosts=2)
+        if request.flavors:
+            loss = found.losses.add(kind="host", name="h1", ves=3)
+            loss.stranded.add(uid="u", name="db", project="default", why="1 host: 1 silent")
+        return found
+
     async def Explain(self, request: Any, context: Any) -> Any:
         self.cluster.asked.append(request)
         name = request.ve.name or request.spec.name

@@ -5,7 +5,7 @@ import pytest
 from kit.apirig import GIB, NO_CONTEXT, ApiRig, api_rig, create_request
 from veapi.errors import InvalidInput, NotFound
 from veapi.model import Resources
-from veapi.v1 import api_pb2, scheduler_pb2
+from veapi.v1 import api_pb2, scheduler_pb2, types_pb2
 
 
 @pytest.fixture
@@ -66,3 +66,38 @@ async def test_what_could_not_be_created_can_not_be_explained(rig: ApiRig) -> No
         await explain(rig, of_new(pids=1))
     with pytest.raises(InvalidInput, match="either"):
         await explain(rig, scheduler_pb2.ExplainRequest())
+
+
+async def capacity(rig: ApiRig, *flavors: types_pb2.Resources) -> scheduler_pb2.CapacityResponse:
+    request = scheduler_pb2.CapacityRequest(flavors=flavors)
+    return await rig.scheduling.Capacity(request, NO_CONTEXT)
+
+
+async def test_capacity_counts_what_fits_and_names_what_runs_out(rig: ApiRig) -> None:
+    await rig.put_host("h2", disk_gib=10)
+    found = await capacity(rig, types_pb2.Resources(memory_bytes=2 * GIB))
+    (flavor,) = found.flavors
+    assert (found.hosts, found.hosts_able, flavor.now) == (2, 2, 10)
+    assert (flavor.after_host.name, flavor.after_host.more) == ("h1", 2)
+    assert (flavor.after_rack.name, flavor.after_rack.more) == ("r1", 0)
+    assert [(stop.resource, stop.hosts) for stop in flavor.stopped_by] == [("cpu", 1), ("disk", 1)]
+    assert flavor.resources.disk_bytes == 4 * GIB
+
+
+async def test_capacity_names_the_ves_that_a_loss_would_strand(rig: ApiRig) -> None:
+    ve = await rig.create("web", memory_bytes=9 * GIB)
+    await rig.place(ve.uid)
+    found = await capacity(rig)
+    assert [(loss.kind, loss.name, loss.ves) for loss in found.losses] == [
+        ("host", "h1", 1),
+        ("rack", "r1", 1),
+    ]
+    (stranded,) = found.losses[0].stranded
+    assert (stranded.name, stranded.project, stranded.why) == ("web", "default", "1 host: 1 lost")
+    await rig.put_host("h2")
+    assert [loss.kind for loss in (await capacity(rig)).losses] == ["rack"]
+
+
+async def test_a_flavor_that_no_ve_may_have_is_refused(rig: ApiRig) -> None:
+    with pytest.raises(InvalidInput, match=r"spec\.pids"):
+        await capacity(rig, types_pb2.Resources(pids=1))

@@ -2,8 +2,7 @@
 
 from kit.world import GIB, held, make_deleted, make_facts, make_placement, make_ve, make_view
 from veapi.model import Digest, HeldImage, HostName, Resources, RootWish, Uid
-from vecontroller import decisions
-from vecontroller.placement import committed, free
+from vecontroller.placement import committed, free, request
 
 H1 = HostName("h1")
 IMAGE = HeldImage(digest=Digest("d"), blob_digest="b", size_bytes=3 * GIB, blob_bytes=GIB)
@@ -39,8 +38,8 @@ def test_a_clone_wants_the_host_of_its_source_also_of_a_deleted_one():
         placements={"u1": make_placement("h3")},
         deleted=[make_deleted("u2", "h2"), make_deleted("u3", "h2", purging=True)],
     )
-    assert decisions.request(view, clone_of("u1")).host == "h3"
-    assert decisions.request(view, clone_of("u2")).host == "h2"
+    assert request(view, clone_of("u1")).host == "h3"
+    assert request(view, clone_of("u2")).host == "h2"
     for lost in ("u3", "nobody"):
-        assert "gone" in decisions.request(view, clone_of(lost)).gone
-    assert decisions.request(view, held(make_ve("u5"))).gone == ""
+        assert "gone" in request(view, clone_of(lost)).gone
+    assert request(view, held(make_ve("u5"))).gone == ""

@@ -1,6 +1,7 @@
 """Explain agrees with plan, tells everything, and what it says would help does help."""
 
 import re
+from collections.abc import Callable
 
 import msgspec
 from hypothesis import given
@@ -10,7 +11,7 @@ from veapi.model import HostState, Resources
 from veapi.units import parse_cpu, parse_size
 from vecontroller.placement import Board, explain, plan
 
-FIELDS = {
+FIELDS: dict[str, tuple[str, Callable[[str], int]]] = {
     "cpu": ("cpu_millis", lambda text: parse_cpu(text.removesuffix(" cores"))),
     "memory": ("memory_bytes", parse_size),
     "disk": ("disk_bytes", parse_size),
@@ -42,6 +43,7 @@ def test_the_smallest_change_comes_first():
 def test_what_no_host_could_ever_hold_has_no_change():
     found = explain(Board([host("h1")]), request("u", amount(memory=65 * GIB)))
     assert found.changes == ()
+    assert found.refusal is not None
     assert "no host is that large" in found.refusal.hint
 
 

@@ -1,19 +1,28 @@
 """The service that tells what the scheduler sees: why a VE goes where it goes, or why nowhere."""
 # ruff: noqa: N802, ARG002 - names of RPCs; their signatures are gRPC's
 
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+
 from veapi import codec
 from veapi.errors import InvalidInput
-from veapi.model import VE, Uid
-from veapi.v1 import scheduler_pb2, scheduler_pb2_grpc
+from veapi.model import VE, Resources, Uid
+from veapi.v1 import scheduler_pb2, scheduler_pb2_grpc, types_pb2
+from vecontroller.api import specs
 from vecontroller.api.create import wanted
 from vecontroller.api.lookup import find_host, find_image, find_project, find_ve
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
-from vecontroller.decisions import request as request_of
-from vecontroller.placement import Explanation, Request, Verdict, explain
-from vecontroller.view import Held
+from vecontroller.placement import Capacity, Explanation, Loss, Request, Verdict, capacity, explain
+from vecontroller.placement import request as request_of
+from vecontroller.placement.capacity import HOST, RACK
+from vecontroller.view import Held, View
 
+FLAVORS_LIMIT = 100
 _NEW = Uid("new")
+_ANY = msgspec.structs.replace(specs.DEFAULTS, image="any")
 
 
 class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
@@ -28,6 +37,32 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         if request.HasField("spec"):
             return self._of_new(request)
         return self._of_held(find_ve(self._deps.mirror.view, request.ve))
+
+    async def Capacity(
+        self, request: scheduler_pb2.CapacityRequest, context: Context
+    ) -> scheduler_pb2.CapacityResponse:
+        """In a thread: with thousands of hosts it takes seconds."""
+        board, sizes = self._deps.scheduler.board(), _sizes(request.flavors)
+        found = await asyncio.to_thread(capacity, board, sizes)
+        view = self._deps.mirror.view
+        return scheduler_pb2.CapacityResponse(
+            hosts=len(board.hosts),
+            hosts_able=int(board.able.sum()),
+            losses=[_loss(view, loss) for loss in found.losses if loss.stranded],
+            flavors=[
+                scheduler_pb2.FlavorCapacity(
+                    resources=codec.resources_out(flavor.resources),
+                    now=flavor.now,
+                    after_host=_left(found, HOST, index),
+                    after_rack=_left(found, RACK, index),
+                    stopped_by=[
+                        scheduler_pb2.Stop(resource=resource, hosts=hosts)
+                        for resource, hosts in flavor.stopped_by
+                    ],
+                )
+                for index, flavor in enumerate(found.flavors)
+            ],
+        )
 
     def _of_new(self, request: scheduler_pb2.ExplainRequest) -> scheduler_pb2.Explanation:
         view, asked = self._deps.mirror.view, wanted(request.spec, "")
@@ -78,3 +113,42 @@ def _verdict(verdict: Verdict) -> scheduler_pb2.HostVerdict:
             for part in verdict.parts
         ],
     )
+
+
+def _loss(view: View, loss: Loss) -> scheduler_pb2.Loss:
+    message = scheduler_pb2.Loss(kind=loss.kind, name=loss.name, ves=loss.ves)
+    for refusal in loss.stranded:
+        held = view.ves.get(refusal.uid)
+        message.stranded.add(
+            uid=refusal.uid,
+            name=held.value.name if held is not None else "",
+            project=held.value.project if held is not None else "",
+            why=refusal.message,
+        )
+    return message
+
+
+def _left(found: Capacity, kind: str, flavor: int) -> scheduler_pb2.Left | None:
+    worst = found.worst(kind, flavor)
+    if worst is None:
+        return None
+    return scheduler_pb2.Left(name=worst.name, more=worst.more[flavor])
+
+
+def _sizes(messages: Iterable[types_pb2.Resources]) -> list[Resources]:
+    """With the defaults of a new VE where nothing is given. InvalidInput names the field."""
+    found = [
+        specs.merged(
+            types_pb2.VESpec(
+                cpu=each.cpu,
+                memory_bytes=each.memory_bytes,
+                disk_bytes=each.disk_bytes,
+                pids=each.pids,
+            ),
+            _ANY,
+        ).request
+        for each in messages
+    ]
+    if len(found) > FLAVORS_LIMIT:
+        raise InvalidInput(f"flavors: {len(found)}; at most {FLAVORS_LIMIT}", hint="ask twice")
+    return found or [_ANY.request]

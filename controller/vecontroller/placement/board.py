@@ -47,7 +47,7 @@ class Board:
         places = {rack: index for index, rack in enumerate(self.racks)}
         self.rack = np.array([places[row.rack] for row in self.hosts], dtype=np.int64)
         self.starts = np.searchsorted(self.rack, np.arange(len(self.racks)))
-        self.ends = np.append(self.starts[1:], len(self.hosts))
+        self.ends = np.append(self.starts[1:], len(self.hosts))[: len(self.racks)]
         self.count_racks()
         self.lost: frozenset[int] = frozenset()
         self.log: list[int] = []

@@ -184,4 +184,4 @@ def state_word(board: Board, host: int) -> str:
         case HostState.UNKNOWN:
             return "not heard of yet"
         case HostState.READY:
-            return f"refuses new VEs ({row.refuses})" if row.refuses else "reconnecting"
+            return f"taking no new VEs ({row.refuses})" if row.refuses else "reconnecting"

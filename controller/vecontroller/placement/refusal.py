@@ -75,10 +75,10 @@ def _of_pinned(board: Board, request: Request) -> Refusal:
             f"known hosts: {known}; delete it and create it without a host, or with another one",
         )
     row = board.hosts[host]
-    if not board.able[host]:
+    if not row.able:
         return _refusal(
             request,
-            f"host {row.name}, {request.host_why}, is {_state_word(row)}",
+            f"host {row.name}, {request.host_why}, is {state_word(row)}",
             "it starts by itself when the host is able again; or delete it",
         )
     failing = [check for check in checks_of(request) if not check.passes(board)[host]]
@@ -98,58 +98,3 @@ def _elsewhere(request: Request) -> str:
     if request.host_why == ASKED_FOR:
         return "let the controller choose the host"
     return "make room on that host"
-
-
-def _hint(board: Board, request: Request) -> str:
-    over = [
-        f"{resource} (at most {FORMAT[resource](int(most))})"
-        for resource, most, want in zip(
-            RESOURCES, board.capacity.max(axis=0), amounts(request.resources), strict=True
-        )
-        if want > most
-    ]
-    if over:
-        return f"no host is that large: ask for less {' and '.join(over)}; or delete it"
-    if not board.able.any():
-        return "look at `vectl host list`; " + _WAIT
-    return f"ask for less, or add a host; {_WAIT}"
-
-
-def _of_pinned(board: Board, request: Request) -> Refusal:
-    host = board.index.get(request.host)
-    if host is None:
-        known = ", ".join(sorted(row.name for row in board.hosts)[:10])
-        return _refusal(
-            request,
-            f"host {request.host} is not known",
-            f"known hosts: {known}; delete it and create it without a host, or with another one",
-        )
-    row = board.hosts[host]
-    if not board.able[host]:
-        return _refusal(
-            request,
-            f"host {row.name}, {request.host_why}, is {_state_word(row)}",
-            "it starts by itself when the host is able again; or delete it",
-        )
-    failing = [check for check in checks_of(request) if not check.passes(board)[host]]
-    lacks = [
-        f"{check.name} (free {FORMAT[check.name](max(int(board.free[host, RESOURCES.index(check.name)]), 0))})"
-        for check in failing
-        if isinstance(check, Room)
-    ]
-    return _refusal(
-        request,
-        f"host {row.name}, {request.host_why}, has too little {' and '.join(lacks)}",
-        f"ask for less, or {_elsewhere(request)}; {_WAIT}",
-    )
-
-
-def _elsewhere(request: Request) -> str:
-    if request.host_why == ASKED_FOR:
-        return "let the controller choose the host"
-    return "make room on that host"
-
-
-def _state_clause(board: Board, host: int) -> str:
-    word = state_word(board, host)
-    return word if word.startswith("refuses") else f"is {word}"

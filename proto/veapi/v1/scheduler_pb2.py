@@ -26,7 +26,7 @@ from veapi.v1 import api_pb2 as veapi_dot_v1_dot_api__pb2
 from veapi.v1 import types_pb2 as veapi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18veapi/v1/scheduler.proto\x12\x08veapi.v1\x1a\x12veapi/v1/api.proto\x1a\x14veapi/v1/types.proto\"I\n\x0e\x45xplainRequest\x12\x1b\n\x02ve\x18\x01 \x01(\x0b\x32\x0f.veapi.v1.VERef\x12\x1a\n\x04spec\x18\x02 \x01(\x0b\x32\x0c.veapi.v1.VE\"\xad\x01\n\x0b\x45xplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12&\n\tplacement\x18\x03 \x01(\x0b\x32\x13.veapi.v1.Placement\x12\'\n\x08verdicts\x18\x04 \x03(\x0b\x32\x15.veapi.v1.HostVerdict\x12\x0f\n\x07refusal\x18\x05 \x01(\t\x12\x0c\n\x04hint\x18\x06 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x07 \x03(\t\"\x84\x01\n\x0bHostVerdict\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04rack\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\x03\x12\'\n\x07\x66\x61iling\x18\x04 \x03(\x0b\x32\x16.veapi.v1.FailingCheck\x12\"\n\x05score\x18\x05 \x03(\x0b\x32\x13.veapi.v1.ScorePart\":\n\x0c\x46\x61ilingCheck\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\"6\n\tScorePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t2N\n\x10SchedulerService\x12:\n\x07\x45xplain\x12\x18.veapi.v1.ExplainRequest\x1a\x15.veapi.v1.Explanationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18veapi/v1/scheduler.proto\x12\x08veapi.v1\x1a\x12veapi/v1/api.proto\x1a\x14veapi/v1/types.proto\"I\n\x0e\x45xplainRequest\x12\x1b\n\x02ve\x18\x01 \x01(\x0b\x32\x0f.veapi.v1.VERef\x12\x1a\n\x04spec\x18\x02 \x01(\x0b\x32\x0c.veapi.v1.VE\"\xad\x01\n\x0b\x45xplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12&\n\tplacement\x18\x03 \x01(\x0b\x32\x13.veapi.v1.Placement\x12\'\n\x08verdicts\x18\x04 \x03(\x0b\x32\x15.veapi.v1.HostVerdict\x12\x0f\n\x07refusal\x18\x05 \x01(\t\x12\x0c\n\x04hint\x18\x06 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x07 \x03(\t\"\x84\x01\n\x0bHostVerdict\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04rack\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\x03\x12\'\n\x07\x66\x61iling\x18\x04 \x03(\x0b\x32\x16.veapi.v1.FailingCheck\x12\"\n\x05score\x18\x05 \x03(\x0b\x32\x13.veapi.v1.ScorePart\":\n\x0c\x46\x61ilingCheck\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\"6\n\tScorePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\"7\n\x0f\x43\x61pacityRequest\x12$\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x13.veapi.v1.Resources\"\x80\x01\n\x10\x43\x61pacityResponse\x12)\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x18.veapi.v1.FlavorCapacity\x12\x1e\n\x06losses\x18\x02 \x03(\x0b\x32\x0e.veapi.v1.Loss\x12\r\n\x05hosts\x18\x03 \x01(\x03\x12\x12\n\nhosts_able\x18\x04 \x01(\x03\"\xb1\x01\n\x0e\x46lavorCapacity\x12&\n\tresources\x18\x01 \x01(\x0b\x32\x13.veapi.v1.Resources\x12\x0b\n\x03now\x18\x02 \x01(\x03\x12\"\n\nafter_host\x18\x03 \x01(\x0b\x32\x0e.veapi.v1.Left\x12\"\n\nafter_rack\x18\x04 \x01(\x0b\x32\x0e.veapi.v1.Left\x12\"\n\nstopped_by\x18\x05 \x03(\x0b\x32\x0e.veapi.v1.Stop\"\"\n\x04Left\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04more\x18\x02 \x01(\x03\"\'\n\x04Stop\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x01(\x03\"W\n\x04Loss\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03ves\x18\x03 \x01(\x03\x12&\n\x08stranded\x18\x04 \x03(\x0b\x32\x14.veapi.v1.StrandedVE\"E\n\nStrandedVE\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t2\x91\x01\n\x10SchedulerService\x12:\n\x07\x45xplain\x12\x18.veapi.v1.ExplainRequest\x1a\x15.veapi.v1.Explanation\x12\x41\n\x08\x43\x61pacity\x12\x19.veapi.v1.CapacityRequest\x1a\x1a.veapi.v1.CapacityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILINGCHECK']._serialized_end=524
   _globals['_SCOREPART']._serialized_start=526
   _globals['_SCOREPART']._serialized_end=580
-  _globals['_SCHEDULERSERVICE']._serialized_start=582
-  _globals['_SCHEDULERSERVICE']._serialized_end=660
+  _globals['_CAPACITYREQUEST']._serialized_start=582
+  _globals['_CAPACITYREQUEST']._serialized_end=637
+  _globals['_CAPACITYRESPONSE']._serialized_start=640
+  _globals['_CAPACITYRESPONSE']._serialized_end=768
+  _globals['_FLAVORCAPACITY']._serialized_start=771
+  _globals['_FLAVORCAPACITY']._serialized_end=948
+  _globals['_LEFT']._serialized_start=950
+  _globals['_LEFT']._serialized_end=984
+  _globals['_STOP']._serialized_start=986
+  _globals['_STOP']._serialized_end=1025
+  _globals['_LOSS']._serialized_start=1027
+  _globals['_LOSS']._serialized_end=1114
+  _globals['_STRANDEDVE']._serialized_start=1116
+  _globals['_STRANDEDVE']._serialized_end=1185
+  _globals['_SCHEDULERSERVICE']._serialized_start=1188
+  _globals['_SCHEDULERSERVICE']._serialized_end=1333
 # @@protoc_insertion_point(module_scope)

@@ -187,3 +187,203 @@ class ScorePart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScorePart: _TypeAlias = ScorePart  # noqa: Y015
+
+@_typing.final
+class CapacityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAVORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def flavors(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Resources]:
+        """Sizes of VEs to count; what is 0 takes the default of a new VE. None: one of all defaults."""
+
+    def __init__(
+        self,
+        *,
+        flavors: _abc.Iterable[_types_pb2.Resources] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavors", b"flavors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapacityRequest: _TypeAlias = CapacityRequest  # noqa: Y015
+
+@_typing.final
+class CapacityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAVORS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    HOSTS_ABLE_FIELD_NUMBER: _builtins.int
+    hosts: _builtins.int
+    hosts_able: _builtins.int
+    """Those that take VEs now."""
+    @_builtins.property
+    def flavors(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlavorCapacity]: ...
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loss]:
+        """Losses after which VEs could not be placed again."""
+
+    def __init__(
+        self,
+        *,
+        flavors: _abc.Iterable[Global___FlavorCapacity] | None = ...,
+        losses: _abc.Iterable[Global___Loss] | None = ...,
+        hosts: _builtins.int = ...,
+        hosts_able: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavors", b"flavors", "hosts", b"hosts", "hosts_able", b"hosts_able", "losses", b"losses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapacityResponse: _TypeAlias = CapacityResponse  # noqa: Y015
+
+@_typing.final
+class FlavorCapacity(_message.Message):
+    """How many more VEs of one size fit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    AFTER_HOST_FIELD_NUMBER: _builtins.int
+    AFTER_RACK_FIELD_NUMBER: _builtins.int
+    STOPPED_BY_FIELD_NUMBER: _builtins.int
+    now: _builtins.int
+    @_builtins.property
+    def resources(self) -> _types_pb2.Resources: ...
+    @_builtins.property
+    def after_host(self) -> Global___Left:
+        """After the loss of the host, and of the rack, whose loss leaves room for the fewest: once its VEs were placed again."""
+
+    @_builtins.property
+    def after_rack(self) -> Global___Left: ...
+    @_builtins.property
+    def stopped_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]:
+        """What runs out first, and on how many hosts; the most first."""
+
+    def __init__(
+        self,
+        *,
+        resources: _types_pb2.Resources | None = ...,
+        now: _builtins.int = ...,
+        after_host: Global___Left | None = ...,
+        after_rack: Global___Left | None = ...,
+        stopped_by: _abc.Iterable[Global___Stop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_host", b"after_host", "after_rack", b"after_rack", "resources", b"resources"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_host", b"after_host", "after_rack", b"after_rack", "now", b"now", "resources", b"resources", "stopped_by", b"stopped_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlavorCapacity: _TypeAlias = FlavorCapacity  # noqa: Y015
+
+@_typing.final
+class Left(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    more: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        more: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Left: _TypeAlias = Left  # noqa: Y015
+
+@_typing.final
+class Stop(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
+    hosts: _builtins.int
+    def __init__(
+        self,
+        *,
+        resource: _builtins.str = ...,
+        hosts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stop: _TypeAlias = Stop  # noqa: Y015
+
+@_typing.final
+class Loss(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VES_FIELD_NUMBER: _builtins.int
+    STRANDED_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"host" or "rack"."""
+    name: _builtins.str
+    ves: _builtins.int
+    @_builtins.property
+    def stranded(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrandedVE]:
+        """Those that could not be placed again."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        ves: _builtins.int = ...,
+        stranded: _abc.Iterable[Global___StrandedVE] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "stranded", b"stranded", "ves", b"ves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Loss: _TypeAlias = Loss  # noqa: Y015
+
+@_typing.final
+class StrandedVE(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    name: _builtins.str
+    project: _builtins.str
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        name: _builtins.str = ...,
+        project: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "project", b"project", "uid", b"uid", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StrandedVE: _TypeAlias = StrandedVE  # noqa: Y015

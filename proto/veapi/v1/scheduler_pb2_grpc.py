@@ -39,6 +39,11 @@ class SchedulerServiceStub:
                 request_serializer=veapi_dot_v1_dot_scheduler__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_scheduler__pb2.Explanation.FromString,
                 _registered_method=True)
+        self.Capacity = channel.unary_unary(
+                '/veapi.v1.SchedulerService/Capacity',
+                request_serializer=veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer:
@@ -51,6 +56,13 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Capacity(self, request, context):
+        """How many more VEs fit now and after a loss, and whom a loss would leave without a host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=veapi_dot_v1_dot_scheduler__pb2.ExplainRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_scheduler__pb2.Explanation.SerializeToString,
+            ),
+            'Capacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.Capacity,
+                    request_deserializer=veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class SchedulerService:
             '/veapi.v1.SchedulerService/Explain',
             veapi_dot_v1_dot_scheduler__pb2.ExplainRequest.SerializeToString,
             veapi_dot_v1_dot_scheduler__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Capacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.SchedulerService/Capacity',
+            veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.SerializeToString,
+            veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,12 +33,16 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     Explain: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainRequest, _scheduler_pb2.Explanation]
     """What every host says to a VE, by the same code that places it. Of one that has a host: as if it were to be placed now."""
+    Capacity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CapacityRequest, _scheduler_pb2.CapacityResponse]
+    """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Explain: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainRequest, _scheduler_pb2.Explanation]  # type: ignore[assignment]
     """What every host says to a VE, by the same code that places it. Of one that has a host: as if it were to be placed now."""
+    Capacity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CapacityRequest, _scheduler_pb2.CapacityResponse]  # type: ignore[assignment]
+    """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +52,13 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.Explanation, _abc.Awaitable[_scheduler_pb2.Explanation]]:
         """What every host says to a VE, by the same code that places it. Of one that has a host: as if it were to be placed now."""
+
+    @_abc_1.abstractmethod
+    def Capacity(
+        self,
+        request: _scheduler_pb2.CapacityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.CapacityResponse, _abc.Awaitable[_scheduler_pb2.CapacityResponse]]:
+        """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
