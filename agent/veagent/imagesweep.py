@@ -16,7 +16,7 @@ from veapi.errors import VerackError
 from veapi.model import Digest
 
 log = structlog.get_logger()
-ROUND_S = 15.0
+ROUND_S = 10.0
 LEAST_IDLE_S = 60.0
 """Not even a short pool takes one that came a moment ago: who imported it may not have said so yet."""
 

@@ -30,5 +30,6 @@ echo 'root:x:0:' >"$root/etc/group"
 printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
 chmod 1777 "$root/tmp"
 chmod 700 "$root/root"
+chmod 755 "$root"  # or only root could do anything in it
 tar --create --file "$out.part" --directory "$root" --sort=name --numeric-owner --owner=0 --group=0 --mtime=@0 .
 mv "$out.part" "$out"

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import platform
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,16 +106,16 @@ class Registry:
 
 
 @contextmanager
-def registry(layout: Layout) -> Iterator[Registry]:
-    """Serves the layout's first manifest as any tag of any name, over plain HTTP on a free port of loopback."""
+def registry(layout: Layout, host: str = "127.0.0.1") -> Iterator[Registry]:
+    """Serves the layout's first manifest as any tag of any name, over plain HTTP on a free port."""
     made = Registry(layout)
 
     class Handler(_Handler):
         registry: ClassVar[Registry] = made
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((host, 0), Handler) as server:
         server.daemon_threads = True
-        made.address = f"127.0.0.1:{server.server_address[1]}"
+        made.address = f"{host}:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -184,3 +185,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(content)
+
+
+def main(folder: str, address_file: str, host: str) -> None:
+    """Serves the layout in a folder until it is killed; as a program, so that it can be in another network namespace."""
+    layout = Layout({})
+    root = Path(folder)
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            layout.files[str(path.relative_to(root))] = path.read_bytes()
+    layout.manifests = json.loads(layout.files["index.json"])["manifests"]
+    with registry(layout, host) as made:
+        draft = Path(f"{address_file}.new")
+        draft.write_text(made.address)
+        draft.rename(address_file)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

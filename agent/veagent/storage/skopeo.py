@@ -94,6 +94,7 @@ async def copy(
     if process.returncode != 0:
         log.info("pull failed", source=source.reference, words=words[-500:])
         raise _failure(source.reference, words)
+    await progress(await to_end(_size_bytes, layout))
 
 
 def _argv(source: RegistrySource, layout: Path, user: int) -> list[str]:
