@@ -75,10 +75,10 @@ def _of_pinned(board: Board, request: Request) -> Refusal:
             f"known hosts: {known}; delete it and create it without a host, or with another one",
         )
     row = board.hosts[host]
-    if not row.able:
+    if not board.able[host]:
         return _refusal(
             request,
-            f"host {row.name}, {request.host_why}, is {state_word(row)}",
+            f"host {row.name}, {request.host_why}, is {state_word(board, host)}",
             "it starts by itself when the host is able again; or delete it",
         )
     failing = [check for check in checks_of(request) if not check.passes(board)[host]]
