@@ -80,7 +80,9 @@ def registry_of(rack: Rack, layout: Path) -> Iterator[str]:
 
 
 def shown(rack: Rack, image: str) -> dict:
-    return rack.vectl("image", "show", image, "-o", "json").json()
+    found = rack.vectl("image", "show", image, "-o", "json").json()
+    assert isinstance(found, dict)
+    return found
 
 
 def hosts_of(rack: Rack, image: str) -> set[str]:
@@ -185,5 +187,4 @@ def test_hosts_let_go_what_is_spare_and_what_was_deleted_but_nothing_that_is_use
 
 def images_on(rack: Rack, host: str) -> list[str]:
     found = rack.vectl("host", "show", host, "-o", "json").json()
-    assert isinstance(found, dict)
-    return found.get("images", [])
+    return list(found.get("images", []))

@@ -6,6 +6,7 @@ import pytest
 
 from kit.manualclock import ManualClock
 from veagent.fake.storage import FakeImages
+from veagent.pipe import Pipe
 from veagent.upload import serve_pull
 from veapi.errors import NotFound, Unavailable
 from veapi.v1 import session_pb2
@@ -13,10 +14,12 @@ from veapi.v1 import session_pb2
 ASKED = session_pb2.RelayPull(source="docker://registry.example.org/app:1", insecure=True)
 
 
-class FakePipe:
+class FakePipe(Pipe):
+    """Only its ends: no call."""
+
     def __init__(self):
-        self.sent = []
-        self.down = asyncio.Queue()
+        self.sent: list[session_pb2.RelayUp] = []
+        self.down: asyncio.Queue[session_pb2.RelayDown | None] = asyncio.Queue()
 
     async def send(self, frame):
         self.sent.append(frame)

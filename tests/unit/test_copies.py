@@ -186,9 +186,9 @@ def test_news_of_an_image_concern_those_that_hold_it():
     assert told.concerned([]) is None
     assert told.concerned(HOSTS) == frozenset()
     view.hosts[HOSTS[5]] = held(make_facts(images=holding(DIGEST)))
-    assert told.concerned([HOSTS[5]]) == {HOSTS[0], HOSTS[1], HOSTS[5]}
+    assert told.concerned([HOSTS[5]]) == frozenset((HOSTS[0], HOSTS[1], HOSTS[5]))
     view.hosts[HOSTS[5]] = held(make_facts())
-    assert told.concerned([HOSTS[5]]) == {HOSTS[0], HOSTS[1], HOSTS[5]}
+    assert told.concerned([HOSTS[5]]) == frozenset((HOSTS[0], HOSTS[1], HOSTS[5]))
 
 
 def test_a_host_that_becomes_unable_concerns_everybody():

@@ -5,6 +5,7 @@ import pytest
 from kit.manualclock import ManualClock
 from veagent.fake.storage import FakeImages
 from veagent.imagesweep import LEAST_IDLE_S, ROUND_S, ImageSweeper, Needs
+from veapi.model import Digest
 
 KEEP_S = 86_400.0
 
@@ -13,7 +14,9 @@ class Host:
     def __init__(self, folder):
         self.clock = ManualClock()
         self.images = FakeImages(folder, self.clock)
-        self.spare, self.used, self.went = set(), set(), 0
+        self.spare: set[Digest] = set()
+        self.used: set[Digest] = set()
+        self.went = 0
         needs = Needs(lambda: frozenset(self.spare), lambda: frozenset(self.used), self._gone)
         self.sweeper = ImageSweeper(self.images, needs, self.clock, keep_s=KEEP_S)
 
