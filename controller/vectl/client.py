@@ -72,6 +72,11 @@ class Client(Scheduling, Snapshots):
         )
         return await wire.unary(self.ves.Create, request, context=self.context)
 
+    async def create_ve(self, ve: VE) -> VE:
+        """As `create`, of a whole message."""
+        request = api_pb2.CreateVERequest(ve=ve, request_id=new_request_id())
+        return await wire.unary(self.ves.Create, request, context=self.context)
+
     async def apply(
         self, wanted: Wanted, *, dry_run: bool = False, request_id: str = ""
     ) -> api_pb2.ApplyVEResponse:

@@ -101,6 +101,23 @@ class Variable(click.ParamType[tuple[str, str]]):
         return key, text
 
 
+class Mode(click.ParamType[int]):
+    """Permissions in octal, e.g. 0644."""
+
+    name = "mode"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: object) -> int:
+        del ctx
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and 0 < len(text) <= 5 and max(text) < "8"):
+            raise InvalidInput(
+                f"{field_of(param)}: {text[:80]!r} is no mode", hint="write it in octal, e.g. 0644"
+            )
+        if int(text, 8) > 0o7777:
+            raise InvalidInput(f"{field_of(param)}: {text} is beyond 7777", hint="write e.g. 0644")
+        return int(text, 8)
+
+
 def field_of(param: click.Parameter | None) -> str:
     return (param.name if param is not None else None) or "value"
 
@@ -196,6 +213,15 @@ def complete_ve(
         return [ve.name for ve in ves]
 
     return complete(ctx, names, incomplete)
+
+
+def complete_ve_path(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of VEs with the colon that a path follows; paths themselves are not known here."""
+    if ":" in incomplete or incomplete.startswith(("/", ".")):
+        return []
+    return [CompletionItem(f"{item.value}:") for item in complete_ve(ctx, param, incomplete)]
 
 
 def complete_image(

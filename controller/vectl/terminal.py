@@ -14,13 +14,13 @@ _CHUNK_BYTES = 32 << 10
 
 @contextmanager
 def raw(descriptor: int) -> Iterator[None]:
-    """Raw mode, if it is a terminal; restored whatever happens."""
+    """Raw mode, if it is a terminal; restored whatever happens. What was typed ahead is kept."""
     if not os.isatty(descriptor):
         yield
         return
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSADRAIN)
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,5 +1,5 @@
 """Files into real VEs and out of them, running and not, with hostile ones inside."""
-# ruff: noqa: ASYNC240, PTH115, PTH116, PTH208
+# ruff: noqa: PTH115, PTH116, PTH208
 
 import asyncio
 import io

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from veapi.model import VE, Deleted
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
-from vecontroller.api import change, clone, deletion, events, rebuild, setspec, snapshots, streams
+from vecontroller.api import change, clone, deletion, events, files, rebuild, setspec, snapshots, streams
 from vecontroller.api.apply import Applier
 from vecontroller.api.create import Creator, wanted
 from vecontroller.api.departed import Departed
@@ -106,6 +106,21 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         self, request: api_pb2.LogsRequest, context: Context
     ) -> AsyncIterator[api_pb2.LogsResponse]:
         return streams.logs(self._deps, request)
+
+    def Push(
+        self, request_iterator: AsyncIterator[api_pb2.PushRequest], context: Context
+    ) -> AsyncIterator[api_pb2.PushResponse]:
+        return files.push(self._deps, request_iterator)
+
+    def Pull(
+        self, request: api_pb2.PullRequest, context: Context
+    ) -> AsyncIterator[api_pb2.PullResponse]:
+        return files.pull(self._deps, request)
+
+    def Export(
+        self, request: api_pb2.ExportRequest, context: Context
+    ) -> AsyncIterator[api_pb2.ExportResponse]:
+        return files.export(self._deps, self._describe, request)
 
     async def ListEvents(
         self, request: api_pb2.ListEventsRequest, context: Context
