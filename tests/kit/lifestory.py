@@ -1,5 +1,6 @@
 """The life of a VE, with all that can be asked of it: for agents that die while they carry it out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,23 @@ class Chapter:
     wishes: tuple[SetEntry, ...]
 
 
+def short_story(**everywhere: object) -> list[Chapter]:
+    """For real hosts. `everywhere`: fields that all wishes have, as the image's digest."""
+    rebuilt: dict[str, Any] = {"snapshots": (_A,), "root": RootWish(seq=1)}
+    kept = {**rebuilt, "snapshots": (msgspec.structs.replace(_A, deleting=True),)}
+    chapters = {
+        "run": (entry(net_in_bps=8_000_000),),
+        "freeze and snapshot": (entry(action=Action.FREEZE, snapshots=(_A,)),),
+        "rebuild": (entry(**rebuilt),),
+        "keep": (entry(action=Action.KEEP, **rebuilt),),
+        "undelete": (entry(ip="10.66.9.9", **kept),),
+        "purge": (entry(action=Action.PURGE, **kept),),
+    }
+    return _told(chapters, everywhere)
+
+
 def story(**everywhere: object) -> list[Chapter]:
-    """`everywhere`: fields that all wishes have, as the image's digest."""
+    """All of it."""
     restored = RootWish(seq=2, snapshot="a")
     clone = entry(U2, root=RootWish(from_uid=U1))
     last: dict[str, Any] = {"root": restored, "snapshots": (_A, _B), "restart_seq": 1}
@@ -48,6 +64,12 @@ def story(**everywhere: object) -> list[Chapter]:
         "undelete": (entry(ip="10.66.9.9", **last | {"snapshots": _WITHOUT_A}),),
         "purge": (entry(action=Action.PURGE, **last),),
     }
+    return _told(chapters, everywhere)
+
+
+def _told(
+    chapters: Mapping[str, tuple[SetEntry, ...]], everywhere: dict[str, object]
+) -> list[Chapter]:
     return [
         Chapter(name, tuple(_numbered(wish, number, everywhere) for wish in wishes))
         for number, (name, wishes) in enumerate(chapters.items(), start=1)

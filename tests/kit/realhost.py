@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kit import certs, netns
+from kit import certs, dyingagent, netns
 from kit.busyboxroot import make_busybox_root
 from kit.fakecontroller import CLUSTER, FakeController
 from veagent.ledger import Ledger
@@ -32,6 +32,7 @@ ip addr add 10.99.0.1/24 dev lo
 touch {ready}
 exec sleep infinity
 """
+_DYING_AGENT = "from kit.dyingagent import main; main()"
 _AGENT = "from veagent.main import main; main()"
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")  # dies with the test run
 _FOLDERS = Path("/var/tmp")
@@ -71,10 +72,26 @@ class RealHost:
         return done.stdout
 
     async def start_agent(self) -> None:
-        program = (sys.executable, "-c", _AGENT, "--config", str(self._config))
+        await self._start(_AGENT, {})
+
+    async def start_dying_agent(self, number: int, when: str) -> None:
+        """It kills itself before or after (`when`) the call of its ports with that number, from 1."""
+        self.calls.unlink(missing_ok=True)
+        told = {dyingagent.DEATH: f"{number}:{when}", dyingagent.CALLS: str(self.calls)}
+        await self._start(_DYING_AGENT, told | {"PYTHONPATH": str(Path(__file__).parents[1])})
+
+    @property
+    def calls(self) -> Path:
+        """Names of the calls that a dying agent made."""
+        return self.folder / "calls"
+
+    async def _start(self, code: str, environment: dict[str, str]) -> None:
+        program = (sys.executable, "-c", code, "--config", str(self._config))
         argv = [*_MORTAL, *self.enter(*program)]
         with (self.folder / "agent.log").open("ab") as log:
-            self.agent = await asyncio.create_subprocess_exec(*argv, stderr=log)
+            self.agent = await asyncio.create_subprocess_exec(
+                *argv, stderr=log, env={**os.environ, **environment}
+            )
 
     async def end_agent(self, number: int = signal.SIGKILL) -> int:
         assert self.agent is not None
