@@ -25,8 +25,9 @@ def add_folded(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:
 
 
 def words(error: VerackError) -> str:
-    """Message and hint, for a status."""
-    return error.message + (f" ({error.hint})" if error.hint else "")
+    """Message and hint, for a status: text that can be sent, whatever it quotes."""
+    said = error.message + (f" ({error.hint})" if error.hint else "")
+    return said.encode(errors="backslashreplace").decode()
 
 
 def _same(first: Event, second: Event) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from kit.cgrouptree import MadeUpKernel
 from veagent.cgroup import Cgroups, cpulist
 from veagent.cgroup.disk import Disk, disk_below, disk_of
 from veagent.cgroup.oom import FileNotice
+from veagent.events import words
 from veagent.runtime.oom import OomWatch
-from veapi.errors import Conflict, NotFound, TimedOut
+from veapi.errors import Conflict, NotFound, RemoteFailed, TimedOut
 from veapi.model import Limits, Uid
 
 UID = Uid("4b1b8a8e-0000-4000-8000-000000000001")
@@ -135,6 +137,58 @@ def test_v1_processors_change_all_the_way_down_whatever_the_ve_made(make: Make) 
     writes = len(kernel.writes)
     cgroups.pin(UID, "0")
     assert len(kernel.writes) == writes, "what is so already costs no write"
+
+
+def test_v1_groups_that_a_ve_removes_meanwhile_keep_nothing_from_being_pinned(make: Make) -> None:
+    kernel, cgroups = make(1, None)
+    cgroups.create(UID, Limits(), cpus="0")
+    nested(kernel, "ct", "fleeting")
+    listed = kernel.folders
+
+    def late(path: str) -> list[str]:
+        found = listed(path)
+        if found and path.endswith("/ct"):
+            shutil.rmtree(found[0])
+        return found
+
+    kernel.folders = late  # type: ignore[method-assign]
+    cgroups.pin(UID, "0-1")
+    assert kernel.read(str(kernel.fs / f"cpuset/{GROUP}/ct/cpuset.cpus")).strip() == "0-1"
+
+
+def test_v1_more_groups_than_can_be_pinned_in_a_moment_are_refused(make: Make) -> None:
+    kernel, cgroups = make(1, None)
+    cgroups.create(UID, Limits(), cpus="0")
+    nested(kernel, "ct")
+    for number in range(300):
+        (kernel.fs / f"cpuset/{GROUP}/ct/{number}").mkdir()
+    with pytest.raises(Conflict, match="256 cpuset groups"):
+        cgroups.pin(UID, "0-1")
+
+
+def test_v1_kills_are_counted_in_so_many_groups_and_no_more(make: Make) -> None:
+    kernel, cgroups = make(1, None)
+    cgroups.create(UID, Limits())
+    for number in range(1100):
+        folder = kernel.fs / f"memory/{GROUP}/{number}"
+        folder.mkdir()
+        (folder / "memory.oom_control").write_text("oom_kill 1\n")
+    kernel.machine_kills = 1100
+    assert cgroups.oom_kills(UID) == 1023
+
+
+def test_what_a_ve_calls_its_groups_is_told_in_text_that_can_be_sent(make: Make) -> None:
+    kernel, cgroups = make(1, None)
+    cgroups.create(UID, Limits(), cpus="0")
+    kernel.mkdir(f"{kernel.fs}/cpuset/{GROUP}/ct")
+    odd = f"{kernel.fs}/cpuset/{GROUP}/ct/" + os.fsdecode(b"\xff")
+    kernel.mkdir(odd)
+    Path(f"{odd}/cpuset.cpus").unlink()
+    Path(f"{odd}/cpuset.cpus").symlink_to("cpuset.cpus")
+    with pytest.raises(RemoteFailed) as refused:
+        cgroups.pin(UID, "0-1")
+    assert "\\xff" in refused.value.message
+    assert words(refused.value).encode()
 
 
 def test_v2_processors_are_set_at_the_top(make: Make) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import structlog
 
 from veagent.cgroup import v1, v2
 from veagent.cgroup.disk import Disk
-from veagent.cgroup.files import Files
+from veagent.cgroup.files import VANISHED, Files
 from veagent.cgroup.layout import CONTAINER, Layout
 from veagent.cgroup.oom import OomNotice
 from veagent.cgroup.usage import Usage
@@ -27,6 +27,8 @@ _LONG_PATH = 3800
 """A path of more characters may have folders below that the kernel takes no path of (4096 bytes, names of 255)."""
 _MOST_PARTS = 64
 """Parts of that length in the deepest tree that is removed; each takes a file descriptor."""
+_HELD_AT_ONCE = 256
+"""Processes that are held and then killed together; each takes a file descriptor."""
 
 
 class Cgroups:
@@ -147,7 +149,9 @@ class Cgroups:
         self.note_oom(uid)
         try:
             return self._layout.usage(self._ve(uid), self._oom.total(uid))
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in VANISHED:
+                raise
             raise NotFound(f"VE {uid} has no cgroup", hint="it does not run") from None
 
     def note_oom(self, uid: Uid) -> None:
@@ -293,15 +297,23 @@ class Cgroups:
 
     def _kill_members(self, folder: str) -> None:
         path = f"{folder}/cgroup.procs"
-        for pid in self._pids(path):
-            self._kill_member(pid, path)
+        pids = self._pids(path)
+        for start in range(0, len(pids), _HELD_AT_ONCE):
+            self._kill_some(pids[start : start + _HELD_AT_ONCE], path)
 
-    def _kill_member(self, pid: int, path: str) -> None:
-        """Kills it only when it is still a member once held: its number may be somebody else's by now."""
-        with suppress(ProcessLookupError), Held(pid) as held:
-            if pid != os.getpid() and pid in self._pids(path):
-                log.info("killing leftover process", pid=pid, cgroup=path)
-                held.send(signal.SIGKILL)
+    def _kill_some(self, pids: list[int], path: str) -> None:
+        """Kills those that are still members once held: a number may be somebody else's by now."""
+        with ExitStack() as stack:
+            held = []
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    held.append(stack.enter_context(Held(pid)))
+            members = set(self._pids(path)) - {os.getpid()}
+            doomed = [each for each in held if each.pid in members]
+            if doomed:
+                log.info("killing leftover processes", count=len(doomed), cgroup=path)
+            for each in doomed:
+                each.send(signal.SIGKILL)
 
     def _members(self, group: str) -> list[str]:
         """Paths of cgroup.procs of the group and of all below."""
@@ -347,9 +359,14 @@ def _refused(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RemoteFailed(
-            f"can't {what}: {error.strerror} ({error.filename or 'when writing'})",
+            f"can't {what}: {error.strerror} ({_shown(error.filename) or 'when writing'})",
             hint="the agent must be root, and its part of /sys/fs/cgroup its own",
         ) from None
+
+
+def _shown(path: str | None) -> str:
+    """As it may be told: a VE names its own folders, in bytes that need not be text."""
+    return os.fsencode(path or "").decode(errors="backslashreplace")
 
 
 def _layout(fs: str, files: Files) -> Layout:

@@ -1,7 +1,11 @@
 """The door to the cgroup file systems. Tests put a made-up kernel in its place."""
 
+import errno
 import os
 from contextlib import suppress
+
+VANISHED = frozenset((errno.ENOENT, errno.ENODEV))
+"""What a file of a folder that goes meanwhile gives: the second once it was open."""
 
 
 class Files:
@@ -37,8 +41,10 @@ class Files:
         try:
             with os.scandir(path) as entries:
                 return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            return []
+        except OSError as error:
+            if error.errno in VANISHED:
+                return []
+            raise
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from contextlib import suppress
 
 from veagent.cgroup.cpulist import union
 from veagent.cgroup.disk import Disk
-from veagent.cgroup.files import Files
+from veagent.cgroup.files import VANISHED, Files
 from veagent.cgroup.layout import (
     CONTAINER,
     DEVICES,
@@ -17,12 +18,17 @@ from veagent.cgroup.layout import (
 )
 from veagent.cgroup.oom import EventNotice, OomNotice
 from veagent.cgroup.usage import Usage, blkio, limit, table
+from veapi.errors import Conflict
 from veapi.model import Limits
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 NEEDED = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset")
 _VMSTAT = "/proc/vmstat"
 _QUOTA = "cpu.cfs_quota_us"
+_MOST_PINNED = 256
+"""Folders of a VE whose processors are changed: each takes some hundred microseconds, in which the agent does nothing else."""
+_MOST_COUNTED = 1024
+"""Folders of a VE whose kills are counted; what a VE divides further is told as less."""
 _MEMORY = "memory.limit_in_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
 
@@ -71,16 +77,45 @@ class V1:
     def pin(self, group: str, cpus: str) -> None:
         """A folder's processors are always a part of its parent's: so first all get both, then, bottom up, the new ones."""
         top = f"{self._fs}/cpuset/{group}"
-        paths = [top]
-        for path in paths:
-            paths += self._files.folders(path)
-        old = {path: self._files.read(f"{path}/cpuset.cpus").strip() for path in paths}
-        if set(old.values()) == {cpus}:
+        paths = self._below(top, most=_MOST_PINNED + 1)
+        if len(paths) > _MOST_PINNED:
+            raise Conflict(
+                f"the VE has more than {_MOST_PINNED} cpuset groups of its own, so its processors stay",
+                hint="remove some inside the VE, or restart it",
+            )
+        old = {path: self._cpus_of(path, top) for path in paths}
+        if set(old.values()) <= {cpus, None}:
             return
         for path in paths:
-            self._files.write(f"{path}/cpuset.cpus", union(old[top], cpus))
+            self._pin_folder(path, union(old[top] or "", cpus), top)
         for path in reversed(paths):
+            self._pin_folder(path, cpus, top)
+
+    def _below(self, top: str, *, most: int) -> list[str]:
+        """The folder and those below it, parents first, no more than `most`."""
+        paths = [top]
+        for path in paths:
+            if len(paths) >= most:
+                break
+            with suppress(OSError):
+                paths += self._files.folders(path)
+        return paths[:most]
+
+    def _cpus_of(self, path: str, top: str) -> str | None:
+        """None for a folder below `top` that its VE has removed meanwhile."""
+        try:
+            return self._files.read(f"{path}/cpuset.cpus").strip()
+        except OSError as error:
+            if path == top or error.errno not in VANISHED:
+                raise
+            return None
+
+    def _pin_folder(self, path: str, cpus: str, top: str) -> None:
+        try:
             self._files.write(f"{path}/cpuset.cpus", cpus)
+        except OSError as error:
+            if path == top or error.errno not in VANISHED:
+                raise
 
     def usage(self, group: str, oom_kills: int) -> Usage:
         ticks = table(self._get("cpuacct", group, "cpuacct.stat"))
@@ -124,16 +159,10 @@ class V1:
         if looks > 1:
             return None
         found: dict[str, int] = {}
-        todo = [f"{self._fs}/memory/{group}"]
-        while todo:
-            path = todo.pop()
-            try:
-                found[path] = table(self._files.read(f"{path}/memory.oom_control")).get(
-                    "oom_kill", 0
-                )
-            except OSError:
-                continue
-            todo += self._files.folders(path)
+        for path in self._below(f"{self._fs}/memory/{group}", most=_MOST_COUNTED):
+            with suppress(OSError):
+                counted = table(self._files.read(f"{path}/memory.oom_control"))
+                found[path] = counted.get("oom_kill", 0)
         return found
 
     def forget(self, group: str) -> None:
