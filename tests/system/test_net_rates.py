@@ -10,6 +10,7 @@ import pytest
 from kit import netns
 from kit.netdriver import Refused
 from kit.overlay import Guest, Overlay, OverlayHost, listening, overlay
+from veapi.limits import MAX_NET_BPS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 GATEWAY = "10.66.0.1"
@@ -54,6 +55,13 @@ def test_both_directions_are_limited_and_still_pass(one: Overlay) -> None:
         shaper: 8_000_000,
     }
     assert all(sent >= 2 * 98 for _, sent in found.values()), "the echoes went both ways through"
+
+
+def test_the_largest_rate_that_may_be_asked_for_can_be_set(one: Overlay) -> None:
+    host, guest = one.hosts[0], one.guest(one.hosts[0], "10.66.0.5")
+    rate(host, guest, in_bps=MAX_NET_BPS, out_bps=MAX_NET_BPS)
+    assert {bps for bps, _ in buckets(host).values()} == {MAX_NET_BPS}
+    assert guest.pings(GATEWAY)
 
 
 def test_more_than_the_rate_is_dropped(one: Overlay) -> None:
