@@ -1,0 +1,375 @@
+"""A host: a kernel whose VEs, roots and files outlive the agent, and the agent's process, made of the real parts.
+
+The kernel is the fakes of the product, with eyes: the story's checks see each start, stop and removal as it happens.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from sim.disk import Died, Disk
+from sim.grpcish import AgentStub, Channel
+from sim.network import Network
+from sim.process import Process, SimClock
+from veagent.cpusets import Cpusets
+from veagent.facts import HostFactsSource
+from veagent.fake.network import FakeNetwork
+from veagent.fake.runtime import FakeRuntime
+from veagent.fake.storage import FakeImages, FakeRoots
+from veagent.ground import Ground
+from veagent.heartbeat import Lease
+from veagent.ids import IdRanges
+from veagent.imagefetch import ImageFetcher, ImageKeeper, Source
+from veagent.imagesweep import ImageSweeper, Needs
+from veagent.ledger import Ledger
+from veagent.link import Link, LinkSettings
+from veagent.manager import Manager
+from veagent.outbox import Outbox
+from veagent.ports import Instance, RootSource, StartPlan
+from veagent.slots import Slots
+from veagent.sources import SourceDesk
+from veapi.channel import Identity
+from veapi.daemon import forever
+from veapi.errors import NotFound, Unavailable
+from veapi.model import Digest, HostFacts, HostSet, Order, Resources, Uid
+
+if TYPE_CHECKING:
+    from sim.checks import Checks
+    from veagent.streams import Relays
+
+log = structlog.get_logger()
+CLUSTER = "rack"
+KEEP_IMAGES_S = 20.0
+NOBODY = Identity(Path("/ca"), Path("/cert"), Path("/key"))
+
+
+def blob_of(number: int) -> bytes:
+    return f"image {number}".encode()
+
+
+def digest_of(number: int) -> Digest:
+    return Digest("sha256:" + hashlib.sha256(blob_of(number)).hexdigest())
+
+
+class SimRuntime(FakeRuntime):
+    """Its VEs live until they are stopped, killed, or the machine is."""
+
+    def __init__(self, host: "Host") -> None:
+        super().__init__(cast("Path", host.pool.root()), host.clock)
+        self.bases: dict[Uid, int] = {}
+        """First id of each VE that is known to the kernel."""
+        self._host = host
+
+    async def setup(self) -> None:
+        """There is nothing to set up."""
+
+    async def start(self, plan: StartPlan) -> Instance:
+        host, process = self._host, self._host.process
+        await self.call("start", plan.uid)
+        await host.dawdle()
+        host.checks.starts(host, plan)
+        instance = await super().start(plan)
+        self.bases[plan.uid] = plan.id_base
+        host.note("start", plan.uid)
+        assert process is host.process
+        return instance
+
+    async def stop(self, instance: Instance, *, timeout_s: float) -> None:
+        if timeout_s and self._host.stubborn:
+            await self._host.clock.sleep(min(timeout_s, 3.0))
+        self._host.checks.stops(self._host, instance.uid)
+        await super().stop(instance, timeout_s=timeout_s)
+        self._host.note("stop", instance.uid)
+
+    async def forget(self, uid: Uid) -> None:
+        await super().forget(uid)
+        self.bases.pop(uid, None)
+
+    def finish(self, uid: Uid, ended: Any) -> None:
+        if uid in self.running:
+            self._host.note("end", uid)
+        super().finish(uid, ended)
+
+    def power_loss(self) -> None:
+        """All that ran is gone, and with it what the kernel knew."""
+        self.running.clear()
+        self.known.clear()
+        self.bases.clear()
+        self._ends.clear()
+        self._killed.clear()
+
+    def _say(self, uid: Uid, line: str) -> None:
+        """Nobody reads consoles here."""
+
+    def _store(self) -> None:
+        """The kernel is this object."""
+
+    def _load(self) -> None:
+        """As above."""
+
+
+class SimRoots(FakeRoots):
+    """Its folders are on a disk that keeps all."""
+
+    def __init__(self, host: "Host", images: FakeImages) -> None:
+        super().__init__(cast("Path", host.pool.root() / "roots"), images, host.clock)
+        self._host = host
+
+    def there(self, uid: Uid) -> bool:
+        return self.path(uid).exists()
+
+    async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
+        await self._host.dawdle()
+        return await super().create(uid, source, disk_bytes, hostname)
+
+    async def drop(self, uid: Uid) -> None:
+        self._host.checks.drops(self._host, uid)
+        await super().drop(uid)
+        self._host.note("drop", uid)
+
+    async def delete(self, uid: Uid) -> None:
+        self._host.checks.deletes(self._host, uid)
+        await super().delete(uid)
+        self._host.note("delete", uid)
+
+    async def delete_snapshot(self, uid: Uid, seq: int) -> None:
+        self._host.checks.deletes_snapshot(self._host, uid, seq)
+        await super().delete_snapshot(uid, seq)
+
+
+class SimImages(FakeImages):
+    """Tells who removes what."""
+
+    def __init__(self, host: "Host") -> None:
+        super().__init__(cast("Path", host.pool.root() / "images"), host.clock)
+        self._host = host
+
+    async def delete(self, digest: Digest) -> None:
+        self._host.checks.deletes_image(self._host, digest)
+        await super().delete(digest)
+
+
+class SimLedger(Ledger):
+    """Tells which sets are on the disk."""
+
+    host: "Host"
+
+    async def save_set(self, host_set: HostSet) -> None:
+        await super().save_set(host_set)
+
+
+class Granter:
+    """Nobody checks tickets of images here: the network brings blobs from where the controller said."""
+
+    def grant(self, ticket: bytes, peer: str, digest: Digest) -> None:
+        """Taken."""
+
+
+class NoRelays:
+    """Streams for people are not simulated."""
+
+    def open(self, target: str, ticket: bytes) -> None:
+        """Nobody dials back."""
+
+
+class Host:
+    """`capacity` without its disk, which is the pool's. `ids`: ranges that it may give."""
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        clock: SimClock,
+        rng: Random,
+        *,
+        capacity: Resources,
+        ids: int,
+        controllers: Sequence[str],
+        checks: "Checks",
+    ) -> None:
+        self.name = name
+        self.net = network
+        self.clock = clock
+        self.rng = rng
+        self.capacity = capacity
+        self.checks = checks
+        self.disk, self.pool = Disk(), Disk(synced=True)
+        self.boots = 1
+        self.stubborn = False
+        """Its VEs take their time to end."""
+        self.lazy_s = 0.0
+        """What starts and new roots take longer."""
+        self.acked = Order()
+        self.process: Process
+        self.manager: Manager | None = None
+        self.link: Link | None = None
+        self._ids = ids
+        self._controllers = list(controllers)
+        self.images = SimImages(self)
+        self.images.load()
+        self.roots = SimRoots(self, self.images)
+        self.runtime = SimRuntime(self)
+        self.wires = FakeNetwork(clock)
+        self.pool.folders["/roots"] = {}
+        self.peers: dict[str, Host] = {}
+
+    def note(self, what: str, uid: Uid) -> None:
+        self.checks.note(f"{self.name} {what} {uid[:8]}")
+
+    async def dawdle(self) -> None:
+        if self.lazy_s:
+            await self.clock.sleep(self.rng.random() * self.lazy_s)
+
+    @property
+    def up(self) -> bool:
+        return self.manager is not None and self.process.alive
+
+    # Life and death.
+
+    def boot(self, loop: Any) -> None:
+        """A new agent process."""
+        self.manager = None
+        self.process = Process(loop, self.name, self.clock, self.rng)
+        self.process.thread_s = self._thread_s
+        self.process.main(self._serve())
+
+    def crash(self) -> None:
+        """SIGKILL of the agent. What its threads were at is done, half done, or not."""
+        if not self.process.alive:
+            return
+        for job in self.process.die():
+            self.disk.budget = self.rng.choice((0, 1, 2, 3, 4, 1000))
+            try:
+                job()
+            except (Died, OSError):
+                pass
+            finally:
+                self.disk.budget = None
+        self.manager = None
+
+    def lose_power(self) -> None:
+        """The machine: what ran is gone, and what was not synced."""
+        self.net.power_off(self.name)
+        self.crash()
+        self.disk.lose_power(self.rng)
+        self.runtime.power_loss()
+        self.wires.attached.clear()
+        self.wires.rates.clear()
+        self.wires.network = None
+        self.boots += 1
+
+    def _thread_s(self) -> float:
+        return 0.0003 + self.rng.random() * (0.002 if self.rng.random() < 0.95 else 0.5)
+
+    # The agent, put together as `veagent.app` does.
+
+    async def _serve(self) -> None:
+        manager, duties = await self._compose()
+        self.manager = manager
+        await manager.recover()
+        self.checks.recovered(self)
+        async with asyncio.TaskGroup() as group:
+            for name, duty in duties.items():
+                group.create_task(forever(name, duty), name=name)
+
+    async def _compose(self) -> tuple[Manager, dict[str, Coroutine[Any, Any, Any]]]:
+        outbox, desk, lease = Outbox(), SourceDesk(), Lease(self.clock)
+        fetcher = ImageFetcher(self.images, desk, self._open_blob)
+        keeper = ImageKeeper(self.images, fetcher, self.clock, lambda digest: manager.images_changed(digest))
+        ledger = SimLedger(cast("Path", self.disk.root()), sleep=self.clock.sleep)
+        ledger.host = self
+        ids = IdRanges(base=1_000_000, count=self._ids)
+        ids.take([1_000_000])
+        ground = Ground(
+            host=self.name,
+            boot_id=f"{self.name}-{self.boots}",
+            runtime=self.runtime,
+            roots=self.roots,
+            network=self.wires,
+            images=keeper,
+            ledger=ledger,
+            ids=ids,
+            slots=Slots(4),
+            cpusets=Cpusets((), enabled=False),
+            clock=self.clock,
+            changed=outbox.mark,
+            id_base_of=lambda instance: self.runtime.bases.get(instance.uid),
+        )
+        manager = SimManager(self, ground, self._facts().read, outbox)
+        self.link = Link(
+            LinkSettings(self._controllers, CLUSTER, NOBODY),
+            manager=manager,
+            lease=lease,
+            sources=desk,
+            granter=Granter(),
+            relays=cast("Relays", NoRelays()),
+            dial=self._dial,
+        )
+        needs = Needs(manager.spare_images, manager.used_images, manager.image_added)
+        sweeper = ImageSweeper(self.images, needs, self.clock, keep_s=KEEP_IMAGES_S)
+        return manager, {
+            "manager": manager.run(),
+            "room": manager.watch_room(),
+            "link": self.link.run(),
+            "images": sweeper.run(),
+        }
+
+    def _dial(self, target: str) -> Any:
+        return _Dialled(self, target)
+
+    def _facts(self) -> HostFactsSource:
+        return HostFactsSource(
+            boot_id=f"{self.name}-{self.boots}",
+            labels={"rack": f"r{int(self.name[1:]) % 2}"},
+            capacity=self.capacity,
+            address=f"10.88.0.{10 + int(self.name[1:])}",
+            peer_port=7444,
+            metrics_address="",
+            images=self.images,
+            roots=self.roots,
+        )
+
+    async def _open_blob(self, source: Source, digest: Digest) -> AsyncIterator[bytes]:
+        peer = self.peers[source.peer]
+        there, back = (self.name, peer.name), (peer.name, self.name)
+        await self.clock.sleep(self.net.delay_s(*there) + self.net.delay_s(*back))
+        if not peer.up or self.net.is_cut(*there) or self.net.is_cut(*back):
+            raise Unavailable("the peer does not answer")
+        if digest not in {image.digest for image in peer.images.held()}:
+            raise NotFound("the peer does not hold it")
+        async for piece in peer.images.read_blob(digest):
+            yield piece
+
+
+class _Dialled:
+    """A channel to a controller, as long as it is used."""
+
+    def __init__(self, host: Host, target: str) -> None:
+        self._channel = Channel(host.net, host.process, host.name, target.partition(":")[0])
+
+    async def __aenter__(self) -> AgentStub:
+        return AgentStub(self._channel)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._channel.close()
+
+
+class SimManager(Manager):
+    """Tells which sets it took."""
+
+    def __init__(self, host: Host, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._host = host
+
+    async def apply(self, host_set: HostSet) -> Order:
+        before = self.held
+        held = await super().apply(host_set)
+        self._host.checks.applied(self._host, host_set, before, held)
+        return held
+
+    def facts(self) -> HostFacts:
+        return super().facts()

@@ -1,0 +1,177 @@
+"""People who ask: each operation is a call of the API, follows the leader, and remembers what was promised to it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+from sim.grpcish import Channel
+from sim.story import Event
+from veapi.errors import Unavailable, VerackError
+from veapi.model import Uid
+from veapi.rpc import from_rpc
+from veapi.v1 import api_pb2, types_pb2
+from vecontroller.store import keys
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+TRIES = 6
+CALL_S = 8.0
+LEADER_KEY = "verack-leader"
+GIB = 1 << 30
+CPU = 1.0
+MEMORY_BYTES = GIB
+DISK_BYTES = GIB
+PIDS = 100
+
+
+class Operators:
+    """All of them; they share what they know of the leader."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._checks = world.checks
+        self._leader = "c0"
+
+    async def ask(self, event: Event, number: int) -> None:
+        """One operation, as someone who wants it would ask for it. A refusal is an answer."""
+        method, request = self._request(event, number)
+        world = self._world
+        world.tell(f"op{number} asks {event.what} {_shown(request)}")
+        self._note_deletes(event, request)
+        try:
+            answer = await self._call(f"o{number}", method, request)
+        except VerackError as error:
+            world.tell(f"op{number} {event.what}: {error.kind}: {error.message}")
+        else:
+            world.tell(f"op{number} {event.what}: done")
+            self._acknowledged(event.what, request, answer)
+
+    # What is asked.
+
+    def _request(self, event: Event, number: int) -> tuple[str, Any]:
+        a, b, c = event.numbers
+        name = f"v{a % self._world.story.knobs.names}"
+        ref = api_pb2.VERef(name=name)
+        tag = f"s{b % 3}"
+        image = f"base{c % 2}"
+        make: dict[str, Callable[[], tuple[str, Any]]] = {
+            "create": lambda: ("VE.Create", self._create(name, number, b, c)),
+            "delete": lambda: ("VE.Delete", api_pb2.DeleteVERequest(ve=ref, purge=b % 4 == 0)),
+            "purge": lambda: ("VE.Purge", ref),
+            "undelete": lambda: ("VE.Undelete", self._undelete(ref, b)),
+            "start": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="running")),
+            "stop": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="stopped", force=b % 3 == 0)),
+            "freeze": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="frozen")),
+            "restart": lambda: ("VE.Restart", api_pb2.RestartRequest(ve=ref, force=b % 3 == 0)),
+            "set": lambda: ("VE.Set", self._set(ref, b, c)),
+            "rename": lambda: ("VE.Rename", api_pb2.RenameVERequest(ve=ref, name=f"v{b % self._world.story.knobs.names}")),
+            "clone": lambda: ("VE.Clone", self._clone(ref, number, b, tag)),
+            "rebuild": lambda: ("VE.Rebuild", api_pb2.RebuildVERequest(ve=ref, image=image if b % 2 else "")),
+            "snapshot": lambda: ("VE.TakeSnapshot", api_pb2.SnapshotRef(ve=ref, tag=tag)),
+            "unsnapshot": lambda: ("VE.DeleteSnapshot", api_pb2.SnapshotRef(ve=ref, tag=tag)),
+            "restore": lambda: ("VE.Restore", api_pb2.SnapshotRef(ve=ref, tag=tag)),
+            "untag": lambda: ("Image.Delete", api_pb2.ImageRef(name=image)),
+            "prefetch": lambda: ("Image.SetPrefetch", self._prefetch(image, b)),
+            "project": lambda: ("Project.Create", api_pb2.CreateProjectRequest(name=f"p{b % 3}")),
+        }
+        return make[event.what]()
+
+    def _create(self, name: str, number: int, b: int, c: int) -> api_pb2.CreateVERequest:
+        spec = types_pb2.VESpec(
+            image=f"base{c % 2}", cpu=CPU, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES, pids=PIDS, run="running"
+        )
+        if b % 5 == 0:
+            spec.host = f"h{c % self._world.story.knobs.hosts}"
+        if b % 7 == 0:
+            spec.ip = f"10.66.0.{10 + c % 4}"
+        return api_pb2.CreateVERequest(ve=types_pb2.VE(name=name, spec=spec), request_id=f"r{number}")
+
+    def _undelete(self, ref: api_pb2.VERef, b: int) -> api_pb2.UndeleteVERequest:
+        name = f"v{b % self._world.story.knobs.names}" if b % 3 == 0 else ""
+        return api_pb2.UndeleteVERequest(ve=ref, name=name)
+
+    def _set(self, ref: api_pb2.VERef, b: int, c: int) -> api_pb2.SetVERequest:
+        spec, fields = types_pb2.VESpec(), []
+        if b % 2:
+            spec.memory_bytes = (1 + c % 2) * GIB
+            fields.append("memory_bytes")
+        else:
+            spec.disk_bytes = (1 + c % 2) * GIB
+            spec.net_in_bps = (c % 3) * 8_000_000
+            fields += ["disk_bytes", "net_in_bps"]
+        return api_pb2.SetVERequest(ve=ref, spec=spec, fields=fields, restart=b % 5 == 0)
+
+    def _clone(self, ref: api_pb2.VERef, number: int, b: int, tag: str) -> api_pb2.CloneVERequest:
+        name = f"v{(b // 3) % self._world.story.knobs.names}"
+        return api_pb2.CloneVERequest(
+            source=ref, snapshot=tag if b % 2 else "", ve=types_pb2.VE(name=name), request_id=f"r{number}"
+        )
+
+    def _prefetch(self, image: str, b: int) -> api_pb2.SetPrefetchRequest:
+        host = f"h{b % self._world.story.knobs.hosts}"
+        return api_pb2.SetPrefetchRequest(name=image, prefetch=types_pb2.Prefetch(hosts=[host]))
+
+    def _note_deletes(self, event: Event, request: Any) -> None:
+        if event.what in ("delete", "purge"):
+            self._checks.asked_to_delete.add(request.ve.name if event.what == "delete" else request.name)
+
+    # How.
+
+    async def _call(self, node: str, method: str, request: Any) -> Any:
+        """Follows the leader as vectl does; what may have been done is not asked again."""
+        for _ in range(TRIES):
+            target = self._leader
+            try:
+                return await self._once(node, target, method, request)
+            except grpc.aio.AioRpcError as error:
+                found = dict(error.trailing_metadata() or ())
+                leader = str(found.get(LEADER_KEY, "")).partition(":")[0]
+                self._leader = leader or self._next(target)
+                wrong = from_rpc(error)
+                if not isinstance(wrong, Unavailable) or not _surely_not_done(wrong, leader):
+                    raise wrong from None
+            await self._world.operators.clock.sleep(0.3)
+        raise Unavailable("no controller leads")
+
+    async def _once(self, node: str, target: str, method: str, request: Any) -> Any:
+        world = self._world
+        async with Channel(world.network, world.operators, node, target) as channel:
+            call = channel.call(method)
+            try:
+                async with asyncio.timeout(CALL_S):
+                    await call.write(request)
+                    return await call.read()
+            except TimeoutError:
+                self._leader = self._next(target)
+                raise Unavailable("no answer in time") from None
+            except asyncio.InvalidStateError:
+                self._leader = self._next(target)
+                return await call.read()
+
+    def _next(self, target: str) -> str:
+        count = self._world.story.knobs.controllers
+        return f"c{(int(target[1:]) + 1) % count}" if target.startswith("c") else "c0"
+
+    # What was promised.
+
+    def _acknowledged(self, what: str, request: Any, answer: Any) -> None:
+        """[S2] What is acknowledged is in the store, and stays until somebody changes it."""
+        if isinstance(answer, types_pb2.VE):
+            uid = Uid(answer.uid)
+            wrote = {(key, answer.resource_version) for key in (keys.ve_spec(uid), keys.ve_deleted(uid))}
+            self._checks.demand(
+                "what is acknowledged is written",
+                wrote & self._checks.truth.written,
+                f"{what} of {uid} at {answer.resource_version}",
+            )
+            self._world.promised(what, request, answer)
+
+
+def _surely_not_done(error: VerackError, leader: str) -> bool:
+    return bool(leader) or "does not lead" in error.message or "no controller leads" in error.message or "failed to connect" in error.message
+
+
+def _shown(request: Any) -> str:
+    return " ".join(str(request).split())[:100]

@@ -1,0 +1,169 @@
+"""A story: what is asked and what goes wrong, and when; and how wide the margins are. Made from a seed, kept as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from typing import Any
+
+LENGTH_S = 60.0
+LEAST_FAULTS = 3
+
+OPERATIONS = {
+    "create": 10,
+    "delete": 4,
+    "purge": 2,
+    "undelete": 4,
+    "start": 4,
+    "stop": 5,
+    "freeze": 3,
+    "restart": 4,
+    "set": 5,
+    "rename": 2,
+    "clone": 2,
+    "rebuild": 3,
+    "snapshot": 5,
+    "unsnapshot": 3,
+    "restore": 3,
+    "untag": 1,
+    "prefetch": 1,
+    "project": 1,
+}
+FAULTS = {
+    "controller dies": 4,
+    "controller stops": 3,
+    "agent dies": 4,
+    "agent stops": 2,
+    "host loses power": 3,
+    "cut": 5,
+    "cut one way": 3,
+    "isolate": 3,
+    "reset": 3,
+    "slow path": 2,
+    "etcd elects": 3,
+    "etcd compacts": 3,
+    "watch stands still": 3,
+    "disk fails": 2,
+    "step fails": 3,
+    "step dawdles": 2,
+    "guest dies": 3,
+    "guest powers off": 2,
+    "guest reboots": 1,
+    "stubborn guests": 1,
+    "clock jumps": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Operation or fault `what`, at `at` seconds; `numbers` choose whom and how, each from 0 to 999."""
+
+    at: float
+    what: str
+    numbers: tuple[int, int, int]
+
+    @property
+    def is_fault(self) -> bool:
+        return self.what in FAULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """How this cluster is; drawn anew for each seed, so that no margin hides a mistake for long.
+
+    `room`: VEs that a host has room for; `loss`: how likely a message to or from etcd is lost or late.
+    """
+
+    controllers: int = 2
+    hosts: int = 3
+    room: int = 4
+    ids: int = 12
+    names: int = 6
+    replicas: int = 2
+    keep_deleted_s: float = 86_400.0
+    shuffle: bool = True
+    base_s: float = 0.0003
+    jitter_s: float = 0.001
+    spike: float = 0.01
+    spike_s: float = 0.3
+    loss: float = 0.005
+    rate_error: float = 0.01
+    pace: float = 1.0
+    """Of the cluster's times (H, F, K, M)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    seed: int
+    knobs: Knobs
+    events: tuple[Event, ...]
+    length_s: float = LENGTH_S
+
+    def with_events(self, events: Sequence[Event]) -> "Story":
+        return replace(self, events=tuple(events))
+
+    def dumps(self) -> str:
+        """One line, that `loads` reads."""
+        found = asdict(self)
+        found["events"] = [[event.at, event.what, *event.numbers] for event in self.events]
+        return json.dumps(found, separators=(",", ":"))
+
+
+def loads(text: str) -> Story:
+    found: dict[str, Any] = json.loads(text)
+    events = tuple(Event(at, what, (a, b, c)) for at, what, a, b, c in found["events"])
+    return Story(found["seed"], Knobs(**found["knobs"]), events, found["length_s"])
+
+
+def make(seed: int) -> Story:
+    """The story of a seed."""
+    rng = Random(f"story {seed}")
+    knobs = _knobs(rng)
+    events = [*_operations(rng), *_faults(rng)]
+    return Story(seed, knobs, tuple(sorted(events, key=lambda event: (event.at, event.what))))
+
+
+def _knobs(rng: Random) -> Knobs:
+    return Knobs(
+        controllers=rng.choice((2, 2, 2, 3)),
+        hosts=rng.choice((3, 3, 4)),
+        room=rng.choice((2, 3, 4, 6)),
+        ids=rng.choice((5, 8, 16)),
+        names=rng.choice((4, 6, 8)),
+        replicas=rng.choice((1, 2, 3)),
+        keep_deleted_s=rng.choice((0.0, 6.0, 20.0, 86_400.0)),
+        shuffle=rng.random() < 0.8,
+        base_s=rng.choice((0.0001, 0.0005, 0.005)),
+        jitter_s=rng.choice((0.0005, 0.002, 0.02)),
+        spike=rng.choice((0.0, 0.01, 0.05)),
+        spike_s=rng.choice((0.1, 0.5, 1.5)),
+        loss=rng.choice((0.0, 0.002, 0.01, 0.03)),
+        pace=rng.choice((0.5, 1.0, 1.0, 1.5)),
+    )
+
+
+def _numbers(rng: Random) -> tuple[int, int, int]:
+    return rng.randrange(1000), rng.randrange(1000), rng.randrange(1000)
+
+
+def _operations(rng: Random) -> list[Event]:
+    """Creates come first, so that there is something to ask for."""
+    count = rng.randint(15, 45)
+    kinds, weights = list(OPERATIONS), list(OPERATIONS.values())
+    found = [Event(round(rng.uniform(0, 8), 3), "create", _numbers(rng)) for _ in range(4)]
+    for what in rng.choices(kinds, weights, k=count):
+        found.append(Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _numbers(rng)))
+    if rng.random() < 0.3:  # a crowd that wants the same at one moment
+        at = round(rng.uniform(10, LENGTH_S - 10), 3)
+        what = rng.choice(("create", "restart", "snapshot", "undelete", "clone"))
+        found += [Event(at, what, _numbers(rng)) for _ in range(6)]
+    return found
+
+
+def _faults(rng: Random) -> list[Event]:
+    """A few kinds of them in each story, so that each kind meets itself too."""
+    kinds = rng.sample(list(FAULTS), rng.randint(3, 8))
+    weights = [FAULTS[kind] for kind in kinds]
+    count = rng.randint(LEAST_FAULTS, 14)
+    found = rng.choices(kinds, weights, k=count)
+    return [Event(round(rng.uniform(3, LENGTH_S), 3), what, _numbers(rng)) for what in found]
