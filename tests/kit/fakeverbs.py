@@ -100,7 +100,8 @@ class Verbs:
         return ve
 
     def _one_kept(self, ref: Any) -> types_pb2.VE:
-        found = [ve for ve in self.cluster.deleted.values() if ref.uid in ("", ve.uid)]
+        kept: dict[str, types_pb2.VE] = self.cluster.deleted
+        found = [ve for ve in kept.values() if ref.uid in ("", ve.uid)]
         found = [ve for ve in found if ref.name in ("", ve.name)]
         if not found:
             raise NotFound("no such deleted VE is kept", hint="see `vectl list --deleted`")

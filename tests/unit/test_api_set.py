@@ -250,7 +250,7 @@ async def test_an_address_taken_behind_our_back_is_found_by_the_transaction(rig:
     async def commit(guards, writes, **options):
         if all(guard.key != key for guard in guards):
             return await original(guards, writes, **options)
-        await rig.put(key, rig.store.etcd.items[keys.address("default", "10.66.0.2")].value)
+        await rig.put(key, rig.model.etcd.items[keys.address("default", "10.66.0.2")].value)
         return await original(guards, writes, **options)
 
     rig.deps.writer.commit = commit  # type: ignore[method-assign]
