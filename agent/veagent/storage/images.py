@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import re
 import secrets
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from veagent.storage import btrfs, devices, layers, oci, rootfs, skopeo, unpack
 from veagent.storage.failure import doing
 from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
 from veagent.storage.threads import to_end
+from veapi.clock import Clock, SystemClock
 from veapi.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
 from veapi.model import Digest, HeldImage, ImageConfig
 
@@ -59,9 +59,17 @@ def image_folder(images: Path, digest: str) -> Path:
 class BtrfsImages:
     """Implements `ports.Images`. `id_base`: first of 65,536 host ids for unpacking, of no VE."""
 
-    def __init__(self, pool: BtrfsPool, *, id_base: int, limits: ImageLimits | None = None) -> None:
+    def __init__(
+        self,
+        pool: BtrfsPool,
+        *,
+        id_base: int,
+        limits: ImageLimits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._pool = pool
         self._id_base = id_base
+        self._clock = clock or SystemClock()
         self._limits = limits or ImageLimits()
         self._held: dict[Digest, HeldImage] | None = None
         self._readers: Counter[Digest] = Counter()
@@ -99,7 +107,7 @@ class BtrfsImages:
         folder = image_folder(self._pool.images, digest)
         for name in ("used", "meta.json"):
             with contextlib.suppress(OSError):
-                return max(0.0, time.time() - (folder / name).stat().st_mtime)
+                return max(0.0, self._clock.wall() - (folder / name).stat().st_mtime)
         return None
 
     def short(self) -> bool:
