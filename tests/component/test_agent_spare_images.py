@@ -1,0 +1,60 @@
+"""Which images an agent lets go: only by a set that a controller sent in this run."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kit.agenthost import DIGEST, AgentHost, entry, host_set
+from veapi.model import HostSet, WantedImage
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[AgentHost]:
+    host = AgentHost(tmp_path)
+    await host.boot()
+    yield host
+    await host.close()
+
+
+def spare(made: HostSet) -> HostSet:
+    image = WantedImage(digest=DIGEST, blob_digest=DIGEST, spare=True)
+    return msgspec.structs.replace(made, images=(image,))
+
+
+async def test_what_a_set_calls_spare_is_spare_until_the_next_one(host: AgentHost) -> None:
+    assert host.manager.spare_images() == frozenset()
+    await host.manager.apply(spare(host_set(1)))
+    assert host.manager.spare_images() == {DIGEST}
+    await host.manager.apply(host_set(2))
+    assert host.manager.spare_images() == frozenset()
+
+
+async def test_an_older_set_and_one_of_the_ledger_call_nothing_spare(host: AgentHost) -> None:
+    await host.manager.apply(spare(host_set(5)))
+    await host.crash()
+    await host.boot()
+    assert host.manager.spare_images() == frozenset()
+    await host.manager.apply(spare(host_set(4)))
+    assert host.manager.spare_images() == frozenset()
+    await host.manager.apply(spare(host_set(5)))
+    assert host.manager.spare_images() == {DIGEST}
+
+
+async def test_a_spare_image_is_not_fetched(host: AgentHost) -> None:
+    await host.manager.apply(spare(host_set(1)))
+    await host.clock.advance(1)
+    assert host.peers.asked == 0
+
+
+async def test_the_image_of_a_ve_here_is_used_also_after_its_entry_has_gone(
+    host: AgentHost,
+) -> None:
+    await host.hold_image()
+    host.manager.image_added()
+    await host.manager.apply(host_set(1, entry()))
+    await host.until(lambda: host.manager.worker(entry().uid).record)  # type: ignore[union-attr]
+    assert host.manager.used_images() == {DIGEST}
+    await host.manager.apply(spare(host_set(2)))
+    assert host.manager.used_images() == {DIGEST}
