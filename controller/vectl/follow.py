@@ -119,8 +119,8 @@ def _reached(target: Target, ve: "VE") -> bool:
 def _as_wanted(ve: "VE") -> bool:
     """What its guest switched off stays off until its user starts it, whatever else is changed."""
     status = ve.status
-    if status.state == "Stopped":
-        return ve.spec.run == "stopped" or status.reason == "PoweredOff"
+    if ve.spec.run == "stopped" or status.reason == "PoweredOff":
+        return status.state == "Stopped"
     return status.state == ("Frozen" if ve.spec.run == "frozen" else "Running")
 
 
@@ -132,7 +132,9 @@ def _could_not(target: Target, ve: "VE") -> Conflict | None:
     if status.observed_generation < target.asked.generation:
         return None
     hint = f"see `vectl show {ve.name}`"
-    if status.reason in ("LimitsRefused", "RestartNeeded"):
+    if status.reason in ("LimitsRefused", "RestartNeeded") and not status.message.startswith(
+        "disk"
+    ):
         hint = (
             f"ask for something else, or restart it for that: `vectl set {ve.name} ... --restart`"
         )

@@ -219,3 +219,61 @@ async def test_a_watch_that_fails_ends_the_wait() -> None:
     with pytest.raises(NotFound):
         await follow(watched.changes(), [answer(target(Goal.RUNNING))], shown, timeout_s=5)
     assert shown.closed
+
+
+def refused_by_host(reason: str, message: str, *, observed: int = 2) -> VE:
+    found = ve("Running", observed=observed)
+    found.generation = 2
+    found.status.reason, found.status.message = reason, message
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "hint"),
+    [
+        ("LimitsRefused", "memory in use does not fit", "--restart"),
+        ("RestartNeeded", "restart it to change: ip", "--restart"),
+        ("LimitsRefused", "disk: it holds 100M", "vectl show web"),
+        ("SourceMissing", "no such snapshot", "vectl show web"),
+    ],
+)
+def test_what_a_host_could_not_do_ends_the_wait(reason: str, message: str, hint: str) -> None:
+    asked = ve("Running", observed=1)
+    asked.generation = 2
+    for goal in (Goal.SETTLED, Goal.RUNNING):
+        found = judge(Target(asked, goal, asked), refused_by_host(reason, message))
+        assert isinstance(found, Conflict)
+        assert message in found.message
+        assert hint in found.hint
+
+
+def test_what_a_host_refused_before_is_no_answer_to_what_is_asked_now() -> None:
+    asked = ve("Running", observed=1)
+    asked.generation = 3
+    old = refused_by_host("LimitsRefused", "memory in use does not fit")
+    assert judge(Target(asked, Goal.SETTLED, asked), old) is False
+
+
+@pytest.mark.parametrize(
+    ("run", "state", "reason", "verdict"),
+    [
+        ("running", "Running", "", True),
+        ("running", "Stopped", "PoweredOff", True),
+        ("running", "Stopped", "", False),
+        ("frozen", "Frozen", "", True),
+        ("frozen", "Running", "", False),
+        ("stopped", "Stopped", "", True),
+        ("stopped", "Running", "", False),
+    ],
+)
+def test_what_was_asked_is_settled_when_the_host_says_so(
+    run: str,
+    state: str,
+    reason: str,
+    verdict: bool,  # noqa: FBT001
+) -> None:
+    found = ve(state, observed=1)
+    found.generation, found.spec.run, found.status.reason = 1, run, reason
+    assert judge(Target(found, Goal.SETTLED, found), found) is verdict
+    found.status.observed_generation = 0
+    assert judge(Target(found, Goal.SETTLED, found), found) is False
