@@ -66,9 +66,27 @@ spec:
             env={"MODE": "fast", "EMPTY": ""},
             command=("sh", "-c", "exit 1"),
             given=frozenset(
-                "image cpu_millis memory_bytes disk_bytes pids run ip host on_host_loss cpu_weight"
-                " swap_bytes io_weight io_read_bps io_write_bps net_in_bps net_out_bps"
-                " snapshot_schedule env command".split()
+                [
+                    "image",
+                    "cpu_millis",
+                    "memory_bytes",
+                    "disk_bytes",
+                    "pids",
+                    "run",
+                    "ip",
+                    "host",
+                    "on_host_loss",
+                    "cpu_weight",
+                    "swap_bytes",
+                    "io_weight",
+                    "io_read_bps",
+                    "io_write_bps",
+                    "net_in_bps",
+                    "net_out_bps",
+                    "snapshot_schedule",
+                    "env",
+                    "command",
+                ]
             ),
         )
     ]
