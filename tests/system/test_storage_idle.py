@@ -30,7 +30,7 @@ async def held(storage):
 
 
 def idle(storage, digest) -> float:
-    seconds = storage.images.idle_s(digest)
+    seconds: float | None = storage.images.idle_s(digest)
     assert seconds is not None
     return seconds
 
