@@ -31,6 +31,7 @@ from veapi.model import (
     Order,
     PeerHost,
     SetEntry,
+    SnapshotStatus,
     Uid,
     VEReport,
 )
@@ -84,7 +85,7 @@ class Manager:
         ground.images.refresh()
         for uid in {*records, *instances, *roots}:
             record, body = records.get(uid), await self._found(uid, instances, roots)
-            snapshots = await ground.roots.snapshots(uid) if uid in roots else ()
+            snapshots = await self._snapshots(uid) if uid in roots else ()
             self._add(Worker(uid, ground, record=record, body=body, snapshots=snapshots))
         log.info("adopted", ves=len(instances), records=len(records), roots=len(roots))
         self._mind_running()
@@ -102,6 +103,14 @@ class Manager:
             instance=instance,
             frozen=instance is not None and ground.runtime.frozen(uid),
         )
+
+    async def _snapshots(self, uid: Uid) -> Sequence[SnapshotStatus] | None:
+        """None when they can't be read: then the record is believed, and no other VE waits."""
+        try:
+            return await self._ground.roots.snapshots(uid)
+        except VerackError as error:
+            log.error("snapshots not read", ve=uid, error=error.message)  # noqa: TRY400
+            return None
 
     async def _rewire_after_restart(self, running: Sequence[Uid]) -> None:
         if self._set is None:
@@ -286,7 +295,9 @@ class Manager:
         """Of all VEs that shall be here, and of all whose roots or snapshots are."""
         records = (worker.record for worker in self._workers.values())
         here = {record.image_digest for record in records if record is not None}
-        return frozenset(here.union(e.image_digest for e in (self._set.entries if self._set else ())))
+        return frozenset(
+            here.union(e.image_digest for e in (self._set.entries if self._set else ()))
+        )
 
     def facts(self) -> HostFacts:
         return self._facts()

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,11 @@ class VE:
 
     async def ask(self, **changes) -> VEStatus:
         self._generation += 1
-        told = {"image_digest": self._digest, "stop_timeout_s": 0.2, "generation": self._generation}
+        told: dict[str, Any] = {
+            "image_digest": self._digest,
+            "stop_timeout_s": 0.2,
+            "generation": self._generation,
+        }
         wish = entry(**told, **changes)
         found = host_set(self._generation, wish)
         self._controller.session.push(HostSet(order=found.order, entries=found.entries))
