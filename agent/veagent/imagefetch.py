@@ -88,6 +88,8 @@ class ImageKeeper:
         self._clock = clock
         self._changed = changed
         self._held: frozenset[Digest] = frozenset()
+        self._wanted: frozenset[Digest] = frozenset()
+        self._fetching: set[Digest] = set()
         self._tasks: dict[Digest, asyncio.Task[None]] = {}
         self._troubles: dict[Digest, str] = {}
         self._lanes = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -108,8 +110,9 @@ class ImageKeeper:
         return self._troubles.get(digest, "")
 
     def want(self, digests: frozenset[Digest]) -> None:
-        """These, and no others. What is held and not wanted is kept."""
-        for digest in set(self._tasks) - digests:
+        """These, and no others. What is held and not wanted is kept; what is on its way still comes, and is told."""
+        self._wanted = digests
+        for digest in set(self._tasks) - digests - self._fetching:
             self._tasks.pop(digest).cancel()
             self._troubles.pop(digest, None)
         for digest in digests - self._held - set(self._tasks):
@@ -123,16 +126,23 @@ class ImageKeeper:
 
     async def _get(self, digest: Digest) -> None:
         failures = 0
-        while not self.holds(digest):
+        while digest in self._wanted and not self.holds(digest):
             try:
-                async with self._lanes:
-                    await self._source.fetch(digest)
+                await self._fetch(digest)
             except VerackError as error:
                 failures += 1
                 self._failed(digest, error)
                 await self._clock.sleep(min(RETRY_LIMIT_S, backoff_s(failures)))
             self.refresh()
         self._arrived(digest)
+
+    async def _fetch(self, digest: Digest) -> None:
+        async with self._lanes:
+            self._fetching.add(digest)
+            try:
+                await self._source.fetch(digest)
+            finally:
+                self._fetching.discard(digest)
 
     def _failed(self, digest: Digest, error: VerackError) -> None:
         log.warning("image not fetched", image=digest, error=error.message)
