@@ -71,8 +71,22 @@ def test_v1_sets_every_limit(v1: tuple[MadeUpKernel, Cgroups]) -> None:
     assert written["memory.limit_in_bytes"] == "8000"
     assert written["memory.memsw.limit_in_bytes"] == "8000"
     assert written["pids.max"] == "100"
-    devices = [item for item in kernel.writes if "devices" in item[0]]
+    devices = [(path, value) for path, value in kernel.writes if "devices" in path]
     assert [value for _, value in devices] == ["a", *DEVICES]
+    assert all("verack/h1/ve/devices." in path for path, _ in devices), "once, for all VEs"
+
+
+def test_v1_devices_are_set_for_each_where_running_ves_keep_the_parent_from_it(
+    tmp_path: Path,
+) -> None:
+    kernel = MadeUpKernel(tmp_path, 1)
+    for path in ("verack", "verack/h1", "verack/h1/ve", f"verack/h1/ve/{UID}"):
+        kernel.mkdir(str(tmp_path / "devices" / path))
+    cgroups = Cgroups("verack/h1", fs=str(tmp_path), files=kernel)
+    cgroups.setup()
+    other = Uid("4b1b8a8e-0000-4000-8000-000000000002")
+    cgroups.create(other, LIMITS)
+    assert [value for path, value in kernel.writes if f"{other}/devices" in path] == ["a", *DEVICES]
 
 
 def test_v2_sets_every_limit(v2: tuple[MadeUpKernel, Cgroups]) -> None:

@@ -25,7 +25,7 @@ V1_FILES = {
         "total_inactive_file 100\ntotal_swap 5\n",
     },
     "pids": {"pids.current": "3", "pids.max": "max", "pids.events": "max 2"},
-    "devices": {"devices.allow": "", "devices.deny": ""},
+    "devices": {"devices.allow": "", "devices.deny": "", "devices.list": "a *:* rwm\n"},
     "freezer": {"freezer.state": "THAWED\n", "freezer.self_freezing": "0\n"},
     "blkio": {
         "blkio.throttle.io_service_bytes_recursive": "7:1 Read 10\n7:1 Write 20\n7:2 Read 1\nTotal 31",
@@ -100,6 +100,8 @@ class MadeUpKernel(Files):
         name = Path(path).name
         if name == "cpuset.cpus" and self.version == 1:
             self._check_cpus(Path(path).parent, value)
+        if name == "devices.deny":
+            self._deny_devices(Path(path).parent)
         if name == "freezer.state":
             (Path(path).parent / "freezer.self_freezing").write_text(f"{int(value == 'FROZEN')}\n")
         if name == "cgroup.freeze":
@@ -128,9 +130,18 @@ class MadeUpKernel(Files):
     def _fill(self, path: str) -> None:
         parts = Path(path).relative_to(self.fs).parts
         files = V2_FILES if self.version == 2 else V1_FILES[parts[0]]
+        inherited = Path(path).parent / "devices.list"
+        if self.version == 1 and parts[0] == "devices" and inherited.exists():
+            files = {**files, "devices.list": inherited.read_text()}
         for name, value in {"cgroup.procs": "", **files}.items():
             if not (Path(path) / name).exists():
                 (Path(path) / name).write_text(value)
+
+    def _deny_devices(self, group: Path) -> None:
+        """Only a folder without children may deny all; what is made in it later inherits."""
+        if self.folders(str(group)):
+            raise OSError(errno.EINVAL, "has children", str(group))
+        (group / "devices.list").write_text("")
 
     def _check_cpus(self, group: Path, value: str) -> None:
         """A child's processors are some of its parent's."""

@@ -67,6 +67,8 @@ class Cgroups:
             group = f"{self.root}/{name}"
             with _refused(f"make cgroup {group}"):
                 self._layout.prepare(group)
+        with _refused(f"guard devices of {self.root}/ve"):
+            self._layout.guard_devices(f"{self.root}/ve")
 
     def container(self, uid: Uid) -> str:
         """LXC's own folder of a VE, as it wants it: without the mount point."""

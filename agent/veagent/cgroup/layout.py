@@ -44,6 +44,10 @@ class Layout(Protocol):
         """Makes the folder and all above it, so that children can have limits."""
         ...
 
+    def guard_devices(self, group: str) -> None:
+        """Has groups below begin with the devices of a VE, so that they need not be told each one."""
+        ...
+
     def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
         """Makes the folder in every hierarchy and sets limits and devices. Its parent is prepared."""
         ...

@@ -58,12 +58,25 @@ class V1:
         for path in _steps(f"{self._fs}/cpuset", group):
             self._inherit_cpuset(path)
 
-    def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
-        for top in self._tops:
-            self._files.mkdir(f"{top}/{group}")
+    def guard_devices(self, group: str) -> None:
+        """Groups below inherit what is allowed here. The kernel takes a denial only while there are none yet."""
+        if self._allows_every_device(group):
+            with suppress(OSError):
+                self._allow_devices(group)
+
+    def _allows_every_device(self, group: str) -> bool:
+        return self._get("devices", group, "devices.list").strip() == "a *:* rwm"
+
+    def _allow_devices(self, group: str) -> None:
         self._set("devices", group, "devices.deny", "a")
         for device in DEVICES:
             self._set("devices", group, "devices.allow", device)
+
+    def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
+        for top in self._tops:
+            self._files.mkdir(f"{top}/{group}")
+        if self._allows_every_device(group):
+            self._allow_devices(group)
         self.limit(group, limits, disk)
 
     def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:

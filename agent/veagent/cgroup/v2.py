@@ -42,6 +42,9 @@ class V2:
             self._files.mkdir(path)
             self._delegate(path)
 
+    def guard_devices(self, group: str) -> None:
+        """See the class: not here."""
+
     def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
         self._files.mkdir(f"{self._fs}/{group}")
         self._delegate(f"{self._fs}/{group}")
