@@ -54,6 +54,20 @@ def is_untaken(wish: SnapshotWish, record: VERecord) -> bool:
     return wish.seq > record.snapshot_seq and not wish.deleting
 
 
+def answered_seq(record: VERecord, wanted: SetEntry | None, doing: object) -> int:
+    """Up to which number every wish is answered: taken, given up, or taken back before anything was done about it.
+
+    `doing`: the step that is being carried out; one that takes a snapshot has not answered that wish yet.
+    """
+    wishes = wanted.snapshots if wanted is not None else ()
+    waiting = [wish.seq for wish in wishes if is_untaken(wish, record)]
+    if isinstance(doing, TakeSnapshot) and doing.seq > record.snapshot_seq:
+        waiting.append(doing.seq)
+    first = min(waiting, default=None)
+    taken_back = (wish.seq for wish in wishes if first is None or wish.seq < first)
+    return max((record.snapshot_seq, *taken_back))
+
+
 def _needed(wanted: SetEntry, record: VERecord, wish: SnapshotWish) -> bool:
     """The root is still to be made of it."""
     root = wanted.root

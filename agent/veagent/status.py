@@ -18,6 +18,7 @@ from veagent.reconcile import (
     Thaw,
 )
 from veagent.record import VERecord, is_off
+from veagent.snapshots import answered_seq
 from veapi.model import Action, SetEntry, Uid, VEReport, VEState, VEStatus
 
 AWAITS_IMAGE = "ImageFetching"
@@ -132,6 +133,7 @@ def status_of(sight: Sight) -> VEStatus:
         cpus=cpulist.render(record.cpus) if record and running else "",
         disk_used_bytes=record.kept_bytes if record and sight.kept else 0,
         snapshots=record.snapshots if record else (),
+        observed_snapshot_seq=answered_seq(record, sight.wanted, sight.step) if record else 0,
     )
 
 

@@ -142,6 +142,7 @@ def _checked_status(status: VEStatus) -> VEStatus:
         "placement_generation",
         "observed_restart_seq",
         "observed_root_seq",
+        "observed_snapshot_seq",
         "init_pid",
         "oom_kills",
         "disk_used_bytes",

@@ -3,12 +3,16 @@
 What a schedule asks is a wish like a person's, marked with its rule. As in `purging`, time is the wall clock's: hours have
 to outlive every process. A rule's first snapshot is due at once, each later one so long after the last. More of a rule
 than it keeps, and its failed ones, are marked as leaving; those of a rule that is not in the schedule any more stay.
-A wish that is leaving goes once the host's report does not show its snapshot.
+A wish that is leaving goes once its host has answered it and its report does not show the snapshot: before that the host
+may be taking it. A snapshot that a clone is still to be made of stays.
+
+Rules count in minutes at least, so all VEs are looked at a few times a minute, some at a time; those that changed at once.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 import structlog
@@ -16,38 +20,69 @@ import structlog
 from veapi import schedule
 from veapi.clock import Clock
 from veapi.errors import Conflict, InvalidInput, Unavailable
-from veapi.model import VE, HostState, SnapshotStatus, SnapshotWish, VEState
+from veapi.model import VE, HostState, SnapshotStatus, SnapshotWish, Uid, VEState, VEStatus
+from veapi.validate import SPEC_LIMIT_BYTES
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Hosts, Mirrored
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
-from vecontroller.topic import Topic
-from vecontroller.view import Held, View
+from vecontroller.topic import Subscription, Topic
+from vecontroller.view import Changed, Held, View
 
 log = structlog.get_logger()
 SNAPSHOTS_LIMIT = 100
 """Wishes of one VE: they are part of its record, which is small."""
-LOOK_S = 5.0
-"""Between two looks while nothing changes. Rules count in minutes at least."""
+LOOK_S = 10.0
+"""Between two looks at all of them."""
 PAUSE_S = 0.2
 """After a change: what comes meanwhile is looked at together."""
 BATCH = 40
+SLICE = 100
+"""Looked at without giving way to others: some milliseconds."""
 ROOTED = (VEState.RUNNING, VEState.STOPPED, VEState.FROZEN)
+_ROOTLESS_REASONS = ("RootFailed", "PoolFull")
+"""Why a host says that a VE has failed whose root it could not make."""
 
 
 def taken(view: View, ve: VE) -> tuple[SnapshotStatus, ...]:
     """The snapshots that its host says it has, or why it has not; of its present placement."""
-    status, placement = view.statuses.get(ve.uid), view.placements.get(ve.uid)
-    if status is None or placement is None:
-        return ()
-    if status.value.placement_generation != placement.value.generation:
-        return ()
-    return status.value.snapshots
+    status = _reported(view, ve)
+    return status.snapshots if status is not None else ()
+
+
+def answered(view: View, ve: VE) -> int:
+    """Up to which number its host has answered every wish: what is not among `taken` then is not there."""
+    status = _reported(view, ve)
+    return status.observed_snapshot_seq if status is not None else 0
+
+
+def needed(view: View) -> frozenset[tuple[Uid, str]]:
+    """Snapshots by VE and tag that clones are still to be made of."""
+    return frozenset(
+        (held.value.root.from_uid, held.value.root.snapshot) for held in unmade_clones(view)
+    )
+
+
+def unmade_clones(view: View) -> Iterator[Held[VE]]:
+    """Of snapshots: those whose root their host has not made yet, as far as it has said."""
+    for held in view.ves.values():
+        root = held.value.root
+        if root.from_uid and root.snapshot and not _has_root(view, held.value):
+            yield held
+
+
+def _has_root(view: View, ve: VE) -> bool:
+    status = _reported(view, ve)
+    if status is None:
+        return False
+    if status.state is VEState.FAILED:
+        return status.reason not in _ROOTLESS_REASONS
+    return status.state in ROOTED
 
 
 def with_wish(view: View, ve: VE, tag: str, now: float, *, rule: str = "") -> VE:
     """The VE with one snapshot more to take. A host's number counts too: a store may have been set back to an older one."""
-    seq = 1 + max((ve.snapshot_seq, *(each.seq for each in taken(view, ve))))
+    seq = 1 + max((ve.snapshot_seq, answered(view, ve), *(each.seq for each in taken(view, ve))))
     wish = SnapshotWish(tag=tag, seq=seq, created_at=now, rule=rule)
     return msgspec.structs.replace(ve, snapshots=(*ve.snapshots, wish), snapshot_seq=seq)
 
@@ -66,29 +101,44 @@ def leaving(ve: VE, seqs: set[int]) -> VE:
 def settled(view: View, ve: VE) -> VE:
     """Without the leaving ones that its host has not (any more); without any that leave when it has no host."""
     there = {each.seq for each in taken(view, ve)}
-    if ve.uid in view.placements and not _reported(view, ve):
-        return ve
-    kept = tuple(wish for wish in ve.snapshots if not wish.deleting or wish.seq in there)
+    upto = answered(view, ve) if ve.uid in view.placements else ve.snapshot_seq
+    kept = tuple(
+        wish for wish in ve.snapshots if not wish.deleting or wish.seq in there or wish.seq > upto
+    )
     return ve if len(kept) == len(ve.snapshots) else msgspec.structs.replace(ve, snapshots=kept)
 
 
-def scheduled(view: View, ve: VE, now: float) -> VE:
-    """With what its schedule asks for now. An unreadable schedule asks for nothing."""
+@lru_cache(maxsize=1024)
+def _rules(text: str) -> tuple[schedule.Rule, ...]:
+    """An unreadable schedule asks for nothing."""
     try:
-        rules = schedule.parse(ve.spec.snapshot_schedule)
+        return schedule.parse(text)
     except InvalidInput:
-        return ve
-    for rule in rules:
-        ve = _trimmed(view, _taken_on(view, ve, rule, now), rule)
+        return ()
+
+
+def scheduled(
+    view: View, ve: VE, now: float, *, spared: Collection[tuple[Uid, str]] = frozenset()
+) -> VE:
+    """With what its schedule asks for now. `spared`: snapshots that must not go yet."""
+    for rule in _rules(ve.spec.snapshot_schedule):
+        ve = _trimmed(view, _taken_on(view, ve, rule, now), rule, spared)
     return ve
 
 
-def next_ve(view: View, held: Held[VE], now: float, *, ready: bool) -> VE:
+def next_ve(
+    view: View,
+    held: Held[VE],
+    now: float,
+    *,
+    ready: bool,
+    spared: Collection[tuple[Uid, str]] = frozenset(),
+) -> VE:
     """The VE as it shall be. `ready`: its host is there, so that a scheduled snapshot would be taken now, not much later."""
     ve = settled(view, held.value)
     if not ready or ve.delete_requested_at is not None or not _rooted(view, ve):
         return ve
-    return scheduled(view, ve, now)
+    return scheduled(view, ve, now, spared=spared)
 
 
 def tag_for(name: str, now: float) -> str:
@@ -110,36 +160,42 @@ def _numbered(tag: str) -> Iterator[str]:
 
 
 def _rooted(view: View, ve: VE) -> bool:
-    status = view.statuses.get(ve.uid)
-    return _reported(view, ve) and status is not None and status.value.state in ROOTED
+    status = _reported(view, ve)
+    return status is not None and status.state in ROOTED
 
 
-def _reported(view: View, ve: VE) -> bool:
+def _reported(view: View, ve: VE) -> VEStatus | None:
+    """What its host has said of its present placement."""
     status, placement = view.statuses.get(ve.uid), view.placements.get(ve.uid)
     if status is None or placement is None:
-        return False
-    return status.value.placement_generation == placement.value.generation
+        return None
+    same = status.value.placement_generation == placement.value.generation
+    return status.value if same else None
 
 
 def _taken_on(view: View, ve: VE, rule: schedule.Rule, now: float) -> VE:
-    """One at a time. A clock that was set back makes nothing due; one that was set forward makes one due."""
+    """One at a time. A clock that was set far back or forward makes one due, and counts from there."""
     own = [each for each in ve.snapshots if each.rule == rule.name and not each.deleting]
-    last = max((each.created_at for each in own), default=None)
-    due = last is None or now - last >= rule.every_s
-    answered = {each.seq for each in taken(view, ve)}
-    pending = any(each.seq not in answered for each in own)
-    if not due or pending or len(ve.snapshots) >= SNAPSHOTS_LIMIT:
+    last = max(own, key=lambda wish: wish.seq, default=None)
+    due = last is None or abs(now - last.created_at) >= rule.every_s
+    if not due or len(ve.snapshots) >= SNAPSHOTS_LIMIT:
         return ve
-    return with_wish(view, ve, free_tag(ve, tag_for(rule.name, now)), now, rule=rule.name)
+    there, upto = {each.seq for each in taken(view, ve)}, answered(view, ve)
+    if any(each.seq not in there and each.seq > upto for each in own):
+        return ve
+    more = with_wish(view, ve, free_tag(ve, tag_for(rule.name, now)), now, rule=rule.name)
+    return more if len(values.encode_ve(more)) <= SPEC_LIMIT_BYTES else ve
 
 
-def _trimmed(view: View, ve: VE, rule: schedule.Rule) -> VE:
+def _trimmed(view: View, ve: VE, rule: schedule.Rule, spared: Collection[tuple[Uid, str]]) -> VE:
     """The newest `keep` that are there stay, so a failure pushes none out. Failed ones go when there is a newer one."""
-    own = {each.seq for each in ve.snapshots if each.rule == rule.name and not each.deleting}
-    there = [each for each in taken(view, ve) if each.seq in own]
-    good = sorted(each.seq for each in there if not each.error)
-    failed = {each.seq for each in there if each.error}
+    own = {each.seq: each for each in ve.snapshots if each.rule == rule.name and not each.deleting}
+    there = {each.seq: each for each in taken(view, ve) if each.seq in own}
+    good = sorted(seq for seq, each in there.items() if not each.error)
+    upto = answered(view, ve)
+    failed = {seq for seq in own if (there[seq].error if seq in there else seq <= upto)}
     going = set(good[: -rule.keep]) | (failed - {max(own, default=0)})
+    going = {seq for seq in going if (ve.uid, own[seq].tag) not in spared}
     return leaving(ve, going) if going else ve
 
 
@@ -166,16 +222,21 @@ class Snapshotting:
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to decide."""
         with self._topic.subscribe() as changes:
+            next_whole = 0.0
+            changed = None
             while True:
-                await self.look_once()
-                await self._rest(changes.next())
+                whole = changed is None or changed.relisted or self._clock.boot() >= next_whole
+                if whole:
+                    next_whole = self._clock.boot() + LOOK_S
+                await self.look_once(None if whole or changed is None else changed.ves)
+                changed = await self._rest(changes, max(0.0, next_whole - self._clock.boot()))
 
-    async def _rest(self, changed: object) -> None:
-        """Until something has changed, or for a while."""
-        waits = [
-            asyncio.ensure_future(changed),  # type: ignore[call-overload]
-            asyncio.ensure_future(self._clock.sleep(LOOK_S)),
-        ]
+    async def _rest(self, changes: Subscription, seconds: float) -> Changed | None:
+        """Until something has changed, or for so long."""
+        waits = (
+            asyncio.ensure_future(changes.next()),
+            asyncio.ensure_future(self._clock.sleep(seconds)),
+        )
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -183,19 +244,27 @@ class Snapshotting:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
         await self._clock.sleep(PAUSE_S)
+        return None if waits[0].cancelled() else waits[0].result()
 
-    async def look_once(self) -> None:
-        """Writes what is due. What could not be written is due again at the next look."""
-        changed = list(self._due())
-        for start in range(0, len(changed), BATCH):
-            await self._write(changed[start : start + BATCH])
+    async def look_once(self, uids: Collection[Uid] | None = None) -> None:
+        """Writes what is due, of these VEs or of all. What could not be written is due again at the next whole look."""
+        asked = list(self._mirror.view.ves if uids is None else uids)
+        clones = needed(self._mirror.view)
+        for start in range(0, len(asked), SLICE):
+            due = list(self._due(asked[start : start + SLICE], clones))
+            for first in range(0, len(due), BATCH):
+                await self._write(due[first : first + BATCH])
+            await asyncio.sleep(0)
 
-    def _due(self) -> Iterator[tuple[Held[VE], VE]]:
+    def _due(
+        self, uids: Collection[Uid], clones: Collection[tuple[Uid, str]]
+    ) -> Iterator[tuple[Held[VE], VE]]:
         view, now = self._mirror.view, self._clock.wall()
-        for held in view.ves.values():
+        for held in (view.ves[uid] for uid in uids if uid in view.ves):
             ve = held.value
             if ve.snapshots or ve.spec.snapshot_schedule:
-                wanted = next_ve(view, held, now, ready=self._ready(view, ve))
+                ready = self._ready(view, ve)
+                wanted = next_ve(view, held, now, ready=ready, spared=clones)
                 if wanted != ve:
                     yield held, wanted
 

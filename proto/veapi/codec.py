@@ -456,6 +456,7 @@ def report_out(value: model.VEReport) -> session_pb2.VEReport:
         kept=value.kept,
         entry=entry_out(value.entry) if value.entry is not None else None,
         observed_root_seq=value.status.observed_root_seq,
+        observed_snapshot_seq=value.status.observed_snapshot_seq,
         snapshots=[snapshot_status_out(snapshot) for snapshot in value.status.snapshots],
     )
 
@@ -477,10 +478,11 @@ def beside(
     message: "session_pb2.VEReport | store_pb2.StoredVEStatus", status: model.VEStatus
 ) -> model.VEStatus:
     """The status with what travels beside it."""
-    if not message.observed_root_seq and not message.snapshots:
+    if not (message.observed_root_seq or message.observed_snapshot_seq or message.snapshots):
         return status
     return msgspec.structs.replace(
         status,
         observed_root_seq=message.observed_root_seq,
+        observed_snapshot_seq=message.observed_snapshot_seq,
         snapshots=tuple(snapshot_status_in(snapshot) for snapshot in message.snapshots),
     )

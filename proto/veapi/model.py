@@ -251,6 +251,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
     """What a host observed of a VE: content of ve/status/<uid>. `cpus`: those it may use, e.g. "0,2-3".
 
     `disk_used_bytes` (root and snapshots) is only said of one that is deleted and kept: usage never passes the store.
+    `observed_snapshot_seq`: wishes for snapshots up to it are answered; what is not among `snapshots` then is not there.
     """
 
     state: VEState
@@ -270,6 +271,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
     disk_used_bytes: int = 0
     observed_root_seq: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
+    observed_snapshot_seq: int = 0
 
 
 class Deleted(Value, frozen=True, kw_only=True):

@@ -103,6 +103,39 @@ async def test_it_may_get_another_name_and_gets_another_address_when_its_own_is_
         await rig.orphan.Adopt(adopt(name="again"), NO_CONTEXT)
 
 
+async def test_a_snapshots_number_goes_on_from_what_its_host_has_done(rig: ApiRig) -> None:
+    found(rig)
+    (report,) = rig.orphans.held["h1"]
+    status = msgspec.structs.replace(report.status, observed_snapshot_seq=9)
+    rig.orphans.held["h1"] = [msgspec.structs.replace(report, status=status)]
+    await rig.orphan.Adopt(adopt(), NO_CONTEXT)
+    assert rig.mirror.view.ves[UID].value.snapshot_seq == 9
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"uid": Uid("0/b")},
+        {"uid": Uid("11111111-a8e6-48d3-8681-d0702b17df12")},
+        {"image_digest": "debian"},
+        {"stop_timeout_s": float("nan")},
+        {"stop_timeout_s": 1e12},
+    ],
+)
+async def test_what_a_host_can_not_have_been_asked_is_not_adopted(
+    rig: ApiRig, fields: dict[str, object]
+) -> None:
+    found(rig)
+    (report,) = rig.orphans.held["h1"]
+    entry = msgspec.structs.replace(ENTRY, **fields)
+    rig.orphans.held["h1"] = [msgspec.structs.replace(report, entry=entry)]
+    writes = rig.model.writes
+    with pytest.raises((Conflict, InvalidInput)) as refused:
+        await rig.orphan.Adopt(adopt(), NO_CONTEXT)
+    assert refused.value.hint
+    assert rig.model.writes == writes
+
+
 async def test_one_without_a_record_can_only_be_purged(rig: ApiRig) -> None:
     found(rig, entry=None)
     with pytest.raises(Conflict, match="no record"):

@@ -177,6 +177,45 @@ async def test_a_snapshot_stays_while_a_root_is_made_of_it(rig: ApiRig) -> None:
     await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
 
 
+async def test_a_snapshot_stays_while_a_clone_is_made_of_it(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await take(rig, "before")
+    await told(rig, ve, there("before", 1))
+    request = api_pb2.CloneVERequest(source=WEB, snapshot="before")
+    request.ve.name = "copy"
+    copy = await rig.ve.Clone(request, NO_CONTEXT)
+    await rig.place(copy.uid)
+    for state, reason in ((VEState.CREATING, ""), (VEState.FAILED, "RootFailed")):
+        await rig.report(copy.uid, state, reason=reason)
+        with pytest.raises(Conflict, match="VE copy is being made of snapshot before"):
+            await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
+    await rig.report(copy.uid, VEState.FAILED, reason="ExitedAtOnce")
+    await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
+
+
+async def test_numbers_go_on_from_what_the_host_has_done_when_the_store_was_set_back(
+    rig: ApiRig,
+) -> None:
+    """What was done under a number before would never be done again, though it would seem so."""
+    ve = await rig.running()
+    await told(rig, ve, there("old", 7), observed_root_seq=3, observed_snapshot_seq=9)
+    await take(rig, "new")
+    await rig.ve.Restore(ref("old"), NO_CONTEXT)
+    assert (stored(rig, ve).snapshots[0].seq, stored(rig, ve).root.seq) == (10, 4)
+    await rig.ve.Rebuild(api_pb2.RebuildVERequest(ve=WEB), NO_CONTEXT)
+    assert stored(rig, ve).root.seq == 5
+
+
+async def test_one_that_its_host_has_no_more_is_told_and_not_restored(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await take(rig, "before")
+    await told(rig, ve, observed_snapshot_seq=1)
+    (seen,) = (await rig.ve.Get(WEB, NO_CONTEXT)).snapshots
+    assert (seen.state, seen.message) == ("Failed", "its host has it no more")
+    with pytest.raises(Conflict, match="has it no more"):
+        await rig.ve.Restore(ref("before"), NO_CONTEXT)
+
+
 async def test_a_ve_that_is_being_deleted_takes_and_restores_nothing(rig: ApiRig) -> None:
     ve = await rig.running()
     await told(rig, ve, there("before", 1))

@@ -17,7 +17,9 @@ from veapi.model import (
     VEStatus,
 )
 from veapi.v1 import api_pb2
+from veapi.validate import SPEC_LIMIT_BYTES
 from vecontroller.snapshotting import Snapshotting, next_ve
+from vecontroller.store import values
 from vecontroller.view import Held, View
 
 DAY = 86_400.0
@@ -63,7 +65,8 @@ async def obey(rig: ApiRig, uid: Uid, *failing: int) -> None:
         for each in rig.mirror.view.ves[uid].value.snapshots
         if not each.deleting
     )
-    await rig.report(uid, VEState.RUNNING, snapshots=has)
+    upto = rig.mirror.view.ves[uid].value.snapshot_seq
+    await rig.report(uid, VEState.RUNNING, snapshots=has, observed_snapshot_seq=upto)
 
 
 async def after(rig: ApiRig, seconds: float, uid: Uid, *failing: int) -> list[str]:
@@ -156,12 +159,91 @@ async def test_a_leaving_one_goes_once_its_host_has_it_no_more(rig: ApiRig) -> N
     await rig.ve.DeleteSnapshot(ref, NO_CONTEXT)
     await loop_of(rig).look_once()
     assert wishes(rig, uid) == ["mine leaving"]
-    await rig.report(uid, VEState.RUNNING)
+    await rig.report(uid, VEState.RUNNING, observed_snapshot_seq=1)
     await loop_of(rig).look_once()
     assert wishes(rig, uid) == []
     await rig.ve.TakeSnapshot(ref, NO_CONTEXT)
     (wish,) = rig.mirror.view.ves[uid].value.snapshots
     assert wish.seq == 2, "numbers are never given twice"
+
+
+async def test_one_that_is_taken_back_while_it_is_taken_does_not_come_back(rig: ApiRig) -> None:
+    uid = await with_schedule(rig, "")
+    ref = api_pb2.SnapshotRef(ve=api_pb2.VERef(name="web"), tag="mine")
+    await rig.ve.TakeSnapshot(ref, NO_CONTEXT)
+    await rig.ve.DeleteSnapshot(ref, NO_CONTEXT)
+    await loop_of(rig).look_once()
+    assert wishes(rig, uid) == ["mine leaving"], "its host may be taking it"
+    has = SnapshotStatus(tag="mine", seq=1, taken_at=1.0)
+    await rig.report(uid, VEState.RUNNING, snapshots=(has,), observed_snapshot_seq=1)
+    await loop_of(rig).look_once()
+    assert wishes(rig, uid) == ["mine leaving"]
+    await rig.report(uid, VEState.RUNNING, observed_snapshot_seq=1)
+    await loop_of(rig).look_once()
+    assert wishes(rig, uid) == []
+
+
+async def test_one_that_its_host_lost_ends_no_schedule(rig: ApiRig) -> None:
+    uid = await with_schedule(rig, "every 6h keep 4")
+    (lost,) = await after(rig, 0, uid)
+    await rig.report(uid, VEState.RUNNING, observed_snapshot_seq=1)
+    rig.clock.now += 6 * HOUR
+    await loop_of(rig).look_once()
+    assert wishes(rig, uid)[0] == f"{lost} leaving"
+    await loop_of(rig).look_once()
+    assert len(wishes(rig, uid)) == 1
+
+
+async def test_a_schedule_fills_no_record_so_far_that_its_ve_can_not_be_stopped(
+    rig: ApiRig,
+) -> None:
+    uid = await with_schedule(rig, "every 1m keep 64")
+    request = api_pb2.SetVERequest(ve=api_pb2.VERef(name="web"), fields=["command"])
+    request.spec.command.extend(["/sbin/init", "x" * 4000])
+    for number in range(40):
+        request.labels[f"{number}{'k' * 60}"] = "v" * 20
+    request.restart = True
+    await rig.ve.Set(request, NO_CONTEXT)
+    for _ in range(20):
+        await after(rig, 60, uid)
+    ve = rig.mirror.view.ves[uid].value
+    assert len(values.encode_ve(ve)) <= SPEC_LIMIT_BYTES
+    assert 2 < len(ve.snapshots) < 20
+    for tag in [wish.tag for wish in ve.snapshots]:
+        ref = api_pb2.SnapshotRef(ve=api_pb2.VERef(name="web"), tag=tag)
+        await rig.ve.DeleteSnapshot(ref, NO_CONTEXT)
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=api_pb2.VERef(name="web")), NO_CONTEXT)
+    assert rig.mirror.view.ves[uid].value.delete_requested_at is not None
+
+
+async def test_a_clock_that_was_years_ahead_ends_no_schedule(rig: ApiRig) -> None:
+    uid = await with_schedule(rig, "daily keep 3")
+    rig.clock.now += 900 * DAY
+    await after(rig, 0, uid)
+    rig.clock.now -= 899 * DAY
+    assert len(await after(rig, 0, uid)) == 2
+    assert len(await after(rig, 0.9 * DAY, uid)) == 2
+    assert len(await after(rig, 0.2 * DAY, uid)) == 3
+
+
+async def test_what_a_clone_is_still_to_be_made_of_is_not_trimmed(rig: ApiRig) -> None:
+    uid = await with_schedule(rig, "daily keep 1")
+    (first,) = await after(rig, 0, uid)
+    request = api_pb2.CloneVERequest(source=api_pb2.VERef(name="web"), snapshot=first)
+    request.ve.name = "copy"
+    copy = await rig.ve.Clone(request, NO_CONTEXT)
+    await rig.place(copy.uid)
+    assert (await after(rig, DAY, uid))[0] == first
+    await rig.report(copy.uid, VEState.RUNNING)
+    assert first not in await after(rig, 0, uid)
+
+
+async def test_a_look_at_what_changed_leaves_others_alone(rig: ApiRig) -> None:
+    uid = await with_schedule(rig, "daily keep 1")
+    await loop_of(rig).look_once([])
+    assert wishes(rig, uid) == []
+    await loop_of(rig).look_once([uid, Uid("gone")])
+    assert len(wishes(rig, uid)) == 1
 
 
 async def test_nothing_is_written_when_nothing_is_due(rig: ApiRig) -> None:
@@ -184,8 +266,8 @@ def test_whenever_it_looks_a_rule_keeps_no_more_than_it_says(steps: list[float])
         staying = [each for each in ve.snapshots if not each.deleting]
         assert sum(each.rule == "daily" for each in staying) <= 2
         assert sum(each.rule == "every 2h" for each in staying) <= 3
-        for values in ([each.tag for each in staying], [each.seq for each in staying]):
-            assert len(set(values)) == len(values)
+        for names in ([each.tag for each in staying], [each.seq for each in staying]):
+            assert len(set(names)) == len(names)
         assert next_ve(view, Held(ve, 1, 1), now, ready=True) == ve, "one more look changes nothing"
 
 

@@ -16,7 +16,7 @@ from veapi.errors import Conflict, InvalidInput
 from veapi.model import VE, Deleted, Uid
 from veapi.v1 import api_pb2
 from vecontroller.api import addresses
-from vecontroller.api.change import running_again
+from vecontroller.api.change import DEFAULT_STOP_TIMEOUT_S, running_again
 from vecontroller.api.commits import ATTEMPTS, Edit, encoded, settle, worn_out, write
 from vecontroller.api.create import network_of
 from vecontroller.api.inflight import InFlight
@@ -43,7 +43,10 @@ async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
             return await _remove(deps, held)
         if held.value.delete_requested_at is None:
             asked = msgspec.structs.replace(
-                held.value, delete_requested_at=deps.clock.wall(), purge=purge
+                held.value,
+                delete_requested_at=deps.clock.wall(),
+                purge=purge,
+                stop_timeout_s=max(held.value.stop_timeout_s, DEFAULT_STOP_TIMEOUT_S),
             )
             return await write(deps, held, Edit(asked))
         return await _keep_nothing(deps, held) if request.purge else held
@@ -203,7 +206,7 @@ async def _commit_back(deps: ApiDeps, held: Held[Deleted], back: VE) -> Held[VE]
             ),
         ],
         [
-            Put(key=spec_key, value=encoded(back)),
+            Put(key=spec_key, value=encoded(back, before=held.value.ve)),
             Put(key=name_key, value=values.encode_ref(uid, back.op_id)),
             Put(key=address_key, value=values.encode_ref(uid, back.op_id)),
             Put(key=keys.ve_placement(uid), value=values.encode_placement(placement)),

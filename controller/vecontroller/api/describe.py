@@ -23,7 +23,7 @@ from veapi.v1 import types_pb2
 from vecontroller import lifecycle
 from vecontroller.api.ports import ApiDeps
 from vecontroller.placement import committed
-from vecontroller.snapshotting import taken
+from vecontroller.snapshotting import answered, taken
 from vecontroller.view import Held, View
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Describe:
             created_at=codec.to_timestamp(ve.created_at),
             delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
             image_digest=ve.image_digest,
-            snapshots=list(_snapshots(ve, taken(self._view, ve))),
+            snapshots=list(_snapshots(ve, taken(self._view, ve), answered(self._view, ve))),
         )
 
     def deleted(self, held: Held[Deleted]) -> types_pb2.VE:
@@ -144,26 +144,37 @@ class Describe:
         )
 
 
-def _snapshots(ve: VE, there: Iterable[SnapshotStatus]) -> Iterator[types_pb2.Snapshot]:
-    """As asked for and as its host has them, oldest first; also those that the host has and nobody asks for any more."""
+def _snapshots(
+    ve: VE, there: Iterable[SnapshotStatus], upto: int = 0
+) -> Iterator[types_pb2.Snapshot]:
+    """As asked for and as its host has them, oldest first; also those that the host has and nobody asks for any more.
+
+    `upto`: the number up to which the host has answered.
+    """
     wishes, found = {wish.seq: wish for wish in ve.snapshots}, {each.seq: each for each in there}
     for seq in sorted(wishes.keys() | found.keys()):
         wish, has = wishes.get(seq), found.get(seq)
-        message = types_pb2.Snapshot(seq=seq, state=_snapshot_state(wish, has))
+        message = types_pb2.Snapshot(
+            seq=seq, state=_snapshot_state(wish, has, answered=seq <= upto)
+        )
         if wish is not None:
             message.tag, message.rule = wish.tag, wish.rule
             message.created_at.CopyFrom(stamp(wish.created_at))
+        if has is None and message.state == "Failed":
+            message.message = "its host has it no more"
         if has is not None:
             message.tag, message.size_bytes, message.message = has.tag, has.size_bytes, has.error
             message.created_at.CopyFrom(stamp(has.taken_at))
         yield message
 
 
-def _snapshot_state(wish: SnapshotWish | None, has: SnapshotStatus | None) -> str:
+def _snapshot_state(
+    wish: SnapshotWish | None, has: SnapshotStatus | None, *, answered: bool
+) -> str:
     if wish is not None and wish.deleting:
         return "Deleting"
     if has is None:
-        return "Creating"
+        return "Failed" if answered else "Creating"
     return "Failed" if has.error else "Ready"
 
 

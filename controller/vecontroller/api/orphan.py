@@ -63,7 +63,12 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
                 f"host {host} has no record of orphan {report.uid}, so nobody knows what it was",
                 hint=f"purge it: `vectl orphan purge {report.uid}`; or look at its root on the host first",
             )
-        ve, placement = self._revived(host, report.entry, request)
+        if report.entry.uid != report.uid:
+            raise Conflict(
+                f"host {host} tells of orphan {report.uid} what is of {report.entry.uid[:80]}",
+                hint=f"look at that host's veagent, or purge it: `vectl orphan purge {report.uid}`",
+            )
+        ve, placement = self._revived(host, report, report.entry, request)
         what = f"for orphan {ve.name}"
         with (
             room_for(self._deps, host, ve.spec.request, what=what),
@@ -133,7 +138,11 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
             )
 
     def _revived(
-        self, host: HostName, entry: SetEntry, request: api_pb2.AdoptOrphanRequest
+        self,
+        host: HostName,
+        report: VEReport,
+        entry: SetEntry,
+        request: api_pb2.AdoptOrphanRequest,
     ) -> tuple[VE, Placement]:
         view, now = self._deps.mirror.view, self._deps.clock.wall()
         project = project_of(request.project or entry.project or DEFAULT_PROJECT)
@@ -151,13 +160,15 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
             spec=validate.spec(msgspec.structs.replace(entry.spec, ip="", host="")),
             created_at=now,
             restart_seq=entry.restart_seq,
-            stop_timeout_s=entry.stop_timeout_s or 30.0,
-            image_digest=entry.image_digest,
+            stop_timeout_s=validate.stop_timeout_s("stop_timeout", entry.stop_timeout_s) or 30.0,
+            image_digest=validate.digest("image_digest", entry.image_digest),
             ip=ip,
             mac=addresses.mac_of(ip),
             root=entry.root,
             snapshots=entry.snapshots,
-            snapshot_seq=max((wish.seq for wish in entry.snapshots), default=0),
+            snapshot_seq=max(
+                (report.status.observed_snapshot_seq, *(wish.seq for wish in entry.snapshots))
+            ),
             op_id=op_id,
         )
         placement = Placement(

@@ -12,7 +12,7 @@ from vecontroller.api.lookup import find_image
 from vecontroller.api.ports import ApiDeps
 from vecontroller.store import keys
 from vecontroller.store.port import Guard
-from vecontroller.view import Held
+from vecontroller.view import Held, View
 
 
 async def rebuild(
@@ -29,7 +29,9 @@ async def rebuild(
         image = find_image(deps.mirror.view, name)
         guard = Guard(key=keys.image(image.value.digest), mod_revision=image.mod_revision)
         return Edit(
-            msgspec.structs.replace(_of_image(ve, name, image.value), stop_timeout_s=timeout_s),
+            msgspec.structs.replace(
+                _of_image(deps.mirror.view, ve, name, image.value), stop_timeout_s=timeout_s
+            ),
             guards=(guard,),
             holds=(in_flight.holding("", image.value.digest),),
         )
@@ -38,11 +40,17 @@ async def rebuild(
     return held
 
 
-def _of_image(ve: VE, name: str, image: Image) -> VE:
+def next_root_seq(view: View, ve: VE) -> int:
+    """Its host's number counts too: a store may have been set back to an older one, and would ask for what was done before."""
+    held = view.statuses.get(ve.uid)
+    return 1 + max(ve.root.seq, held.value.observed_root_seq if held is not None else 0)
+
+
+def _of_image(view: View, ve: VE, name: str, image: Image) -> VE:
     return msgspec.structs.replace(
         ve,
         spec=msgspec.structs.replace(ve.spec, image=name),
         image_digest=image.digest,
-        root=RootWish(seq=ve.root.seq + 1),
+        root=RootWish(seq=next_root_seq(view, ve)),
         generation=ve.generation + 1,
     )

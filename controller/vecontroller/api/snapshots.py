@@ -10,13 +10,16 @@ from vecontroller.api.change import refuse_deleting
 from vecontroller.api.commits import edit
 from vecontroller.api.lookup import suggestion
 from vecontroller.api.ports import ApiDeps
+from vecontroller.api.rebuild import next_root_seq
 from vecontroller.snapshotting import (
     ROOTED,
     SNAPSHOTS_LIMIT,
+    answered,
     free_tag,
     leaving,
     tag_for,
     taken,
+    unmade_clones,
     with_wish,
 )
 from vecontroller.view import Held, View
@@ -40,7 +43,7 @@ async def take(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
 
 
 async def delete(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
-    """Has the host remove it; idempotent while it is on its way out. Conflict: the root is being made of it."""
+    """Has the host remove it; idempotent while it is on its way out. Conflict: a root is being made of it."""
     validate.name("tag", request.tag)
 
     def change(ve: VE) -> VE:
@@ -65,7 +68,7 @@ async def restore(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
         view = deps.mirror.view
         wish = _find(view, ve, request.tag)
         _refuse_missing(view, ve, wish)
-        root = RootWish(seq=ve.root.seq + 1, snapshot=request.tag)
+        root = RootWish(seq=next_root_seq(view, ve), snapshot=request.tag)
         return msgspec.structs.replace(ve, root=root, generation=ve.generation + 1)
 
     held, _ = await edit(deps, request.ve, change)
@@ -125,6 +128,13 @@ def _refuse_used(view: View, ve: VE, tag: str) -> None:
             f"VE {ve.name} is being restored from snapshot {tag}",
             hint="wait until that is done, then delete it",
         )
+    for clone in unmade_clones(view):
+        root = clone.value.root
+        if (root.from_uid, root.snapshot) == (ve.uid, tag):
+            raise Conflict(
+                f"VE {clone.value.name} is being made of snapshot {tag} of VE {ve.name}",
+                hint="wait until it is made, or delete it; then delete the snapshot",
+            )
 
 
 def _refuse_missing(view: View, ve: VE, wish: SnapshotWish) -> None:
@@ -134,7 +144,9 @@ def _refuse_missing(view: View, ve: VE, wish: SnapshotWish) -> None:
     if wish.deleting:
         why = "it is being deleted"
     else:
-        why = there.error if there is not None else "it is not taken yet"
+        lost = wish.seq <= answered(view, ve)
+        missing = "its host has it no more" if lost else "it is not taken yet"
+        why = there.error if there is not None else missing
     raise Conflict(
         f"snapshot {wish.tag} of VE {ve.name} can't be restored: {why}",
         hint=f"see `vectl snapshot list {ve.name}`",

@@ -202,6 +202,7 @@ def encode_status(value: VEStatus) -> bytes:
         status=codec.status_out(value),
         observed_restart_seq=value.observed_restart_seq,
         observed_root_seq=value.observed_root_seq,
+        observed_snapshot_seq=value.observed_snapshot_seq,
         snapshots=[codec.snapshot_status_out(snapshot) for snapshot in value.snapshots],
     ).SerializeToString()
 

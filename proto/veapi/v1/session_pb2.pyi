@@ -729,6 +729,7 @@ class VEReport(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    OBSERVED_SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     gone: _builtins.bool
     """All of it is gone from the host, as a PURGE or RELEASE asked."""
@@ -740,6 +741,8 @@ class VEReport(_message.Message):
     kept: _builtins.bool
     """As KEEP asked: it is down, and only root and record are left."""
     observed_root_seq: _builtins.int
+    observed_snapshot_seq: _builtins.int
+    """All wishes for snapshots up to this number are answered: taken, given up, or taken back before they were taken."""
     @_builtins.property
     def status(self) -> _types_pb2.VEStatus:
         """The last 20 events come along."""
@@ -764,10 +767,11 @@ class VEReport(_message.Message):
         entry: Global___SetEntry | None = ...,
         observed_root_seq: _builtins.int = ...,
         snapshots: _abc.Iterable[Global___SnapshotStatus] | None = ...,
+        observed_snapshot_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "gone", b"gone", "kept", b"kept", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "orphan", b"orphan", "project", b"project", "snapshots", b"snapshots", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "gone", b"gone", "kept", b"kept", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "orphan", b"orphan", "project", b"project", "snapshots", b"snapshots", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

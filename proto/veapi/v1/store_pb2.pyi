@@ -226,9 +226,11 @@ class StoredVEStatus(_message.Message):
     OBSERVED_RESTART_SEQ_FIELD_NUMBER: _builtins.int
     OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    OBSERVED_SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     observed_restart_seq: _builtins.int
     observed_root_seq: _builtins.int
+    observed_snapshot_seq: _builtins.int
     @_builtins.property
     def status(self) -> _types_pb2.VEStatus: ...
     @_builtins.property
@@ -241,10 +243,11 @@ class StoredVEStatus(_message.Message):
         observed_restart_seq: _builtins.int = ...,
         observed_root_seq: _builtins.int = ...,
         snapshots: _abc.Iterable[_session_pb2.SnapshotStatus] | None = ...,
+        observed_snapshot_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "schema", b"schema", "snapshots", b"snapshots", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "schema", b"schema", "snapshots", b"snapshots", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
