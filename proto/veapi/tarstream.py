@@ -180,9 +180,10 @@ def _read_records(body: bytes) -> dict[bytes, bytes]:
     while body:
         number, _, _ = body.partition(b" ")
         length = int(number) if number.isdigit() and len(number) < 7 else 0
+        whole = 0 < length <= len(body)
         record, body = body[:length], body[length:]
         key, equals, value = record[len(number) + 1 :].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
+        if not whole or not equals or not value.endswith(b"\n"):
             raise TarError("a header can't be read")
         found[key] = value[:-1]
     return found

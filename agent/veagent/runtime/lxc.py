@@ -7,7 +7,6 @@ not work out, by a sweep. A VE's end is the end of its monitor (which cleans up 
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,14 +20,13 @@ import structlog
 from veagent import lxcfs
 from veagent.cgroup import Cgroups, cpulist
 from veagent.ports import Ended, EndKind, ExecCommand, ExecProcess, Instance, StartPlan
-from veagent.runtime import ending, launch, rundir
+from veagent.runtime import ending, hostcheck, launch, rundir
 from veagent.runtime.adopt import Scan, hold, hold_monitor, scan
 from veagent.runtime.console import Consoles
 from veagent.runtime.exec import Attach, attach
 from veagent.runtime.instance import LxcInstance
 from veagent.runtime.lxcconfig import (
     CONSOLE_BYTES,
-    SAFE_PATH,
     UID,
     HostPart,
     check,
@@ -41,17 +39,13 @@ from veagent.runtime.program import program_of
 from veapi.clock import Clock
 from veapi.errors import (
     Conflict,
-    InvalidInput,
     NotFound,
     RemoteFailed,
     TimedOut,
 )
 from veapi.model import Limits, Uid
-from veapi.process import run
 
 log = structlog.get_logger()
-_PACKAGES = {"lxc-start": "lxc", "setsid": "util-linux", "sh": "dash"}
-_LEAST_VERSION = (5, 0)
 _KILL_TIMEOUT_S = 15.0
 _ADOPT_TIMEOUT_S = 0.8
 _ADOPT_PAUSE_S = 0.02
@@ -89,11 +83,13 @@ class LxcRuntime:
         self._programs: dict[str, str] = {}
 
     async def setup(self) -> None:
-        self._programs = {name: _program(name) for name in _PACKAGES}
+        self._programs = hostcheck.find_programs()
         if os.geteuid() != 0:
             raise RemoteFailed("the LXC runtime needs root", hint="run veagent as root")
-        await self._check_version()
-        self._make_folder()
+        await hostcheck.check_version(self._programs["lxc-start"])
+        hostcheck.check_paths((self._path, self._settings.lxcfs))
+        hostcheck.make_passable(self._path)
+        rundir.log(self._path, "").parent.mkdir(parents=True, exist_ok=True)
         self._seccomp.write_bytes(files("veagent.runtime").joinpath("ve.seccomp").read_bytes())
         self.cgroups.setup()
         try:
@@ -176,13 +172,9 @@ class LxcRuntime:
         note, status = self._note(uid), status_in(launch.log_tail(rundir.log(self._path, uid)))
         return end_of(status, note, None) if note and status is not None else None
 
-    async def attach_console(
-        self, instance: Instance, *, columns: int, rows: int
-    ) -> ExecProcess:
+    async def attach_console(self, instance: Instance, *, columns: int, rows: int) -> ExecProcess:
         monitor = self.cgroups.monitor_pid(instance.uid)
-        return self._consoles.attach(
-            instance, self.console(instance.uid), monitor, (columns, rows)
-        )
+        return self._consoles.attach(instance, self.console(instance.uid), monitor, (columns, rows))
 
     async def forget(self, uid: Uid) -> None:
         check_uid(uid)
@@ -373,41 +365,6 @@ class LxcRuntime:
         for uid in self.cgroups.present() - busy - self._instances.keys():
             log.info("leftovers removed", ve=uid)
             await self._sweep(uid)
-
-    # Setting up
-
-    async def _check_version(self) -> None:
-        said = (await run([self._programs["lxc-start"], "--version"])).stdout.decode().strip()
-        numbers = tuple(int(word) for word in re.findall(r"\d+", said)[:2])
-        if numbers < _LEAST_VERSION:
-            raise RemoteFailed(
-                f"LXC {said} is too old", hint="verack needs LXC 5.0 or later (Debian 12 or later)"
-            )
-
-    def _make_folder(self) -> None:
-        """LXC lets VEs through only when every folder above may be passed by anybody."""
-        for path in (self._path, self._settings.lxcfs):
-            if path is not None and not SAFE_PATH.fullmatch(str(path)):
-                raise InvalidInput(
-                    f"path {str(path)!r} is not usable", hint="letters, digits and ._/@%+=- only"
-                )
-        self._path.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._path.chmod(0o711)
-        rundir.log(self._path, "").parent.mkdir(parents=True, exist_ok=True)
-        for folder in self._path.parents:
-            if not folder.stat().st_mode & 0o001:
-                raise RemoteFailed(
-                    f"{folder} can't be passed by the users of VEs", hint=f"chmod o+x {folder}"
-                )
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise NotFound(
-            f"program {name} is missing on this host", hint=f"apt-get install {_PACKAGES[name]}"
-        )
-    return path
 
 
 def _write_config(folder: Path, text: str) -> None:
