@@ -22,6 +22,8 @@ from veapi.model import (
     Uid,
 )
 
+_NOBODY = Uid("")
+
 
 class EndKind(Enum):
     """How a VE's init ended, as the runtime saw it. Whether we asked for it is the manager's knowledge."""
@@ -211,7 +213,7 @@ class RootSource:
     """What a root is made of: an image; or (with `snapshot`) an own snapshot; or a VE's snapshot or live root."""
 
     image: Digest
-    from_uid: Uid = Uid("")
+    from_uid: Uid = _NOBODY
     snapshot: str = ""
 
 

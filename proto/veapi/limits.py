@@ -5,11 +5,14 @@ Raises InvalidInput that names field, value and limit; `veapi.validate` asks it 
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from veapi import schedule
 from veapi.errors import InvalidInput
-from veapi.model import Spec
 from veapi.units import format_bits, format_size
+
+if TYPE_CHECKING:  # options of vectl ask this module, whose help must not import the model
+    from veapi.model import Spec
 
 MAX_CPU_WEIGHT = 10_000
 MAX_IO_WEIGHT = 1_000
@@ -26,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENV_HINT = "write NAME=value with letters, digits and '_' in the name, and no control characters"
 
 
-def check(value: Spec, *, prefix: str = "spec") -> None:
+def check(value: "Spec", *, prefix: str = "spec") -> None:
     """All fields of the spec that this module knows."""
     weight(f"{prefix}.cpu_weight", value.cpu_weight, MAX_CPU_WEIGHT)
     weight(f"{prefix}.io_weight", value.io_weight, MAX_IO_WEIGHT)
