@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from veagent.cgroup import Cgroups, cpulist
 from veagent.cgroup.disk import Disk, disk_below, disk_of
 from veagent.cgroup.oom import FileNotice
 from veagent.events import words
+from veagent.runtime.lxc import LxcRuntime, LxcSettings
 from veagent.runtime.oom import OomWatch
+from veapi.clock import SystemClock
 from veapi.errors import Conflict, NotFound, RemoteFailed, TimedOut
 from veapi.model import Limits, Uid
 
@@ -262,6 +265,51 @@ async def test_a_waiter_hears_of_kills_that_are_counted_after_the_notice(tmp_pat
     assert await asyncio.wait_for(waiter, 5) == 3
     watch.close()
     watch.close()
+
+
+async def test_a_ve_at_its_limit_is_looked_at_now_and_then_not_at_every_word() -> None:
+    class Chatterbox:
+        """Always has something to say."""
+
+        def __init__(self) -> None:
+            self.taken = 0
+            self._fd = os.eventfd(1)
+
+        def fileno(self) -> int:
+            return self._fd
+
+        def take(self) -> None:
+            self.taken += 1
+
+        def close(self) -> None:
+            os.close(self._fd)
+
+    notice, looks = Chatterbox(), 0
+
+    def count() -> int:
+        nonlocal looks
+        looks += 1
+        return looks > 3
+
+    watch = OomWatch(notice, count)
+    assert await asyncio.wait_for(watch.beyond(0), 10) == 1
+    assert notice.taken <= 2
+    watch.close()
+
+
+async def test_the_agent_goes_on_while_the_kernel_takes_memory_back(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+
+    class Slow(Cgroups):
+        def limit(self, uid: Uid, limits: Limits) -> None:
+            assert goes_on.wait(10), f"nothing else ran while {uid} was limited to {limits}"
+
+    cgroups = Slow("verack/h1", fs=str(tmp_path), files=MadeUpKernel(tmp_path, 1))
+    settings = LxcSettings(state=tmp_path, cgroup_root="verack/h1")
+    runtime = LxcRuntime(settings, SystemClock(), cgroups=cgroups)
+    limiting = asyncio.create_task(runtime.limit(UID, Limits()))
+    asyncio.get_running_loop().call_soon(goes_on.set)
+    await limiting
 
 
 def test_a_disk_is_known_by_its_device_or_a_folder_on_it(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _HELD_AT_ONCE = 256
 
 
 class Cgroups:
-    """All below `root` (as "verack/h1") is this agent's. Errors are VerackError; calls are quick and don't block.
+    """All below `root` (as "verack/h1") is this agent's. Errors are VerackError; calls are quick and don't block, but `limit`.
 
     `disk`: that of the VEs' roots, as it is now.
     """
@@ -104,7 +104,7 @@ class Cgroups:
                 self._layout.pin(self._ve(uid), cpus)
 
     def limit(self, uid: Uid, limits: Limits) -> None:
-        """Live. Conflict when memory in use does not fit; what was set before then stays."""
+        """Live. Conflict when memory in use does not fit; what was set before then stays. Blocks while memory is taken back."""
         self._must_exist(uid)
         with _refused(f"limit cgroup {self._ve(uid)}"):
             self._layout.limit(self._ve(uid), limits, self._disk())

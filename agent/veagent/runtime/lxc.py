@@ -36,6 +36,7 @@ from veagent.runtime.lxcconfig import (
 from veagent.runtime.notes import EndNotes, end_of, status_in
 from veagent.runtime.oom import OomWatch
 from veagent.runtime.program import program_of
+from veagent.storage.threads import to_end
 from veapi.clock import Clock
 from veapi.errors import (
     Conflict,
@@ -139,7 +140,8 @@ class LxcRuntime:
             )
 
     async def limit(self, uid: Uid, limits: Limits) -> None:
-        self.cgroups.limit(uid, limits)
+        """In a thread: to take memory back the kernel may write for as long as that takes, a second per gigabyte and more."""
+        await to_end(self.cgroups.limit, uid, limits)
 
     async def pin(self, uid: Uid, cpus: Sequence[int]) -> None:
         self.cgroups.pin(uid, cpulist.render(cpus))

@@ -1,4 +1,8 @@
-"""Kills for want of memory in a running VE, told by the kernel."""
+"""Kills for want of memory in a running VE, told by the kernel.
+
+The kernel may tell a hundred times a second of a VE that lives at its limit, without any kill. So after each word we look a
+few times, and listen again after the last look.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +23,7 @@ class OomWatch:
         self._looked = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         self._closed = False
-        self._loop.add_reader(notice.fileno(), self._noticed)
+        self._listen()
 
     async def beyond(self, after: int) -> int:
         """Waits until there were more than `after` kills, and gives how many there were."""
@@ -40,8 +44,11 @@ class OomWatch:
         self._loop.remove_reader(self._notice.fileno())
         self._notice.close()
 
+    def _listen(self) -> None:
+        self._loop.add_reader(self._notice.fileno(), self._noticed)
+
     def _noticed(self) -> None:
+        self._loop.remove_reader(self._notice.fileno())
         self._notice.take()
-        for timer in self._timers:
-            timer.cancel()
         self._timers = [self._loop.call_later(delay, self._looked.set) for delay in _LOOKS_S]
+        self._timers.append(self._loop.call_later(_LOOKS_S[-1], self._listen))
