@@ -148,6 +148,14 @@ def _host(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: C
     changes.hosts.add(name)
 
 
+def _host_spec(
+    view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes
+) -> None:
+    name = HostName(parts[0])
+    _set(view.host_specs, name, item, values.decode_host_spec)
+    changes.hosts.add(name)
+
+
 def _image(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
     _set(view.images, Digest(parts[0]), item, values.decode_image)
     changes.images = True
@@ -190,6 +198,7 @@ _RULES: dict[Kind, _Rule] = {
     Kind.VE_DELETED: _deleted,
     Kind.ADDRESS: _address,
     Kind.HOST_STATUS: _host,
+    Kind.HOST_SPEC: _host_spec,
     Kind.IMAGE: _image,
     Kind.IMAGE_TAG: _tag,
     Kind.PROJECT: _project,

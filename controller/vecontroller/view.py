@@ -15,6 +15,7 @@ from veapi.model import (
     Digest,
     HostFacts,
     HostName,
+    HostSpec,
     Image,
     Placement,
     Project,
@@ -51,6 +52,8 @@ class View:
     """Deleted VEs whose roots are kept."""
     addresses: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
     hosts: dict[HostName, Held[HostFacts]] = field(default_factory=dict)
+    host_specs: dict[HostName, Held[HostSpec]] = field(default_factory=dict)
+    """What operators said of hosts; also of some that never reported."""
     images: dict[Digest, Held[Image]] = field(default_factory=dict)
     tags: dict[str, Held[Digest]] = field(default_factory=dict)
     projects: dict[str, Held[Project]] = field(default_factory=dict)

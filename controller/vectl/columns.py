@@ -77,6 +77,7 @@ HOST_COLUMNS: "list[Column[Host]]" = [
     Column("METRICS", lambda host: host.metrics_address, wide=True),
     Column("VERSION", lambda host: host.version, wide=True),
     Column("HEARTBEAT", lambda host: age(host.last_heartbeat_at), wide=True),
+    Column("TAINTS", lambda host: ",".join(host.taints), wide=True),
     Column("LABELS", lambda host: labels_text(host.labels), wide=True),
 ]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from veapi import limits, schedule, units, validate
+from veapi import limits, schedule, units, validate, wishes
 from veapi.errors import InvalidInput
 from vectl.lazy import nearest
 from vectl.wanted import Wanted
@@ -90,7 +90,7 @@ _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "net_out": ("net_out_bps", _net),
     "snapshots": ("snapshot_schedule", _schedule),
 }
-_SPEC_FIELDS = (*_SPEC, "env", "command")
+_SPEC_FIELDS = (*_SPEC, "env", "command", *wishes.READERS)
 
 
 def read_all(sources: tuple[str, ...], stdin: BinaryIO) -> list[Wanted]:
@@ -196,6 +196,9 @@ def _spec(spec: Mapping) -> dict[str, object]:
         values["env"] = _env(spec.values["env"])
     if "command" in spec.values:
         values["command"] = _command(spec.values["command"])
+    for kind in wishes.READERS:
+        if kind in spec.values:
+            values[kind] = _wishes(kind, spec.values[kind])
     if "image" not in values:
         raise spec.place.refuse("spec.image is missing", "`vectl image list` shows what there is")
     return {**values, "given": frozenset(values)}
@@ -213,6 +216,14 @@ def _command(node: Node) -> tuple[str, ...]:
         raise node.place.refuse("spec.command must be a list", 'write command: [sh, -c, "..."]')
     words = [_text(item, "spec.command", node.place) for item in node.items]
     return _placed(node, lambda: limits.init_command("spec.command", words))
+
+
+def _wishes(kind: str, node: Node) -> tuple[str, ...]:
+    """One text, or a list of them."""
+    field = f"spec.{kind}"
+    items = node.items if isinstance(node, Sequence) else [node]
+    texts = [_text(item, field, node.place) for item in items]
+    return _placed(node, lambda: wishes.read(kind, texts))
 
 
 def _placed(node: Node, check: Callable[[], T]) -> T:

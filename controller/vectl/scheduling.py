@@ -36,5 +36,12 @@ class Scheduling(Verbs):
             self.scheduler_stub.Capacity, request, context=self.context, timeout_s=CAPACITY_S
         )
 
+    async def taint_host(
+        self, host: str, add: Sequence[str], remove: Sequence[str]
+    ) -> types_pb2.Host:
+        """`remove` are keys. NotFound when there is no such host."""
+        request = scheduler_pb2.TaintHostRequest(host=host, add=add, remove=remove)
+        return await wire.unary(self.scheduler_stub.TaintHost, request, context=self.context)
+
     async def _explain(self, request: scheduler_pb2.ExplainRequest) -> scheduler_pb2.Explanation:
         return await wire.unary(self.scheduler_stub.Explain, request, context=self.context)

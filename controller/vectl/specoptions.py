@@ -133,6 +133,7 @@ def spec_options(*, removal: bool = False) -> Callable[[F], F]:
     def add(function: F) -> F:
         env = "Variable of init, NAME=value" + (" or NAME-" if removal else "") + "; many times."
         label = "k=v" + (" or k-" if removal else "") + "; many times."
+        function = wish_options(function)
         function = _pairs("--label", "labels", removal=removal, text=label)(function)
         function = _pairs("--env", "env", removal=removal, text=env)(function)
         for name, field, kind, text in reversed(_SIMPLE):
@@ -168,6 +169,39 @@ def _keep_pairs(field: str) -> Callable[[click.Context, click.Parameter, object]
             ctx.ensure_object(Session).asked[field] = dict(value)
 
     return keep
+
+
+_WISHES = {
+    "require": "Labels that the host must have, e.g. 'disk in (ssd,nvme)'; many times.",
+    "prefer": "Labels that it should have, e.g. 'gen>3 weight 50'; many times.",
+    "tolerate": "Taint of a host that is no matter, e.g. gpu or gpu=a100; many times.",
+    "near": "VEs to be near, e.g. 'app=db over rack'; many times.",
+    "apart": "VEs to be apart from, e.g. 'app=web over rack max 2'; many times.",
+    "spread": "VEs to be spread among, e.g. 'app=web over rack skew 1'; many times.",
+}
+
+
+def wish_options(function: F) -> F:
+    """What it wishes of its host; `none` alone takes all of a kind away."""
+    for kind, text in reversed(_WISHES.items()):
+        function = click.option(
+            f"--{kind}",
+            type=click.STRING,
+            multiple=True,
+            help=text,
+            expose_value=False,
+            callback=_keep_wishes,
+        )(function)
+    return function
+
+
+def _keep_wishes(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    if value:
+        from veapi import wishes  # noqa: PLC0415  # the model is not for help
+
+        kind = field_of(param)
+        texts = () if value == ("none",) else value
+        ctx.ensure_object(Session).asked[kind] = wishes.read(kind, texts, prefix="")
 
 
 host_option = click.option(

@@ -33,6 +33,12 @@ class Wanted:
     snapshot_schedule: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    tolerate: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
     given: frozenset[str] = frozenset()
 
     def spec(self) -> dict[str, object]:

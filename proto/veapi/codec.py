@@ -64,6 +64,12 @@ def spec_out(value: model.Spec) -> types_pb2.VESpec:
         snapshot_schedule=value.snapshot_schedule,
         env=dict(value.env),
         command=value.command,
+        require=value.require,
+        prefer=value.prefer,
+        tolerate=value.tolerate,
+        near=value.near,
+        apart=value.apart,
+        spread=value.spread,
     )
 
 
@@ -89,6 +95,12 @@ def spec_in(message: types_pb2.VESpec) -> model.Spec:
         snapshot_schedule=message.snapshot_schedule,
         env=dict(message.env),
         command=tuple(message.command),
+        require=tuple(message.require),
+        prefer=tuple(message.prefer),
+        tolerate=tuple(message.tolerate),
+        near=tuple(message.near),
+        apart=tuple(message.apart),
+        spread=tuple(message.spread),
     )
 
 

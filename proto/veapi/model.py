@@ -116,7 +116,7 @@ class Limits(Value, frozen=True, kw_only=True):
 class Spec(Value, frozen=True, kw_only=True):
     """What was asked of a VE. Empty `ip` or `host`: the controller chooses. Units: as in `Limits`.
 
-    `env` and `command`: over those of the image.
+    `env` and `command`: over those of the image. `require` to `spread`: wishes, in the words of `veapi.wishes`.
     """
 
     image: str
@@ -138,6 +138,12 @@ class Spec(Value, frozen=True, kw_only=True):
     snapshot_schedule: str = ""
     env: Mapping[str, str] = {}
     command: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    tolerate: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -334,6 +340,13 @@ class HostFacts(Value, frozen=True, kw_only=True):
     metrics_address: str = ""
     images: tuple[HeldImage, ...] = ()
     refuses: str = ""
+
+
+class HostSpec(Value, frozen=True, kw_only=True):
+    """What operators say of a host: content of host/spec/<name>. `taints` in the words of `veapi.wishes`."""
+
+    taints: tuple[str, ...] = ()
+    op_id: str = ""
 
 
 class Image(Value, frozen=True, kw_only=True):

@@ -73,3 +73,31 @@ async def test_capacity_of_a_flavor_names_who_would_have_no_place(
 @pytest.mark.parametrize("flavor", ["", "cpu", "cpu=x", "ram=1G", "cpu=1,cpu=2", "pids=0"])
 async def test_a_flavor_that_can_not_be_read_is_refused(vectl: Vectl, flavor: str) -> None:
     assert "Hint" in (await vectl("capacity", "--flavor", flavor, code=2)).err
+
+
+async def test_a_host_is_tainted_and_taints_are_taken_away_by_key(
+    vectl: Vectl, api: FakeApi
+) -> None:
+    ran = await vectl("host", "taint", "h1", "gpu=a100", "old:prefer", "b-")
+    assert ran.out == "host/h1 tainted: gpu=a100, old:prefer\n"
+    [request] = api.cluster.asked
+    assert (list(request.add), list(request.remove)) == (["gpu=a100", "old:prefer"], ["b"])
+    assert (await vectl("host", "taint", "h1", "b-")).out == "host/h1 tainted: by nothing\n"
+    assert "KEY" in (await vectl("host", "taint", "h1", code=2)).err
+
+
+async def test_wishes_are_asked_for_shown_and_taken_away(vectl: Vectl, api: FakeApi) -> None:
+    await vectl(
+        "create", "web", "--image", "ok", "--require", "disk in (ssd, nvme)",
+        "--apart", "app=web over rack max 2", "--apart", "app=db",
+    )  # fmt: skip
+    shown = (await vectl("show", "web")).out
+    assert "Require:          disk in (nvme,ssd)" in shown
+    assert shown.count("Apart:") == 2
+    await vectl("set", "web", "--apart", "none")
+    assert list(api.cluster.asked[-1].fields) == ["apart"]
+    assert "Apart" not in (await vectl("show", "web")).out
+    assert (
+        "-.spread" not in (ran := await vectl("set", "web", "--spread", "a=b skew 0", code=2)).err
+    )
+    assert "spread: 0 must be 1 to 10000" in ran.err

@@ -31,6 +31,10 @@ class Scheduling(scheduler_pb2_grpc.SchedulerServiceServicer):
             loss.stranded.add(uid="u", name="db", project="default", why="1 host: 1 silent")
         return found
 
+    async def TaintHost(self, request: Any, context: Any) -> Any:
+        self.cluster.asked.append(request)
+        return types_pb2.Host(name=request.host, taints=request.add)
+
     async def Explain(self, request: Any, context: Any) -> Any:
         self.cluster.asked.append(request)
         name = request.ve.name or request.spec.name

@@ -40,8 +40,8 @@ class Verbs:
         self._note("Set", request)
         ve = await self._found(request.ve, context)
         for field in request.fields:
-            if field not in ("env", "command"):
-                setattr(ve.spec, field, getattr(request.spec, field))
+            if field != "env":
+                _set(ve.spec, field, getattr(request.spec, field))
         ve.generation += 1
         if ve.spec.memory_bytes == REFUSED_BYTES and not request.restart:
             ve.status.observed_generation = ve.generation
@@ -112,3 +112,12 @@ class Verbs:
     def _note(self, call: str, request: Any) -> None:
         self.cluster.calls.append(call)
         self.cluster.asked.append(request)
+
+
+def _set(spec: Any, field: str, value: Any) -> None:
+    """Of a number, a text or a list of texts."""
+    if isinstance(value, int | float | str):
+        setattr(spec, field, value)
+    else:
+        del getattr(spec, field)[:]
+        getattr(spec, field).extend(value)

@@ -101,3 +101,54 @@ async def test_capacity_names_the_ves_that_a_loss_would_strand(rig: ApiRig) -> N
 async def test_a_flavor_that_no_ve_may_have_is_refused(rig: ApiRig) -> None:
     with pytest.raises(InvalidInput, match=r"spec\.pids"):
         await capacity(rig, types_pb2.Resources(pids=1))
+
+
+async def taint(rig: ApiRig, host: str = "h1", *, add=(), remove=()) -> types_pb2.Host:
+    request = scheduler_pb2.TaintHostRequest(host=host, add=add, remove=remove)
+    return await rig.scheduling.TaintHost(request, NO_CONTEXT)
+
+
+async def test_a_tainted_host_is_shown_so_and_takes_only_who_tolerates_it(rig: ApiRig) -> None:
+    host = await taint(rig, add=["gpu=a100", "old:prefer"])
+    assert list(host.taints) == ["gpu=a100", "old:prefer"]
+    assert "1 tainted `gpu=a100`" in (await explain(rig, of_new())).refusal
+    assert (await explain(rig, of_new(tolerate=["gpu"]))).verdicts[0].rank == 1
+    assert (await capacity(rig)).flavors[0].now == 0
+
+
+async def test_a_host_has_one_taint_of_a_key_and_loses_it_by_its_key(rig: ApiRig) -> None:
+    await taint(rig, add=["gpu=a100", "b"])
+    before = rig.model.etcd.revision
+    await taint(rig, add=["b"])
+    assert rig.model.etcd.revision == before
+    assert list((await taint(rig, add=["gpu=h100"], remove=["b"])).taints) == ["gpu=h100"]
+    assert list((await taint(rig, remove=["gpu", "never"])).taints) == []
+
+
+@pytest.mark.parametrize("bad", [{"add": ["a="]}, {"remove": ["a b"]}, {"host": "A"}])
+async def test_what_can_not_be_a_taint_changes_nothing(rig: ApiRig, bad) -> None:
+    before = rig.model.etcd.revision
+    with pytest.raises(InvalidInput):
+        await taint(rig, **bad)
+    with pytest.raises(NotFound, match="no host h9"):
+        await taint(rig, "h9", add=["a"])
+    assert rig.model.etcd.revision == before
+
+
+async def test_wishes_are_kept_with_the_ve_in_their_canonical_form(rig: ApiRig) -> None:
+    ve = await rig.create("web", apart=["app=web over rack max 1"], require=["a in (c, b)"])
+    assert list(ve.spec.apart) == ["app=web over rack"]
+    assert list(ve.spec.require) == ["a in (b,c)"]
+    change = api_pb2.SetVERequest(ve=api_pb2.VERef(name="web"), fields=["apart"])
+    assert list((await rig.ve.Set(change, NO_CONTEXT)).spec.apart) == []
+    with pytest.raises(InvalidInput, match=r"spec\.spread"):
+        await rig.create("db", spread=["app=web over rack skew 0"])
+
+
+async def test_company_is_explained_with_what_lives_there(rig: ApiRig) -> None:
+    await rig.put_host("h2")
+    ve = await rig.ve.Create(create_request("web", labels={"app": "web"}), NO_CONTEXT)
+    await rig.place(ve.uid)
+    found = await explain(rig, of_new(apart=["app=web"]))
+    assert [(each.host, each.rank) for each in found.verdicts] == [("h2", 1), ("h1", 0)]
+    assert found.verdicts[1].failing[0].why == "1 of app=web in host h1, at most 1"

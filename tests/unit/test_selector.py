@@ -3,7 +3,7 @@ import pytest
 from veapi.errors import InvalidInput
 from veapi.selector import selector
 
-WEB = {"tier": "web", "rack": "r1", "empty": ""}
+WEB = {"tier": "web", "rack": "r1", "empty": "", "n": "4"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,16 @@ WEB = {"tier": "web", "rack": "r1", "empty": ""}
         ("empty=", True),
         ("absent=", False),
         ("example.org/x!=y", True),
+        ("tier in (web,db)", True),
+        ("tier in (db), rack", False),
+        ("tier notin (db)", True),
+        ("absent notin (db)", True),
+        ("absent in (db)", False),
+        ("n>3", True),
+        ("n > 4", False),
+        ("n<5,n>-1", True),
+        ("tier>3", False),
+        ("absent<3", False),
     ],
 )
 def test_a_selector_selects(text: str, *, selected: bool) -> None:
@@ -35,7 +45,7 @@ def test_a_selector_selects(text: str, *, selected: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [",", "tier=web,", "=web", "!", "!=x", "a b", "tier=a b", "tier in (a)", "é", "a=b=c", "!a=b"],
+    [",", "tier=web,", "=web", "!", "!=x", "a b", "tier=a b", "tier in (a", "tier in ()", "n>x", "a>1>2", "é", "a=b=c", "!a=b"],
 )
 def test_what_is_no_selector_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^selector") as refused:

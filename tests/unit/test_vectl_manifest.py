@@ -43,6 +43,12 @@ spec:
   snapshots: Daily keep 7,every 6h keep 4
   env: {MODE: fast, EMPTY: ""}
   command: [sh, -c, "exit 1"]
+  require: ["disk in (ssd, nvme)", gen>3]
+  prefer: zone=a
+  tolerate: [gpu]
+  near: []
+  apart: ["app=web over rack max 2"]
+  spread: ["app=web over rack skew 1"]
 """
     assert parsed(text) == [
         Wanted(
@@ -65,6 +71,11 @@ spec:
             snapshot_schedule="daily keep 7, every 6h keep 4",
             env={"MODE": "fast", "EMPTY": ""},
             command=("sh", "-c", "exit 1"),
+            require=("disk in (nvme,ssd)", "gen>3"),
+            prefer=("zone=a weight 10",),
+            tolerate=("gpu",),
+            apart=("app=web over rack max 2",),
+            spread=("app=web over rack",),
             given=frozenset(
                 [
                     "image",
@@ -86,6 +97,12 @@ spec:
                     "snapshot_schedule",
                     "env",
                     "command",
+                    "require",
+                    "prefer",
+                    "tolerate",
+                    "near",
+                    "apart",
+                    "spread",
                 ]
             ),
         )
@@ -131,6 +148,11 @@ def test_several_documents_come_in_order_and_empty_ones_are_skipped() -> None:
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  memory: 0", ["line 5", "memory"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  cpu: nan", ["line 5", "cpu"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  pids: 1e3", ["line 5", "pids"]),
+        (
+            b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  near: [a=b over]",
+            ["line 5", "near"],
+        ),
+        (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  apart: {a: b}", ["line 5", "apart"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  run: maybe", ["line 5", "run"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  ip: 10.0.0", ["line 5", "ip"]),
         (b"kind: VE\nmetadata: {name: a, labels: [b]}\nspec: {image: a}", ["metadata.labels"]),

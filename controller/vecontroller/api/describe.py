@@ -22,7 +22,7 @@ from veapi.model import (
 from veapi.v1 import types_pb2
 from vecontroller import lifecycle
 from vecontroller.api.ports import ApiDeps
-from vecontroller.placement import committed
+from vecontroller.placement import committed, taints_of
 from vecontroller.snapshotting import answered, taken
 from vecontroller.view import Held, View
 
@@ -117,6 +117,7 @@ class Describe:
             ves=len(placed),
             images=sorted(image.digest for image in facts.images),
             metrics_address=facts.metrics_address,
+            taints=taints_of(self._view, name),
         )
 
     def image(self, held: Held[Image]) -> types_pb2.Image:

@@ -8,14 +8,16 @@ import msgspec
 
 from veapi import codec
 from veapi.errors import InvalidInput
-from veapi.model import VE, Resources, Uid
+from veapi.model import VE, Digest, Resources, Uid
 from veapi.v1 import scheduler_pb2, scheduler_pb2_grpc, types_pb2
 from vecontroller.api import specs
-from vecontroller.api.create import wanted
+from vecontroller.api.create import Wanted, wanted
+from vecontroller.api.describe import Describe
 from vecontroller.api.lookup import find_host, find_image, find_project, find_ve
 from vecontroller.api.ports import ApiDeps
+from vecontroller.api.taint import taint
 from vecontroller.calls import Context
-from vecontroller.placement import Capacity, Explanation, Loss, Request, Verdict, capacity, explain
+from vecontroller.placement import Capacity, Explanation, Loss, Verdict, capacity, explain
 from vecontroller.placement import request as request_of
 from vecontroller.placement.capacity import HOST, RACK
 from vecontroller.view import Held, View
@@ -64,13 +66,19 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             ],
         )
 
+    async def TaintHost(
+        self, request: scheduler_pb2.TaintHostRequest, context: Context
+    ) -> types_pb2.Host:
+        name = await taint(self._deps, request)
+        return Describe(self._deps).host(name, find_host(self._deps.mirror.view, name))
+
     def _of_new(self, request: scheduler_pb2.ExplainRequest) -> scheduler_pb2.Explanation:
         view, asked = self._deps.mirror.view, wanted(request.spec, "")
         find_project(view, asked.project)
-        find_image(view, asked.spec.image)
+        image = find_image(view, asked.spec.image)
         if asked.spec.host:
             find_host(view, asked.spec.host)
-        made = Request(uid=_NEW, resources=asked.spec.request, host=asked.spec.host)
+        made = request_of(view, Held(_proposed(asked, image.value.digest), 0, 0))
         found = explain(self._deps.scheduler.board(), made)
         return _message(asked.project, asked.name, found)
 
@@ -85,6 +93,20 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         if placement is not None:
             message.placement.CopyFrom(codec.placement_out(placement.value))
         return message
+
+
+def _proposed(asked: Wanted, digest: Digest) -> VE:
+    """A VE that is not there, as the scheduler would see it."""
+    return VE(
+        uid=_NEW,
+        name=asked.name,
+        project=asked.project,
+        labels=asked.labels,
+        generation=1,
+        spec=asked.spec,
+        created_at=0.0,
+        image_digest=digest,
+    )
 
 
 def _message(project: str, name: str, found: Explanation) -> scheduler_pb2.Explanation:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from veapi import schedule, validate
+from veapi import schedule, validate, wishes
 from veapi.errors import InvalidInput
 from veapi.model import Spec
 from veapi.units import format_cpu
@@ -21,6 +21,12 @@ DEFAULTS = Spec(image="", cpu_millis=1000, memory_bytes=256 << 20, disk_bytes=4 
 FIELDS = tuple(field.name for field in types_pb2.VESpec.DESCRIPTOR.fields)
 """Names of the fields of a spec, as requests use them."""
 _Read = Callable[[types_pb2.VESpec], object]
+
+
+def _wishes(kind: str) -> _Read:
+    return lambda message: wishes.read(kind, getattr(message, kind))
+
+
 _OF_THEIR_OWN: dict[str, tuple[str, _Read]] = {
     "cpu": ("cpu_millis", lambda message: validate.cpu_millis("spec.cpu", message.cpu)),
     "run": ("run", lambda message: validate.run("spec.run", message.run)),
@@ -36,6 +42,7 @@ _OF_THEIR_OWN: dict[str, tuple[str, _Read]] = {
     ),
     "env": ("env", lambda message: dict(message.env)),
     "command": ("command", lambda message: tuple(message.command)),
+    **{kind: (kind, _wishes(kind)) for kind in wishes.READERS},
 }
 """Fields that are another value here than on the wire, and how they are read."""
 
@@ -110,6 +117,7 @@ def _fields(spec: Spec) -> dict[str, str]:
         "snapshot_schedule": spec.snapshot_schedule,
         "env": " ".join(f"{key}={value}" for key, value in sorted(spec.env.items())),
         "command": " ".join(spec.command),
+        **{kind: "; ".join(getattr(spec, kind)) for kind in wishes.READERS},
     }
 
 

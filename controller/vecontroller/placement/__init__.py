@@ -3,7 +3,7 @@
 from vecontroller.placement.board import Board
 from vecontroller.placement.capacity import Capacity, Loss, capacity, more
 from vecontroller.placement.explain import explain
-from vecontroller.placement.ledger import committed, free, host_rows
+from vecontroller.placement.ledger import committed, free, host_rows, taints_of
 from vecontroller.placement.model import (
     Assignment,
     Explanation,
@@ -11,6 +11,7 @@ from vecontroller.placement.model import (
     Plan,
     Refusal,
     Request,
+    Strategy,
     Verdict,
 )
 from vecontroller.placement.plan import place, plan
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "Refusal",
     "Request",
+    "Strategy",
     "Verdict",
     "capacity",
     "committed",
@@ -39,4 +41,5 @@ __all__ = [
     "plan",
     "request",
     "shortage",
+    "taints_of",
 ]

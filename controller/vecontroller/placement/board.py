@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from veapi.model import Resources
+from veapi.selector import Terms
+from veapi.wishes import HOST
+from vecontroller.placement.crowd import Crowds
+from vecontroller.placement.domain import Domain
 from vecontroller.placement.model import HostRow, Request
 
 Ints = npt.NDArray[np.int64]
@@ -50,6 +54,9 @@ class Board:
         self.ends = np.append(self.starts[1:], len(self.hosts))[: len(self.racks)]
         self.count_racks()
         self.lost: frozenset[int] = frozenset()
+        self.crowds = Crowds(self)
+        self._domains: dict[str, Domain] = {}
+        self._matching: dict[Terms, Bools] = {}
         self.log: list[int] = []
 
     def without(self, hosts: Iterable[int]) -> Self:
@@ -59,8 +66,31 @@ class Board:
         other.lost = self.lost.union(hosts)
         other.able[list(other.lost)] = False
         other.free, other.placed, other.log = self.free.copy(), self.placed.copy(), []
+        other.crowds = Crowds(other, self.crowds)
         other.count_racks()
         return other
+
+    def domain(self, key: str) -> Domain:
+        """Hosts by the value of a label, or by themselves (`host`)."""
+        found = self._domains.get(key)
+        if found is None:
+            values = [row.name if key == HOST else row.labels.get(key) for row in self.hosts]
+            found = self._domains[key] = Domain(values)
+        return found
+
+    def matching(self, terms: Terms) -> Bools:
+        """Hosts whose labels are so."""
+        found = self._matching.get(terms)
+        if found is None:
+            found = np.ones(len(self.hosts), dtype=np.bool_)
+            for term in terms.terms:
+                found &= self.domain(term.key).where(term.holds)
+            self._matching[terms] = found
+        return found
+
+    def holding(self, image: str) -> Bools:
+        """Hosts that have the image; all, where it is none."""
+        return np.array([not image or image in row.images for row in self.hosts], dtype=np.bool_)
 
     def count_racks(self) -> None:
         """Anew, of the hosts that are able."""
@@ -90,3 +120,4 @@ class Board:
         if self.able[host]:
             self.rack_placed[self.rack[host]] += sign
         self.log.append(host)
+        self.crowds.change(host, request, sign)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from veapi.model import Resources, Value
-from vecontroller.placement.board import RESOURCES, Board, Ints, amounts
-from vecontroller.placement.model import HostRow, Refusal
+from veapi.model import Resources, Uid, Value
+from vecontroller.placement.board import RESOURCES, Board, Bools, Ints, amounts
+from vecontroller.placement.checks import checks_of
+from vecontroller.placement.model import HostRow, Refusal, Request
 from vecontroller.placement.plan import place
 
 HOST, RACK = "host", "rack"
@@ -28,7 +29,7 @@ class Loss(Value, frozen=True, kw_only=True):
 
 
 class Flavor(Value, frozen=True, kw_only=True):
-    """How many more of one size fit. `stopped_by`: on how many able hosts each resource is the first to run out."""
+    """How many more of one size fit. `stopped_by`: on how many hosts each resource is the first to run out."""
 
     resources: Resources
     now: int
@@ -62,8 +63,13 @@ def capacity(board: Board, sizes: Sequence[Resources]) -> Capacity:
 
 
 def more(board: Board, size: Resources) -> int:
-    """How many of that size fit beside what is there."""
-    return int(_each(board, size).min(axis=1, initial=_BOUNDLESS)[board.able].sum())
+    """How many of that size, with no wishes, fit beside what is there."""
+    return int(_each(board, size).min(axis=1, initial=_BOUNDLESS)[_open(board, size)].sum())
+
+
+def _open(board: Board, size: Resources) -> Bools:
+    """Hosts that take VEs without wishes."""
+    return checks_of(board, Request(uid=Uid(""), resources=size)).fixed
 
 
 _BOUNDLESS = 1 << 40
@@ -77,7 +83,7 @@ def _each(board: Board, size: Resources) -> Ints:
 
 def _flavor(board: Board, size: Resources) -> Flavor:
     each = _each(board, size)
-    firsts = Counter(RESOURCES[index] for index in each[board.able].argmin(axis=1).tolist())
+    firsts = Counter(RESOURCES[index] for index in each[_open(board, size)].argmin(axis=1).tolist())
     by_count = sorted(firsts.items(), key=lambda item: (-item[1], item[0]))
     return Flavor(resources=size, now=more(board, size), stopped_by=tuple(by_count))
 

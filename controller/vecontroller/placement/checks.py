@@ -1,57 +1,33 @@
-"""What a host must pass to get a VE: checks are data. Each has a mask over all hosts, and words for one that fails.
-
-`plan`, `explain`, refusals and `capacity` use the same checks, so that what is said is what is done.
-"""
+"""What a host must pass to get a VE, and what it should: whether it is able, what it has room for, and what was wished."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
+from veapi import selector
+from veapi.errors import InvalidInput
 from veapi.model import HostState
 from veapi.units import format_cpu, format_size
+from veapi.wishes import among, preferred
 from vecontroller.placement.board import RESOURCES, Board, Bools, amounts
+from vecontroller.placement.check import Check, When
 from vecontroller.placement.model import ASKED_FOR, Request
+from vecontroller.placement.wishchecks import (
+    Apart,
+    Minded,
+    Near,
+    Require,
+    Spread,
+    Tolerate,
+    Unreadable,
+    company,
+)
 
-
-class When(Enum):
-    """What may change whether a host passes while VEs are placed."""
-
-    NEVER = "never"
-    ROOM = "room"
-
-
-class Check(Protocol):
-    """One condition. `name` says what is checked, e.g. "memory"."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def when(self) -> When: ...
-
-    def passes(self, board: Board) -> Bools:
-        """Shape (hosts,)."""
-        ...
-
-    def why(self, board: Board, host: int) -> str:
-        """Of a host that fails, with numbers."""
-        ...
-
-    def change(self, board: Board, host: int) -> str:
-        """What would make it pass there, as a wish: "free 2G of memory on h7"."""
-        ...
-
-    def effort(self, board: Board, host: int) -> float:
-        """How large that change is, to compare by: the share of the host that is to be freed; else 1 or more."""
-        ...
-
-    def counted(self, board: Board, failing: Bools) -> list[str]:
-        """Of all that fail, for the sum of a refusal: "31 too little memory (largest free 1.5G)"."""
-        ...
+T = TypeVar("T")
 
 
 def cores(millis: int) -> str:
@@ -160,17 +136,95 @@ class Room:
         word = f"too little {self.name} (largest free {FORMAT[self.name](largest)})"
         return [f"{int(failing.sum())} {word}"]
 
+    def left(self, board: Board, host: int) -> int:
+        """What is free of it; never below 0."""
+        return max(self._free(board, host), 0)
+
     def _free(self, board: Board, host: int) -> int:
         return int(board.free[host, self._column])
 
 
-def checks_of(request: Request) -> list[Check]:
-    """All that a host must pass for it; in the order in which they are told."""
+SOFT_TAINT_WEIGHT = 50
+"""Of a taint that only keeps VEs away while others fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """`must`: all of them, in the order in which they are told. `should`: each costs its weight where it fails.
+
+    `fixed`: hosts that pass all that placing VEs never changes, shape (hosts,).
+    """
+
+    must: tuple[Check, ...]
+    should: tuple[tuple[Check, int], ...]
+    fixed: Bools
+
+
+def checks_of(board: Board, request: Request) -> Checks:
+    """Of hosts for it."""
     pin: list[Check] = [Pin(request.host, request.host_why)] if request.host else []
+    musts, shoulds = _of_hosts(request)
+    fixed = board.able.copy()
+    for check in (*pin, *musts):
+        fixed &= check.passes(board)
+    hard, soft = _of_company(request, fixed)
+    minded = [
+        Minded(wish=each.wish, project=request.project, own=True, minding=each)
+        for each in board.crowds.minded(request)
+    ]
     room = [
         Room(name, want) for name, want in zip(RESOURCES, amounts(request.resources), strict=True)
     ]
-    return [*pin, *room, Able()]
+    return Checks((*pin, *musts, *hard, *minded, *room, Able()), (*shoulds, *soft), fixed)
+
+
+def _of_hosts(request: Request) -> tuple[list[Check], list[tuple[Check, int]]]:
+    """Labels and taints. A wish that can't be read fails everywhere; one that need not come true is left out."""
+    required = [_read(selector.terms, text) for text in request.require]
+    must: list[Check] = [
+        Tolerate(request.tolerate),
+        *(
+            Require(terms) if terms is not None else Unreadable(text)
+            for terms, text in zip(required, request.require, strict=True)
+        ),
+    ]
+    should: list[tuple[Check, int]] = [
+        (Tolerate(request.tolerate, preferred=True), SOFT_TAINT_WEIGHT)
+    ]
+    for text in request.prefer:
+        wish = _read(preferred, text)
+        if wish is not None:
+            should.append((Require(wish.match, name="prefer"), wish.weight))
+    return must, should
+
+
+_KINDS: dict[str, type[Near | Apart | Spread]] = {"near": Near, "apart": Apart, "spread": Spread}
+
+
+def _of_company(request: Request, fixed: Bools) -> tuple[list[Check], list[tuple[Check, int]]]:
+    must: list[Check] = []
+    should: list[tuple[Check, int]] = []
+    for kind, cls in _KINDS.items():
+        for text in getattr(request, kind):
+            wish = _read(partial(among, kind), text)
+            if wish is None:
+                must.append(Unreadable(text))
+                continue
+            check: Check = company(cls, wish, request)
+            if isinstance(check, Spread):
+                check = replace(check, eligible=fixed)
+            if wish.weight:
+                should.append((check, wish.weight))
+            else:
+                must.append(check)
+    return must, should
+
+
+def _read(read: Callable[[str], T], text: str) -> T | None:
+    try:
+        return read(text)
+    except InvalidInput:
+        return None
 
 
 def state_word(board: Board, host: int) -> str:

@@ -6,9 +6,10 @@ The same kind, checks and order as in a plan: the host of rank 1 is the one that
 import numpy as np
 
 from vecontroller.placement.board import PARTS, RESOURCES, Board, amounts
-from vecontroller.placement.checks import Check, Room
-from vecontroller.placement.kind import Kind
-from vecontroller.placement.model import Explanation, Failing, Part, Request, Verdict
+from vecontroller.placement.check import Check
+from vecontroller.placement.checks import Room
+from vecontroller.placement.kind import FETCH, Kind
+from vecontroller.placement.model import Explanation, Failing, Part, Request, Strategy, Verdict
 from vecontroller.placement.refusal import refusal_of
 
 _CHANGES = 3
@@ -51,12 +52,38 @@ def _parts(kind: Kind, host: int) -> tuple[Part, ...]:
     share, scarcest = _share(kind, host)
     placed = int(board.placed[host])
     return (
-        Part(name="rack", value=load, text=f"{load / PARTS:.2f} VEs per host in its rack"),
+        *_wishes(kind, host),
+        *(
+            (Part(name="rack", value=load, text=f"{load / PARTS:.2f} VEs per host in its rack"),)
+            if kind.request.strategy is Strategy.SPREAD
+            else ()
+        ),
         Part(
             name="share", value=share, text=f"{share / PARTS:.1%} of its {scarcest} committed then"
         ),
+        *_fetch(kind, host),
         Part(name="ves", value=placed, text=f"{placed} VEs"),
     )
+
+
+def _wishes(kind: Kind, host: int) -> list[Part]:
+    """Preferred wishes that don't come true there."""
+    board = kind.board
+    return [
+        Part(
+            name=check.name,
+            value=weight,
+            text=f"{check.name} (weight {weight}): {check.why(board, host)}",
+        )
+        for check, weight in kind.checks.should
+        if not check.passes(board)[host]
+    ]
+
+
+def _fetch(kind: Kind, host: int) -> list[Part]:
+    if kind.board.holding(kind.request.image)[host]:
+        return []
+    return [Part(name="image", value=FETCH, text="its image must be fetched first")]
 
 
 def _share(kind: Kind, host: int) -> tuple[int, str]:
@@ -70,7 +97,7 @@ def _share(kind: Kind, host: int) -> tuple[int, str]:
 
 def _failed(kind: Kind, fitting: set[int]) -> dict[int, list[Check]]:
     """The checks that each other host fails."""
-    masks = [(check, check.passes(kind.board)) for check in kind.checks]
+    masks = [(check, check.passes(kind.board)) for check in kind.checks.must]
     hosts = (host for host in range(len(kind.board.hosts)) if host not in fitting)
     return {host: [check for check, mask in masks if not mask[host]] for host in hosts}
 

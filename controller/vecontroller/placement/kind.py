@@ -1,87 +1,150 @@
 """Requests that want the same are one kind: its score of every host is kept, and mended where a host was taken.
 
-The order of hosts is that of one whole number for each: the share of the scarcest resource that would be committed, then
-the number of VEs. The least wins; of racks the one with the fewest VEs per host comes first.
+The order of hosts is that of one whole number for each, the least first. From its highest bits to its lowest: the weights of
+wishes that do not come true, the share of the scarcest resource that would be committed (or that would be left, where VEs
+are packed), and the number of VEs. Where VEs are spread, the rack with the fewest VEs per host goes before the share.
+An image that a host lacks counts as a twentieth of the share.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
-from vecontroller.placement.board import PARTS, Board, Bools, Ints, amounts
-from vecontroller.placement.checks import Check, When, checks_of
-from vecontroller.placement.model import Request
+from vecontroller.placement.board import PARTS, Board, Ints, amounts
+from vecontroller.placement.check import Check, When
+from vecontroller.placement.checks import Checks, checks_of
+from vecontroller.placement.model import Request, Strategy
 
 NEVER = np.iinfo(np.int64).max
 """The score of a host that does not fit."""
-_PLACED_BITS = 20
-_PLACED_MOST = (1 << _PLACED_BITS) - 1
+FETCH = PARTS // 20
+PLACED_BITS = 20
+_PLACED_MOST = (1 << PLACED_BITS) - 1
+SHARE_BITS = 21
+WISH_BIT = PLACED_BITS + SHARE_BITS
 _MEND_ONE_BY_ONE = 32
 Key = tuple[object, ...]
 
 
 def key_of(request: Request) -> Key:
     """Equal for requests of one kind."""
-    return (request.resources, request.host, request.host_why, request.gone)
+    return (
+        request.resources,
+        request.host,
+        request.host_why,
+        request.gone,
+        request.project,
+        frozenset(request.labels.items()),
+        request.image,
+        request.strategy,
+        request.require,
+        request.prefer,
+        request.tolerate,
+        request.near,
+        request.apart,
+        request.spread,
+    )
 
 
 class Kind:
-    """`score` is (hosts,), right for the board as it is after `mend`."""
+    """`score` is (hosts,), right for the board as it is after `mend`: all but the company of other VEs is in it.
+
+    `crowded`: that company counts, so a request that was refused may fit after another one was placed.
+    """
 
     def __init__(self, board: Board, request: Request) -> None:
         self.board = board
         self.request = request
-        self.checks: Sequence[Check] = checks_of(request)
         self._wanted = amounts(request.resources)
-        self._fixed = self._mask(When.NEVER)
-        self._seen = len(board.log)
+        self._look()
         self.score = self._scores()
+        self.last = self.score
+        """As the last choice saw it, with company."""
 
-    def _mask(self, when: When) -> Bools:
-        mask = np.ones(len(self.board.hosts), dtype=np.bool_)
-        for check in self.checks:
-            if check.when is when:
-                mask &= check.passes(self.board)
-        return mask
+    def _look(self) -> None:
+        board, request = self.board, self.request
+        self.checks: Checks = checks_of(board, request)
+        self._minded = board.crowds.minded_version
+        self._seen = len(board.log)
+        must, should = self.checks.must, self.checks.should
+        self._company = [check for check in must if check.when is When.CROWD]
+        self._soft_company = [pair for pair in should if pair[0].when is When.CROWD]
+        self._extra = np.where(board.holding(request.image), 0, FETCH)
+        self._wishes = self._cost([pair for pair in should if pair[0].when is not When.CROWD])
+
+    @property
+    def crowded(self) -> bool:
+        return bool(self._company)
+
+    def _cost(self, wishes: list[tuple[Check, int]]) -> Ints:
+        """The weights of those that do not come true, per host."""
+        cost = np.zeros(len(self.board.hosts), dtype=np.int64)
+        for check, weight in wishes:
+            cost += np.where(check.passes(self.board), 0, weight)
+        return cost
 
     def choose(self) -> int | None:
         """The index of the host that it gets; None: none fits."""
         if self.request.gone or not self.board.hosts:
             return None
         self.mend()
-        return self._first(self.score)
+        return self._first(self.last)
 
     def fitting(self) -> int:
-        """How many hosts fit."""
-        return int(np.count_nonzero(self.score < NEVER))
+        """How many hosts fit, as the last choice saw it."""
+        return int(np.count_nonzero(self.last < NEVER))
 
     def mend(self) -> None:
         """Takes in what changed on the board since it was last looked at."""
         log = self.board.log
+        if self._minded != self.board.crowds.minded_version:
+            self._look()
+            self.score = self._scores()
         changed, self._seen = log[self._seen :], len(log)
         if len(changed) > _MEND_ONE_BY_ONE:
             self.score = self._scores()
         else:
             for host in set(changed):
                 self.score[host] = self._score(host)
+        self.last = self._in_company(self.score)
+
+    def _in_company(self, score: Ints) -> Ints:
+        if self._company:
+            fits = self._company[0].passes(self.board)
+            for check in self._company[1:]:
+                fits = fits & check.passes(self.board)
+            score = np.where(fits, score, NEVER)
+        if self._soft_company:
+            cost = self._cost(self._soft_company) << WISH_BIT
+            score = np.where(score < NEVER, score + cost, NEVER)
+        return score
 
     def order(self) -> Ints:
         """Indexes of the hosts that fit, the best first."""
         self.mend()
-        fit = np.flatnonzero(self.score < NEVER)
-        load = self.board.rack_load()[self.board.rack[fit]]
-        return fit[np.lexsort((self.score[fit], load))]
+        score = self.last
+        fit = np.flatnonzero(score < NEVER)
+        return fit[
+            np.lexsort((score[fit], self._load()[self.board.rack[fit]], score[fit] >> WISH_BIT))
+        ]
+
+    def _load(self) -> Ints:
+        """Of each rack; nothing where VEs are packed."""
+        load = self.board.rack_load()
+        return load if self.request.strategy is Strategy.SPREAD else np.zeros_like(load)
 
     def _first(self, score: Ints) -> int | None:
-        """The rack with the fewest VEs per host among those with a host that fits; there the host with the least score."""
+        """As the first of `order`: the best of each rack, then the best of these."""
         board = self.board
+        if self.request.strategy is Strategy.PACK:
+            host = int(score.argmin())
+            return host if score[host] < NEVER else None
         best = np.minimum.reduceat(score, board.starts)
-        fits = best < NEVER
-        if not fits.any():
-            return None
-        load = np.where(fits, board.rack_load(), NEVER)
-        racks = np.flatnonzero(load == load.min())
+        wishes = best >> WISH_BIT
+        racks = np.flatnonzero(wishes == wishes.min())
+        load = board.rack_load()[racks]
+        racks = racks[load == load.min()] if best[racks[0]] < NEVER else racks
         rack = int(racks[best[racks].argmin()])
+        if best[rack] == NEVER:
+            return None
         start, end = int(board.starts[rack]), int(board.ends[rack])
         return start + int(score[start:end].argmin())
 
@@ -91,20 +154,33 @@ class Kind:
         # Divided first: bytes times a million overflow 64 bits at 9 TB.
         shares = (capacity - board.free + self._wanted) / capacity * PARTS
         share = shares.max(axis=1, initial=0).astype(np.int64)
-        score = (share << _PLACED_BITS) | np.minimum(board.placed, _PLACED_MOST)
-        fits = self._fixed & (board.free >= self._wanted).all(axis=1)
+        if self.request.strategy is Strategy.PACK:
+            share = PARTS - share
+        score = (
+            (self._wishes << WISH_BIT)
+            | ((share + self._extra) << PLACED_BITS)
+            | np.minimum(board.placed, _PLACED_MOST)
+        )
+        fits = self.checks.fixed & (board.free >= self._wanted).all(axis=1)
         return np.where(fits, score, NEVER)
 
     def _score(self, host: int) -> int:
         """As `_scores`, of one host: to the last bit."""
         board = self.board
-        if not self._fixed[host]:
+        if not self.checks.fixed[host]:
             return NEVER
-        share = 0.0
+        most = 0.0
         free, capacity = board.free[host].tolist(), board.capacity[host].tolist()
         for left, whole, want in zip(free, capacity, self._wanted, strict=True):
             if left < want:
                 return NEVER
             of = max(whole, 1)
-            share = max(share, (of - left + want) / of * PARTS)
-        return (int(share) << _PLACED_BITS) | min(int(board.placed[host]), _PLACED_MOST)
+            most = max(most, (of - left + want) / of * PARTS)
+        share = int(most)
+        if self.request.strategy is Strategy.PACK:
+            share = PARTS - share
+        return (
+            (int(self._wishes[host]) << WISH_BIT)
+            | ((share + int(self._extra[host])) << PLACED_BITS)
+            | min(int(board.placed[host]), _PLACED_MOST)
+        )

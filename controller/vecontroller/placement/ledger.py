@@ -80,7 +80,16 @@ def _row(
         connected=connected,
         refuses=facts.refuses,
         tenants=_tenants(view, name),
+        labels=facts.labels,
+        taints=taints_of(view, name),
+        images=frozenset(image.digest for image in facts.images),
     )
+
+
+def taints_of(view: View, host: HostName) -> tuple[str, ...]:
+    """What operators say that VEs must tolerate there."""
+    held = view.host_specs.get(host)
+    return held.value.taints if held is not None else ()
 
 
 def _tenants(view: View, host: HostName) -> tuple[Request, ...]:

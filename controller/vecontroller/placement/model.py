@@ -1,14 +1,25 @@
 """What a placement is decided from and what it gives. Times and revisions are plain numbers; no I/O, no clock."""
 
+from collections.abc import Mapping
+from enum import StrEnum
+
 from veapi.model import HostName, HostState, Resources, Uid, Value
 
 ASKED_FOR = "which was asked for"
+
+
+class Strategy(StrEnum):
+    """Whether VEs go where there are few, or where there is little room left."""
+
+    SPREAD = "spread"
+    PACK = "pack"
 
 
 class Request(Value, frozen=True, kw_only=True):
     """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created).
 
     `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
+    `image`: digest, empty where a host needs none. `require` to `spread`: wishes, in the words of `veapi.wishes`.
     """
 
     uid: Uid
@@ -17,13 +28,23 @@ class Request(Value, frozen=True, kw_only=True):
     host_why: str = ASKED_FOR
     gone: str = ""
     since: int = 0
+    project: str = ""
+    labels: Mapping[str, str] = {}
+    image: str = ""
+    strategy: Strategy = Strategy.SPREAD
+    require: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    tolerate: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
 
 
 class HostRow(Value, frozen=True, kw_only=True):
     """A host as the ledger sees it. `committed`: all that is placed there or on its way, running or not.
 
     Only a host that is READY and `connected` (its session is live) gets VEs, unless it says why it takes none (`refuses`).
-    `tenants`: the VEs that are placed there; they are in `committed` and `placed`.
+    `tenants`: the VEs that are placed there; they are in `committed` and `placed`. `images`: digests that it holds.
     """
 
     name: HostName
@@ -35,6 +56,9 @@ class HostRow(Value, frozen=True, kw_only=True):
     connected: bool = True
     refuses: str = ""
     tenants: tuple[Request, ...] = ()
+    labels: Mapping[str, str] = {}
+    taints: tuple[str, ...] = ()
+    images: frozenset[str] = frozenset()
 
     @property
     def able(self) -> bool:

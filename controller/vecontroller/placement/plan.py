@@ -1,18 +1,19 @@
-"""Chooses hosts for VEs: pure, deterministic, never more than a host's ledger has room for.
+"""Chooses hosts for VEs: pure, deterministic, never more than a host's ledger has room for, never against a required wish.
 
-A VE goes to a host that passes all checks; among those to the rack with the fewest VEs per host, there to the host
-with the least committed of its scarcest resource, then the fewest VEs, then the lowest name. Requests are served by age,
-so that the order in which they are handed over does not count. A kind of request that was refused once in a plan is
-refused again without looking: within a plan room only shrinks.
+A VE goes to a host that passes all checks; among those to one where the fewest preferred wishes fail, by weight; then to the
+rack with the fewest VEs per host, there to the host with the least committed of its scarcest resource, then the fewest VEs,
+then the lowest name (see `kind`). Requests are served by age, so that the order in which they are handed over does not count.
+A kind of request that was refused once is refused again without looking: room only shrinks. Only where company counts
+another placement can help, so those are looked at again until nothing changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from vecontroller.placement.board import Board
 from vecontroller.placement.kind import Key, Kind, key_of
-from vecontroller.placement.model import Assignment, HostRow, Plan, Refusal, Request
+from vecontroller.placement.model import Assignment, HostRow, Plan, Refusal, Request, Strategy
 from vecontroller.placement.refusal import refusal_of
 
 
@@ -23,31 +24,64 @@ def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
 
 def place(board: Board, requests: Iterable[Request]) -> Plan:
     """As `plan`; what is assigned is taken from the board."""
-    assignments: list[Assignment] = []
-    refusals: list[Refusal] = []
-    kinds: dict[Key, Kind] = {}
-    refused: dict[Key, Refusal] = {}
-    for request in sorted(requests, key=lambda each: (each.since, each.uid)):
-        key = key_of(request)
-        kind = kinds.get(key)
+    placing = _Placing(board)
+    waiting = placing.serve(sorted(requests, key=lambda each: (each.since, each.uid)))
+    while placing.may_help(waiting):
+        waiting = placing.serve(waiting)
+    return Plan(assignments=tuple(placing.assignments), refusals=tuple(placing.refusals(waiting)))
+
+
+class _Placing:
+    """What is known while one plan is made."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._kinds: dict[Key, Kind] = {}
+        self._refused: dict[Key, int] = {}
+        """Kinds that fit nowhere, with the length of the board's log at which they did not."""
+        self.assignments: list[Assignment] = []
+
+    def serve(self, requests: Sequence[Request]) -> list[Request]:
+        """Those that got no host."""
+        waiting = []
+        for request in requests:
+            key = key_of(request)
+            if not self._open(key) or not self._place(key, request):
+                waiting.append(request)
+        return waiting
+
+    def may_help(self, waiting: Sequence[Request]) -> bool:
+        """Whether something was placed since one of them was refused that could change that."""
+        return any(self._open(key_of(request)) for request in waiting)
+
+    def refusals(self, waiting: Sequence[Request]) -> list[Refusal]:
+        made: dict[Key, Refusal] = {}
+        found = []
+        for request in waiting:
+            key = key_of(request)
+            if key not in made:
+                made[key] = refusal_of(self._board, request)
+            found.append(msgspec.structs.replace(made[key], uid=request.uid))
+        return found
+
+    def _open(self, key: Key) -> bool:
+        refused_at = self._refused.get(key)
+        if refused_at is None:
+            return True
+        return self._kinds[key].crowded and refused_at < len(self._board.log)
+
+    def _place(self, key: Key, request: Request) -> bool:
+        kind = self._kinds.get(key)
         if kind is None:
-            kind = kinds[key] = Kind(board, request)
-        outcome = refused.get(key) or _place(kind, request)
-        if isinstance(outcome, Assignment):
-            assignments.append(outcome)
-        else:
-            refused[key] = outcome
-            refusals.append(msgspec.structs.replace(outcome, uid=request.uid))
-    return Plan(assignments=tuple(assignments), refusals=tuple(refusals))
-
-
-def _place(kind: Kind, request: Request) -> Assignment | Refusal:
-    host = kind.choose()
-    if host is None:
-        return refusal_of(kind.board, request)
-    message = why(kind, host)
-    kind.board.take(host, request)
-    return Assignment(uid=request.uid, host=kind.board.hosts[host].name, message=message)
+            kind = self._kinds[key] = Kind(self._board, request)
+        host = kind.choose()
+        if host is None:
+            self._refused[key] = len(self._board.log)
+            return False
+        row, message = self._board.hosts[host], why(kind, host)
+        self._board.take(host, request)
+        self.assignments.append(Assignment(uid=request.uid, host=row.name, message=message))
+        return True
 
 
 def why(kind: Kind, host: int) -> str:
@@ -58,7 +92,10 @@ def why(kind: Kind, host: int) -> str:
         return f"this is the host {request.host_why}"
     if fitting == 1:
         return "the only host that fits" if hosts > 1 else "the only host"
+    if request.strategy is Strategy.PACK:
+        return f"{fitting} of {hosts} hosts fit; {row.name} has the least left"
+    best = " of those where most of its wishes come true" if kind.checks.should[1:] else ""
     return (
-        f"{fitting} of {hosts} hosts fit; rack {row.rack or '(none)'} has the fewest VEs per host, "
+        f"{fitting} of {hosts} hosts fit;{best} rack {row.rack or '(none)'} has the fewest VEs per host, "
         f"{row.name} is the least committed in it"
     )

@@ -41,7 +41,7 @@ def _hosts(count: int) -> str:
 def _reasons(board: Board, request: Request) -> list[str]:
     """Of hosts that are able all that they fail; of the others that they are not."""
     found: list[str] = []
-    for check in checks_of(request):
+    for check in checks_of(board, request).must:
         failing = ~check.passes(board)
         if not isinstance(check, Able):
             failing &= board.able
@@ -62,7 +62,17 @@ def _hint(board: Board, request: Request) -> str:
         return f"no host is that large: ask for less {' and '.join(over)}; or delete it"
     if not board.able.any():
         return "look at `vectl host list`; " + _WAIT
+    if _room_is_left(board, request):
+        return (
+            f"`vectl explain` says what would help: loosen what it wishes, or add a host; {_WAIT}"
+        )
     return f"ask for less, or add a host; {_WAIT}"
+
+
+def _room_is_left(board: Board, request: Request) -> bool:
+    """Whether some able host fails only for what is wished."""
+    left = board.able & (board.free >= amounts(request.resources)).all(axis=1)
+    return bool(left.any())
 
 
 def _of_pinned(board: Board, request: Request) -> Refusal:
@@ -81,17 +91,24 @@ def _of_pinned(board: Board, request: Request) -> Refusal:
             f"host {row.name}, {request.host_why}, is {state_word(board, host)}",
             "it starts by itself when the host is able again; or delete it",
         )
-    failing = [check for check in checks_of(request) if not check.passes(board)[host]]
+    return _refusal(
+        request,
+        f"host {row.name}, {request.host_why}, {' and '.join(_clauses(board, request, host))}",
+        f"ask for less, or {_elsewhere(request)}; {_WAIT}",
+    )
+
+
+def _clauses(board: Board, request: Request, host: int) -> list[str]:
+    """What it has too little of, and which wishes don't come true there."""
+    failing = [check for check in checks_of(board, request).must if not check.passes(board)[host]]
     lacks = [
-        f"{check.name} (free {FORMAT[check.name](max(int(board.free[host, RESOURCES.index(check.name)]), 0))})"
+        f"{check.name} (free {FORMAT[check.name](check.left(board, host))})"
         for check in failing
         if isinstance(check, Room)
     ]
-    return _refusal(
-        request,
-        f"host {row.name}, {request.host_why}, has too little {' and '.join(lacks)}",
-        f"ask for less, or {_elsewhere(request)}; {_WAIT}",
-    )
+    wishes = [check.why(board, host) for check in failing if not isinstance(check, Room | Able)]
+    room = [f"has too little {' and '.join(lacks)}"] if lacks else []
+    return [*room, *(f"is no place for it: {why}" for why in wishes)]
 
 
 def _elsewhere(request: Request) -> str:

@@ -23,8 +23,21 @@ def request(view: View, held: Held[VE]) -> Request:
 def tenant(held: Held[VE]) -> Request:
     """As it is asked for, whether it has a root already or not."""
     ve = held.value
+    spec = ve.spec
     return Request(
-        uid=ve.uid, resources=ve.spec.request, host=ve.spec.host, since=held.create_revision
+        uid=ve.uid,
+        resources=spec.request,
+        host=spec.host,
+        since=held.create_revision,
+        project=ve.project,
+        labels=ve.labels,
+        image=ve.image_digest,
+        require=spec.require,
+        prefer=spec.prefer,
+        tolerate=spec.tolerate,
+        near=spec.near,
+        apart=spec.apart,
+        spread=spec.spread,
     )
 
 

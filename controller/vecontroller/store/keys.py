@@ -22,6 +22,7 @@ class Kind(Enum):
     VE_STATUS = "ve/status"
     VE_DELETED = "ve/deleted"
     ADDRESS = "addr"
+    HOST_SPEC = "host/spec"
     HOST_STATUS = "host/status"
     IMAGE = "image/digest"
     IMAGE_TAG = "image/tag"
@@ -58,6 +59,10 @@ def ve_deleted(uid: Uid) -> str:
 
 def address(network: str, ip: str) -> str:
     return _key(Kind.ADDRESS, network, ip)
+
+
+def host_spec(name: HostName) -> str:
+    return _key(Kind.HOST_SPEC, name)
 
 
 def host_status(name: HostName) -> str:

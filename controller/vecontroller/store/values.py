@@ -18,6 +18,7 @@ from veapi.model import (
     Deleted,
     Digest,
     HostFacts,
+    HostSpec,
     Image,
     Placement,
     Project,
@@ -231,6 +232,17 @@ def decode_host_status(data: bytes) -> HostFacts:
     return facts
 
 
+def encode_host_spec(value: HostSpec) -> bytes:
+    return store_pb2.StoredHostSpec(
+        schema=SCHEMA, op_id=value.op_id, taints=value.taints
+    ).SerializeToString()
+
+
+def decode_host_spec(data: bytes) -> HostSpec:
+    message = _parse(store_pb2.StoredHostSpec, data)
+    return HostSpec(taints=tuple(message.taints), op_id=message.op_id)
+
+
 def encode_image(value: Image) -> bytes:
     return store_pb2.StoredImage(
         schema=SCHEMA,
@@ -350,5 +362,6 @@ _WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
     Kind.ADDRESS: decode_ref,
     Kind.IMAGE_TAG: decode_ref,
     Kind.IMAGE: decode_image,
+    Kind.HOST_SPEC: decode_host_spec,
     Kind.PROJECT: decode_project,
 }

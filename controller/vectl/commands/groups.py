@@ -9,6 +9,7 @@ host = LazyGroup(
     entries={
         "list": Entry("vectl.commands.host:list_", "Hosts, what they have and what is committed."),
         "show": Entry("vectl.commands.host:show", "All about one host."),
+        "taint": Entry("vectl.commands.taint:taint", "Say what VEs must tolerate to get on it."),
     },
     aliases=_ALIASES,
     help="Hosts.",

@@ -60,6 +60,7 @@ def facts(host: "Host") -> list[str]:
         ("Name", host.name),
         ("State", host.state),
         ("Labels", labels_text(host.labels)),
+        ("Taints", ", ".join(host.taints)),
         ("VEs", str(host.ves)),
         ("CPU", f"{cores(committed.cpu)} of {cores(capacity.cpu)} committed"),
         ("Memory", _share(committed.memory_bytes, capacity.memory_bytes)),

@@ -54,6 +54,7 @@ def facts(ve: "VE") -> list[str]:
         ("Image", ve.spec.image),
         ("Image digest", ve.image_digest),
         *limits(ve),
+        *wishes(ve),
         ("Wanted", ve.spec.run),
         ("On host loss", ve.spec.on_host_loss),
         ("Labels", labels_text(ve.labels)),
@@ -92,6 +93,12 @@ def limits(ve: "VE") -> list[tuple[str, str]]:
         ("Environment", " ".join(f"{key}={value}" for key, value in sorted(spec.env.items()))),
         ("Command", shlex.join(spec.command)),
     ]
+
+
+def wishes(ve: "VE") -> list[tuple[str, str]]:
+    """A line for each."""
+    kinds = ("require", "prefer", "tolerate", "near", "apart", "spread")
+    return [(kind.capitalize(), text) for kind in kinds for text in getattr(ve.spec, kind)]
 
 
 def _ago(when: str, since: str) -> str:

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from veapi.v1 import scheduler_pb2 as veapi_dot_v1_dot_scheduler__pb2
+from veapi.v1 import types_pb2 as veapi_dot_v1_dot_types__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -44,6 +45,11 @@ class SchedulerServiceStub:
                 request_serializer=veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.FromString,
                 _registered_method=True)
+        self.TaintHost = channel.unary_unary(
+                '/veapi.v1.SchedulerService/TaintHost',
+                request_serializer=veapi_dot_v1_dot_scheduler__pb2.TaintHostRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.Host.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer:
@@ -63,6 +69,13 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TaintHost(self, request, context):
+        """Changes what VEs must tolerate to get on a host. Those that are there stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Capacity,
                     request_deserializer=veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.SerializeToString,
+            ),
+            'TaintHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.TaintHost,
+                    request_deserializer=veapi_dot_v1_dot_scheduler__pb2.TaintHostRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.Host.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +149,33 @@ class SchedulerService:
             '/veapi.v1.SchedulerService/Capacity',
             veapi_dot_v1_dot_scheduler__pb2.CapacityRequest.SerializeToString,
             veapi_dot_v1_dot_scheduler__pb2.CapacityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TaintHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.SchedulerService/TaintHost',
+            veapi_dot_v1_dot_scheduler__pb2.TaintHostRequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.Host.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ What the scheduler can tell: why a VE goes where it goes, or why nowhere."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from veapi.v1 import scheduler_pb2 as _scheduler_pb2
+from veapi.v1 import types_pb2 as _types_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -35,6 +36,8 @@ class SchedulerServiceStub:
     """What every host says to a VE, by the same code that places it. Of one that has a host: as if it were to be placed now."""
     Capacity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CapacityRequest, _scheduler_pb2.CapacityResponse]
     """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
+    TaintHost: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaintHostRequest, _types_pb2.Host]
+    """Changes what VEs must tolerate to get on a host. Those that are there stay."""
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -43,6 +46,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """What every host says to a VE, by the same code that places it. Of one that has a host: as if it were to be placed now."""
     Capacity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CapacityRequest, _scheduler_pb2.CapacityResponse]  # type: ignore[assignment]
     """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
+    TaintHost: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaintHostRequest, _types_pb2.Host]  # type: ignore[assignment]
+    """Changes what VEs must tolerate to get on a host. Those that are there stay."""
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -60,5 +65,13 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.CapacityResponse, _abc.Awaitable[_scheduler_pb2.CapacityResponse]]:
         """How many more VEs fit now and after a loss, and whom a loss would leave without a host."""
+
+    @_abc_1.abstractmethod
+    def TaintHost(
+        self,
+        request: _scheduler_pb2.TaintHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Host, _abc.Awaitable[_types_pb2.Host]]:
+        """Changes what VEs must tolerate to get on a host. Those that are there stay."""
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

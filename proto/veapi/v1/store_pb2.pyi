@@ -279,6 +279,36 @@ class StoredHostStatus(_message.Message):
 Global___StoredHostStatus: _TypeAlias = StoredHostStatus  # noqa: Y015
 
 @_typing.final
+class StoredHostSpec(_message.Message):
+    """host/spec/<name>: what operators say of a host"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    OP_ID_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    op_id: _builtins.str
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """KEY[=VALUE][:prefer]"""
+
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        op_id: _builtins.str = ...,
+        taints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["op_id", b"op_id", "schema", b"schema", "taints", b"taints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredHostSpec: _TypeAlias = StoredHostSpec  # noqa: Y015
+
+@_typing.final
 class StoredImage(_message.Message):
     """image/digest/<digest>"""
 

@@ -199,6 +199,12 @@ class VESpec(_message.Message):
     SNAPSHOT_SCHEDULE_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
+    PREFER_FIELD_NUMBER: _builtins.int
+    TOLERATE_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Tag or digest (sha256:...) of the image."""
     cpu: _builtins.float
@@ -236,6 +242,32 @@ class VESpec(_message.Message):
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Run as its init in place of the image's; empty: the image's, else /sbin/init."""
 
+    @_builtins.property
+    def require(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it wishes of its host and of the VEs around it, as veapi.wishes tells; a wish without "prefer" must come true.
+        Selectors of host labels that must hold, e.g. "disk in (ssd,nvme)".
+        """
+
+    @_builtins.property
+    def prefer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Selectors that should hold, e.g. "gen>3 weight 50"."""
+
+    @_builtins.property
+    def tolerate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Taints of hosts that it tolerates: "gpu" or "gpu=a100"."""
+
+    @_builtins.property
+    def near(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VEs that it shall be near, e.g. "app=db over rack"."""
+
+    @_builtins.property
+    def apart(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VEs of which there may be few together, e.g. "app=web over rack max 2"."""
+
+    @_builtins.property
+    def spread(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VEs that shall be spread, e.g. "app=web over rack skew 1"."""
+
     def __init__(
         self,
         *,
@@ -258,10 +290,16 @@ class VESpec(_message.Message):
         snapshot_schedule: _builtins.str = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         command: _abc.Iterable[_builtins.str] | None = ...,
+        require: _abc.Iterable[_builtins.str] | None = ...,
+        prefer: _abc.Iterable[_builtins.str] | None = ...,
+        tolerate: _abc.Iterable[_builtins.str] | None = ...,
+        near: _abc.Iterable[_builtins.str] | None = ...,
+        apart: _abc.Iterable[_builtins.str] | None = ...,
+        spread: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "cpu", b"cpu", "cpu_weight", b"cpu_weight", "disk_bytes", b"disk_bytes", "env", b"env", "host", b"host", "image", b"image", "io_read_bps", b"io_read_bps", "io_weight", b"io_weight", "io_write_bps", b"io_write_bps", "ip", b"ip", "memory_bytes", b"memory_bytes", "net_in_bps", b"net_in_bps", "net_out_bps", b"net_out_bps", "on_host_loss", b"on_host_loss", "pids", b"pids", "run", b"run", "snapshot_schedule", b"snapshot_schedule", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "command", b"command", "cpu", b"cpu", "cpu_weight", b"cpu_weight", "disk_bytes", b"disk_bytes", "env", b"env", "host", b"host", "image", b"image", "io_read_bps", b"io_read_bps", "io_weight", b"io_weight", "io_write_bps", b"io_write_bps", "ip", b"ip", "memory_bytes", b"memory_bytes", "near", b"near", "net_in_bps", b"net_in_bps", "net_out_bps", b"net_out_bps", "on_host_loss", b"on_host_loss", "pids", b"pids", "prefer", b"prefer", "require", b"require", "run", b"run", "snapshot_schedule", b"snapshot_schedule", "spread", b"spread", "swap_bytes", b"swap_bytes", "tolerate", b"tolerate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,6 +545,7 @@ class Host(_message.Message):
     VES_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """Ready, Silent (no heartbeat) or Unknown (not heard of since the controller began to lead)."""
@@ -528,6 +567,10 @@ class Host(_message.Message):
     def last_heartbeat_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What VEs must tolerate to get on it, KEY[=VALUE][:prefer]."""
+
     def __init__(
         self,
         *,
@@ -543,10 +586,11 @@ class Host(_message.Message):
         ves: _builtins.int = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
         metrics_address: _builtins.str = ...,
+        taints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_heartbeat_at", b"last_heartbeat_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "metrics_address", b"metrics_address", "name", b"name", "state", b"state", "version", b"version", "ves", b"ves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "metrics_address", b"metrics_address", "name", b"name", "state", b"state", "taints", b"taints", "version", b"version", "ves", b"ves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

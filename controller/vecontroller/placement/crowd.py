@@ -1,0 +1,162 @@
+"""How many VEs of some labels are in each rack (or whatever they are counted over), and where VEs live that mind company.
+
+Counted once when somebody asks, then kept up with what is taken and given back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from veapi.errors import InvalidInput
+from veapi.selector import Terms
+from veapi.wishes import Among, among
+from vecontroller.placement.domain import Domain, Ints
+from vecontroller.placement.model import Request
+
+if TYPE_CHECKING:
+    from vecontroller.placement.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """`counts` has one more place than the domain has names: for hosts without the label."""
+
+    domain: Domain
+    counts: Ints
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Whose VEs count: of the project, with these labels."""
+
+    project: str
+    match: Terms
+    over: str
+
+    def hold(self, request: Request) -> bool:
+        return request.project == self.project and self.match(request.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Minding:
+    """A wish of VEs of a project to be apart. `own`: they are themselves among those that it is about."""
+
+    project: str
+    wish: Among
+    own: bool
+
+    @property
+    def most(self) -> int:
+        """How many of those that it is about may be where such a VE is."""
+        return self.wish.limit if self.own else self.wish.limit - 1
+
+    @property
+    def over(self) -> str:
+        return self.wish.over
+
+    def hold(self, request: Request) -> bool:
+        return (
+            request.project == self.project
+            and self.wish in minding(request.apart)
+            and self.wish.match(request.labels) is self.own
+        )
+
+
+@lru_cache(maxsize=4096)
+def minding(texts: tuple[str, ...]) -> tuple[Among, ...]:
+    """Wishes to be apart that must come true. What can't be read is nobody's wish here; it is refused where it is checked."""
+    return tuple(_readable(texts))
+
+
+def _readable(texts: tuple[str, ...]) -> Iterator[Among]:
+    for text in texts:
+        try:
+            wish = among("apart", text)
+        except InvalidInput:
+            continue
+        if not wish.weight:
+            yield wish
+
+
+class Crowds:
+    """Of one board."""
+
+    def __init__(self, board: "Board", before: "Crowds | None" = None) -> None:
+        """`before`: of the board that this one was made of."""
+        self._board = board
+        self._kept: dict[_Members | Minding, Crowd] = {}
+        self._minded: dict[Minding, int] | None = None
+        changes = before.changes if before is not None else []
+        self.changes: list[tuple[int, Request, int]] = [
+            change for change in changes if change[0] not in board.lost
+        ]
+        """What came and went since the board was made: host, VE, and 1 or -1."""
+        self.minded_version = 0
+        """Goes up when there is another wish to be apart, or one less."""
+
+    def members(self, project: str, wish: Among) -> Crowd:
+        """VEs that the wish is about."""
+        return self._crowd(_Members(project, wish.match, wish.over))
+
+    def holders(self, minding: Minding) -> Crowd:
+        """VEs that have the wish."""
+        return self._crowd(minding)
+
+    def minded(self, request: Request) -> list[Minding]:
+        """Wishes of VEs of the board that the request would break by its coming; but for those that it has itself."""
+        if self._minded is None:
+            self._minded = {}
+            for _, tenant, sign in self._tenants():
+                self._mind(tenant, sign)
+        own = minding(request.apart)
+        found = [
+            each
+            for each in self._minded
+            if each.project == request.project
+            and each.wish.match(request.labels)
+            and not (each.own and each.wish in own)
+        ]
+        return sorted(found, key=str)
+
+    def change(self, host: int, request: Request, sign: int) -> None:
+        """A VE comes (1) to the host, or goes (-1)."""
+        self.changes.append((host, request, sign))
+        for who, crowd in self._kept.items():
+            if who.hold(request):
+                crowd.counts[crowd.domain.index[host]] += sign
+        if self._minded is not None and request.apart:
+            self._mind(request, sign)
+
+    def _mind(self, request: Request, sign: int) -> None:
+        assert self._minded is not None
+        for wish in minding(request.apart):
+            key = Minding(request.project, wish, wish.match(request.labels))
+            before = self._minded.get(key, 0)
+            self._minded[key] = before + sign
+            if not self._minded[key]:
+                del self._minded[key]
+            if not before or key not in self._minded:
+                self.minded_version += 1
+
+    def _crowd(self, who: _Members | Minding) -> Crowd:
+        found = self._kept.get(who)
+        if found is None:
+            domain = self._board.domain(who.over)
+            found = self._kept[who] = Crowd(domain, domain.zeros())
+            for host, tenant, sign in self._tenants():
+                if who.hold(tenant):
+                    found.counts[domain.index[host]] += sign
+        return found
+
+    def _tenants(self) -> Iterator[tuple[int, Request, int]]:
+        """What hosts began with, but for what is imagined to be lost; then all that changed."""
+        for host, row in enumerate(self._board.hosts):
+            if host not in self._board.lost:
+                for tenant in row.tenants:
+                    yield host, tenant, 1
+        yield from self.changes
