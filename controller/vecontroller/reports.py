@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import msgspec
 import structlog
 
 from veapi.clock import Clock
@@ -28,7 +29,8 @@ TAKEN_AT_ONCE = 128
 CHANGES_A_TRANSACTION = 40
 ATTEMPTS = 8
 PAUSE_S = 0.05
-ORPHANS_PER_HOST = 10_000
+ORPHANS_PER_HOST = 2_000
+"""Several times what a host can run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,13 @@ class Reports:
             ours = placed_here(view, reported.host, report.uid)
             ours = ours or kept_here(view, reported.host, report.uid)
             if not report.gone and (report.orphan or not ours) and len(known) < ORPHANS_PER_HOST:
-                known[report.uid] = report
+                known[report.uid] = _without_story(report)
+
+
+def _without_story(report: VEReport) -> VEReport:
+    """What is shown and adopted of an orphan; the rest would be most of it."""
+    status = msgspec.structs.replace(report.status, events=(), snapshots=())
+    return msgspec.structs.replace(report, status=status)
 
 
 def _words(reported: Reported) -> dict[Subject, HostFacts | VEReport]:

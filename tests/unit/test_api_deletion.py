@@ -143,6 +143,26 @@ async def test_an_address_that_was_given_away_is_replaced(rig: ApiRig) -> None:
     assert found.status.addresses != ve.status.addresses
 
 
+async def test_an_address_that_was_asked_for_and_given_away_is_asked_for_no_more(
+    rig: ApiRig,
+) -> None:
+    ve = await rig.create(ip="10.66.0.77")
+    await rig.place(ve.uid)
+    await delete(rig)
+    await told_kept(rig, ve.uid)
+    await rig.create("db", ip="10.66.0.77")
+    found = await undelete(rig)
+    assert (found.spec.ip, list(found.status.addresses)) == ("", ["10.66.0.2"])
+
+
+async def test_a_stop_by_force_of_earlier_is_no_reason_to_kill_what_is_kept(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="stopped", force=True), NO_CONTEXT)
+    await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
+    await delete(rig)
+    assert rig.mirror.view.ves[Uid(ve.uid)].value.stop_timeout_s == 30.0
+
+
 async def test_a_name_that_was_given_away_wants_another(rig: ApiRig) -> None:
     ve = await kept(rig)
     await rig.create("web")

@@ -7,7 +7,17 @@ from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import make_facts, make_placement, make_ve
 from veapi.errors import InvalidInput
-from veapi.model import Cluster, HostName, Uid, VEReport, VEState, VEStatus
+from veapi.model import (
+    Cluster,
+    Event,
+    EventType,
+    HostName,
+    SnapshotStatus,
+    Uid,
+    VEReport,
+    VEState,
+    VEStatus,
+)
 from vecontroller.leader import NotLeader, acquire, init_cluster
 from vecontroller.mirror import Mirror
 from vecontroller.reports import ATTEMPTS, Reported, Reports
@@ -259,6 +269,19 @@ async def test_facts_are_stored_and_orphans_remembered(rig):
     await rig.submit("lost", gone=True)
     await rig.answered(3)
     assert rig.reports.orphans(H1) == ()
+
+
+async def test_of_orphans_so_much_is_remembered_as_is_shown(rig):
+    event = Event(at=1.0, type=EventType.NORMAL, reason="Started", message="x" * 500)
+    there = SnapshotStatus(tag="s", seq=3, taken_at=1.0)
+    status = VEStatus(
+        state=VEState.RUNNING, events=(event,), snapshots=(there,), observed_snapshot_seq=3
+    )
+    report = VEReport(uid=Uid("lost"), name="n", project="p", status=status, orphan=True)
+    await rig.reports.submit(Reported(host=H1, ves=(report,), done=lambda: rig.done.append("lost")))
+    await rig.answered()
+    (found,) = rig.reports.orphans(H1)
+    assert found.status == VEStatus(state=VEState.RUNNING, observed_snapshot_seq=3)
 
 
 async def test_a_value_of_a_newer_version_is_left_alone_and_the_report_is_done(rig):

@@ -20,11 +20,12 @@ from vecontroller.api.change import DEFAULT_STOP_TIMEOUT_S, running_again
 from vecontroller.api.commits import ATTEMPTS, Edit, encoded, settle, worn_out, write
 from vecontroller.api.create import network_of
 from vecontroller.api.inflight import InFlight
-from vecontroller.api.lookup import find_deleted, find_project, find_ve, refuse_taken
+from vecontroller.api.lookup import find_deleted, find_project, find_ve, listed, refuse_taken
 from vecontroller.api.ports import DEFAULT_PROJECT, ApiDeps
 from vecontroller.api.room import room_for
 from vecontroller.purging import marked
 from vecontroller.removal import removal
+from vecontroller.snapshotting import unmade_clones
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 from vecontroller.view import Held, View
@@ -33,8 +34,11 @@ from vecontroller.writer import LostRace
 T = TypeVar("T")
 
 
-async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
-    """Asks for the removal; a VE that has no host is gone at once. Idempotent while the VE is there."""
+async def delete(deps: ApiDeps, in_flight: InFlight, request: api_pb2.DeleteVERequest) -> Held[VE]:
+    """Asks for the removal; a VE that has no host is gone at once. Idempotent while the VE is there.
+
+    Conflict: nothing would be kept of it, and a clone is still to be made of it.
+    """
     ref, purge = request.ve, request.purge or deps.keep_deleted_s <= 0
 
     async def once() -> Held[VE]:
@@ -42,6 +46,8 @@ async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
         if held.value.uid not in deps.mirror.view.placements:
             return await _remove(deps, held)
         if held.value.delete_requested_at is None:
+            if purge:
+                _refuse_source(deps.mirror.view, in_flight, held.value)
             asked = msgspec.structs.replace(
                 held.value,
                 delete_requested_at=deps.clock.wall(),
@@ -49,7 +55,7 @@ async def delete(deps: ApiDeps, request: api_pb2.DeleteVERequest) -> Held[VE]:
                 stop_timeout_s=max(held.value.stop_timeout_s, DEFAULT_STOP_TIMEOUT_S),
             )
             return await write(deps, held, Edit(asked))
-        return await _keep_nothing(deps, held) if request.purge else held
+        return await _keep_nothing(deps, in_flight, held) if request.purge else held
 
     return await _until_won(deps, once, f"VE {ref.name or ref.uid}")
 
@@ -63,10 +69,25 @@ async def _until_won(deps: ApiDeps, once: Callable[[], Awaitable[T]], what: str)
     raise worn_out(what)
 
 
-async def _keep_nothing(deps: ApiDeps, held: Held[VE]) -> Held[VE]:
+def _refuse_source(view: View, in_flight: InFlight, ve: VE) -> None:
+    """A clone whose root is not made yet would have nothing to be made of."""
+    names = [
+        clone.value.name for clone in unmade_clones(view) if clone.value.root.from_uid == ve.uid
+    ]
+    if names:
+        raise Conflict(
+            f"VE {ve.name} is being cloned to {listed(names)}",
+            hint="wait until that has its disk, or delete it; then purge this one",
+        )
+    if in_flight.clones(ve.uid):
+        raise Conflict(f"VE {ve.name} is being cloned", hint="try again in a moment")
+
+
+async def _keep_nothing(deps: ApiDeps, in_flight: InFlight, held: Held[VE]) -> Held[VE]:
     """Of a VE that is being deleted."""
     if held.value.purge:
         return held
+    _refuse_source(deps.mirror.view, in_flight, held.value)
     return await write(deps, held, Edit(msgspec.structs.replace(held.value, purge=True)))
 
 
@@ -148,8 +169,14 @@ async def _bring_back(
     name = name or kept.ve.name
     _refuse_taken(view, kept.ve, name)
     ip = _address(view, in_flight, kept.ve)
+    spec = kept.ve.spec
     back = msgspec.structs.replace(
-        _alive(kept.ve), name=name, ip=ip, mac=addresses.mac_of(ip), op_id=deps.ids.new()
+        _alive(kept.ve),
+        name=name,
+        ip=ip,
+        mac=addresses.mac_of(ip),
+        spec=spec if spec.ip == ip else msgspec.structs.replace(spec, ip=""),
+        op_id=deps.ids.new(),
     )
     with _room(deps, kept), in_flight.holding(ip, back.image_digest):
         return await _commit_back(deps, held, back)
@@ -217,21 +244,25 @@ async def _commit_back(deps: ApiDeps, held: Held[Deleted], back: VE) -> Held[VE]
     return Held(value=back, mod_revision=revision, create_revision=revision)
 
 
-async def purge(deps: ApiDeps, ref: api_pb2.VERef) -> Held[VE] | Held[Deleted]:
-    """Has the host of a deleted VE remove what it keeps. Idempotent until it is gone."""
+async def purge(deps: ApiDeps, in_flight: InFlight, ref: api_pb2.VERef) -> Held[VE] | Held[Deleted]:
+    """Has the host of a deleted VE remove what it keeps. Idempotent until it is gone.
+
+    Conflict: a clone is still to be made of it.
+    """
 
     async def once() -> Held[VE] | Held[Deleted]:
         leaving = _leaving(deps.mirror.view, ref)
         if leaving is not None:
-            return await _keep_nothing(deps, leaving)
-        return await _mark(deps, find_deleted(deps.mirror.view, ref))
+            return await _keep_nothing(deps, in_flight, leaving)
+        return await _mark(deps, in_flight, find_deleted(deps.mirror.view, ref))
 
     return await _until_won(deps, once, f"VE {ref.name or ref.uid}")
 
 
-async def _mark(deps: ApiDeps, held: Held[Deleted]) -> Held[Deleted]:
+async def _mark(deps: ApiDeps, in_flight: InFlight, held: Held[Deleted]) -> Held[Deleted]:
     if held.value.purging:
         return held
+    _refuse_source(deps.mirror.view, in_flight, held.value.ve)
     op_id = deps.ids.new()
     guard, put = marked(held, op_id)
     revision = await deps.writer.commit([guard], [put], confirm=(put.key, op_id))
