@@ -16,6 +16,8 @@ from vecontroller.api.selection import Selection, selection
 from vecontroller.view import Changed, View
 
 Change = api_pb2.VEChange
+PACE_S = 0.01
+"""After what was sent: what changes meanwhile is sent as one. A lone change is never held up."""
 
 
 class Watcher:
@@ -99,6 +101,7 @@ async def watch(
             changed = await changes.next()
             for change in watcher.differences(watcher.affected(changed)):
                 yield change
+            await deps.clock.sleep(PACE_S)
 
 
 def _last_revision(view: View, uid: Uid) -> int:
