@@ -16,6 +16,7 @@ from veapi.errors import Conflict, Unavailable
 from veapi.model import Deleted
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Mirrored
+from vecontroller.snapshotting import unmade_clones
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Held, View
@@ -29,13 +30,18 @@ SHORTEST_S = 1.0
 
 
 def due(view: View, now: float) -> list[Held[Deleted]]:
-    """Those whose time has come, the oldest first. What can't be read is left alone: it is not in the view."""
+    """Those whose time has come, the oldest first; but for those of which a clone is still to be made.
+
+    What can't be read is left alone: it is not in the view.
+    """
     found = [
         held
         for held in view.deleted.values()
         if not held.value.purging and held.value.purge_at <= now
     ]
-    return sorted(found, key=lambda held: (held.value.purge_at, held.value.ve.uid))
+    sources = {clone.value.root.from_uid for clone in unmade_clones(view)} if found else set()
+    free = (held for held in found if held.value.ve.uid not in sources)
+    return sorted(free, key=lambda held: (held.value.purge_at, held.value.ve.uid))
 
 
 def next_look_s(view: View, now: float) -> float:

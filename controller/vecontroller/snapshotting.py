@@ -59,15 +59,16 @@ def answered(view: View, ve: VE) -> int:
 def needed(view: View) -> frozenset[tuple[Uid, str]]:
     """Snapshots by VE and tag that clones are still to be made of."""
     return frozenset(
-        (held.value.root.from_uid, held.value.root.snapshot) for held in unmade_clones(view)
+        (held.value.root.from_uid, held.value.root.snapshot)
+        for held in unmade_clones(view)
+        if held.value.root.snapshot
     )
 
 
 def unmade_clones(view: View) -> Iterator[Held[VE]]:
-    """Of snapshots: those whose root their host has not made yet, as far as it has said."""
+    """Those whose root their host has not made yet, as far as it has said: of a snapshot, or of a live root."""
     for held in view.ves.values():
-        root = held.value.root
-        if root.from_uid and root.snapshot and not _has_root(view, held.value):
+        if held.value.root.from_uid and not _has_root(view, held.value):
             yield held
 
 

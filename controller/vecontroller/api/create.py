@@ -75,7 +75,7 @@ class Creator:
             ve = self.proposal(asked)
             guards = [asked.origin.guard] if asked.origin is not None else []
             try:
-                with self._in_flight.holding(ve.ip, ve.image_digest):
+                with self._in_flight.holding(ve.ip, ve.image_digest, ve.root.from_uid):
                     return await self._commit(ve, guards)
             except LostRace as lost:
                 await settle(self._deps, lost, attempt)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from veapi import validate
 from veapi.errors import Conflict
-from veapi.model import Digest, Image
+from veapi.model import Deleted, Digest, Image
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import Describe, tags_of, users_of
@@ -103,7 +103,20 @@ class ImageService(api_pb2_grpc.ImageServiceServicer):
                 f"image {ref} is used by {len(users)} VEs: {listed(users)}",
                 hint="delete them first",
             )
+        kept = [held.value.ve for held in _kept_users_of(view, digest)]
+        if kept:
+            names = listed([f"{ve.project}/{ve.name}" for ve in kept])
+            raise Conflict(
+                f"image {ref} is used by {len(kept)} deleted VEs that are kept: {names}",
+                hint=f"`vectl list --deleted -A` shows them; `vectl purge {kept[0].uid}` lets one go for good",
+            )
         if self._in_flight.uses(digest):
             raise Conflict(
                 f"image {ref} is used by a VE that is being created", hint="try again in a moment"
             )
+
+
+def _kept_users_of(view: View, digest: Digest) -> list[Held[Deleted]]:
+    """Deleted VEs that can come back, and were made of the image."""
+    kept = (held for held in view.deleted.values() if not held.value.purging)
+    return [held for held in kept if held.value.ve.image_digest == digest]

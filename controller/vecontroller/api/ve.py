@@ -5,7 +5,17 @@ from collections.abc import AsyncIterator
 
 from veapi.model import VE, Deleted
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
-from vecontroller.api import change, clone, deletion, events, files, rebuild, setspec, snapshots, streams
+from vecontroller.api import (
+    change,
+    clone,
+    deletion,
+    events,
+    files,
+    rebuild,
+    setspec,
+    snapshots,
+    streams,
+)
 from vecontroller.api.apply import Applier
 from vecontroller.api.create import Creator, wanted
 from vecontroller.api.departed import Departed
@@ -77,13 +87,13 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         return self._shown(await rebuild.rebuild(self._deps, self._in_flight, request))
 
     async def Delete(self, request: api_pb2.DeleteVERequest, context: Context) -> types_pb2.VE:
-        return self._shown(await deletion.delete(self._deps, request))
+        return self._shown(await deletion.delete(self._deps, self._in_flight, request))
 
     async def Undelete(self, request: api_pb2.UndeleteVERequest, context: Context) -> types_pb2.VE:
         return self._shown(await deletion.undelete(self._deps, self._in_flight, request))
 
     async def Purge(self, request: api_pb2.VERef, context: Context) -> types_pb2.VE:
-        found = await deletion.purge(self._deps, request)
+        found = await deletion.purge(self._deps, self._in_flight, request)
         if isinstance(found.value, Deleted):
             return self._describe.deleted(Held(found.value, found.mod_revision, 0))
         return self._shown(Held(found.value, found.mod_revision, found.create_revision))
