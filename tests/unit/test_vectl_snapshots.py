@@ -49,6 +49,13 @@ async def test_it_is_gone_when_a_later_look_has_it_not() -> None:
         await until_gone(shown(ve(5, "Deleting", "busy")), ve(5), 3, timeout_s=5)
 
 
+async def test_one_that_could_not_be_taken_is_deleted_without_complaint() -> None:
+    asked = ve(5, "Deleting", "no room")
+    await until_gone(shown(asked, ve(6)), asked, 3, timeout_s=5)
+    with pytest.raises(RemoteFailed, match="busy"):
+        await until_gone(shown(asked, ve(6, "Deleting", "busy")), asked, 3, timeout_s=5)
+
+
 async def test_a_wait_has_an_end() -> None:
     async def never() -> AsyncIterator[Change]:
         raise TimeoutError
