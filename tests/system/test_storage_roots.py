@@ -20,7 +20,7 @@ from kit.storage import (
 )
 from veagent.ports import RootSource
 from veagent.storage import btrfs, quotas
-from veapi.errors import InvalidInput, NotFound
+from veapi.errors import InvalidInput, NotFound, RemoteFailed
 from veapi.model import Digest, Uid
 
 
@@ -121,6 +121,23 @@ async def test_delete_frees_the_space_also_of_subvolumes_inside(storage, image):
 
     await eventually(freed, timeout_s=40)
     await storage.roots.delete(UID)
+
+
+async def test_a_death_while_the_full_is_deleted_leaves_a_limit(storage, image, monkeypatch):
+    root = await storage.roots.create(UID, RootSource(image=image), 32 * MIB, "web")
+    with pytest.raises(OSError, match="quota"):
+        fill(root / "big", 64 * MIB)
+    limits, group = [], quotas.group_of(UID)
+
+    def at_the_limit(*_):
+        limits.append(quotas.group_usage(storage.pool.base)[group].limit_bytes)
+        raise OSError(errno.EDQUOT, "quota exceeded")
+
+    monkeypatch.setattr(btrfs, "delete_subvolume", at_the_limit)
+    with pytest.raises(RemoteFailed):
+        await storage.roots.delete(UID)
+    assert [limit // MIB for limit in limits] == [32, 96]
+    assert quotas.group_usage(storage.pool.base)[group].limit_bytes == 32 * MIB
 
 
 async def test_no_quota_group_stays_behind(storage, image):

@@ -46,6 +46,8 @@ _NO_LIMIT = (1 << 64) - 1
 _FIRST_SUBVOLUME = 256
 _LEVEL_ONE = 1 << 48
 _OF_A_VE = 1 << 47
+_TO_DELETE_BYTES = 64 << 20
+"""What btrfs may want to reserve for a deletion."""
 _NUMBER = _LEVEL_ONE - 1
 
 
@@ -230,20 +232,20 @@ def remove_tree(parent: Path, name: str) -> None:
     except OSError as error:
         if error.errno != errno.EDQUOT:
             raise
-        with _lifted(parent, btrfs.subvolume_id(parent / name)):
+        with _raised(parent, btrfs.subvolume_id(parent / name)):
             btrfs.delete_subvolume(parent, name)
 
 
 @contextmanager
-def _lifted(path: Path, subvolume: int) -> Iterator[None]:
-    """Without the limits that hold for the subvolume; a death in here leaves them lifted until they are set again."""
+def _raised(path: Path, subvolume: int) -> Iterator[None]:
+    """With a little above the limits that hold for the subvolume; so much a death in here leaves, until they are set again."""
     with opened_folder(path) as fd:
         above = [k.offset for k, _ in search(fd, _QUOTA_TREE, Range.of(subvolume, _RELATION))]
     groups = group_usage(path)
     limits = {g: groups[g].limit_bytes for g in (subvolume, *above) if g in groups}
     limits = {group: limit for group, limit in limits.items() if limit}
-    for group in limits:
-        limit_group(path, group, None)
+    for group, limit in limits.items():
+        limit_group(path, group, max(limit, groups[group].used_bytes) + _TO_DELETE_BYTES)
     try:
         yield
     finally:
