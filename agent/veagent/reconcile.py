@@ -300,9 +300,11 @@ def _keep(wanted: SetEntry, observed: Observed) -> Step:
     if observed.running:
         return Stop(wanted.stop_timeout_s)
     record = observed.record
-    if record is None:
-        return Keep() if observed.root or observed.remains else Nothing("Kept")
-    return Nothing("Kept") if record.kept else Keep()
+    if record is not None and record.kept:
+        return Nothing("Kept")
+    if observed.root or observed.remains:
+        return Keep()
+    return Nothing("Gone") if record is None else Remove(root=False)
 
 
 def _remove(observed: Observed, *, timeout_s: float, root: bool) -> Step:

@@ -16,6 +16,7 @@ from veagent.reconcile import (
     Step,
     Stop,
     Thaw,
+    is_of_image,
 )
 from veagent.record import VERecord, is_off
 from veagent.snapshots import answered_seq
@@ -79,17 +80,15 @@ class Sight:
         """It is down, and what is of it is kept as the set asks."""
         if self.wanted is None or self.wanted.action is not Action.KEEP or self.running is not None:
             return False
-        if self.record is None:
-            return not self.root and not self.remains
-        return self.record.kept
+        return self.record is not None and self.record.kept
 
     @property
     def gone(self) -> bool:
-        """Nothing that the set asked to remove is left."""
+        """Nothing that the set asked to remove is left, or of what it asked to keep there is nothing."""
         if self.wanted is None or self.record is not None or self.running is not None:
             return False
         match self.wanted.action:
-            case Action.PURGE:
+            case Action.PURGE | Action.KEEP:
                 return not self.root and not self.remains
             case Action.RELEASE:
                 return True
@@ -148,7 +147,8 @@ def _state(sight: Sight) -> tuple[VEState, str, str]:
 
 
 def _is_being_kept(sight: Sight) -> bool:
-    return sight.wanted is not None and sight.wanted.action is Action.KEEP and not sight.kept
+    keep = sight.wanted is not None and sight.wanted.action is Action.KEEP
+    return keep and not sight.kept and not sight.gone
 
 
 def _why_running(sight: Sight) -> tuple[str, str]:
@@ -178,8 +178,18 @@ def _down_state(sight: Sight) -> tuple[VEState, str, str]:
             return VEState.CREATING, "Starting", ""
         case Remove():
             return VEState.DELETING, "", ""
+        case _ if _awaits_root(sight):
+            return VEState.CREATING, "Starting", ""
         case _:
             return VEState.STOPPED, *_why_stopped(sight)
+
+
+def _awaits_root(sight: Sight) -> bool:
+    """A clone that is not to run has its root made at once: until then its source is needed."""
+    wanted = sight.wanted
+    if wanted is None or wanted.action is not Action.STOP:
+        return False
+    return not sight.root and not is_of_image(wanted)
 
 
 def _awaiting(sight: Sight) -> tuple[str, str]:

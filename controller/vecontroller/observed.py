@@ -74,8 +74,6 @@ def _of_kept(view: View, report: VEReport, purge_at: float) -> Change | None:
     ve, status = view.ves[report.uid].value, report.status
     if ve.delete_requested_at is None or ve.purge:
         return None
-    if not (status.disk_used_bytes or status.snapshots or status.events):
-        return _of_gone(view, report)  # its host has never had anything of it
     guards, writes = keeping(
         view,
         report.uid,

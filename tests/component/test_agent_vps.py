@@ -140,8 +140,20 @@ async def test_a_kept_ve_is_purged(host: AgentHost, wishes: Wishes) -> None:
 
 async def test_of_a_ve_that_was_never_made_nothing_is_kept(host: AgentHost, wishes: Wishes) -> None:
     await wishes.are(entry(), entry(U2, action=Action.KEEP))
-    assert host.report(U2).kept
+    assert host.report(U2).gone
+    assert not host.report(U2).kept
     assert await host.roots.all() == [U1]
+
+
+async def test_of_a_ve_whose_disk_could_not_be_made_nothing_is_kept(
+    host: AgentHost, wishes: Wishes
+) -> None:
+    host.roots.fail("create", U2, times=5)
+    await wishes.are(entry(), entry(U2))
+    await host.until(lambda: host.status(U2).state is VEState.FAILED)
+    await wishes.are(entry(), entry(U2, action=Action.KEEP, generation=2))
+    await host.until(lambda: host.report(U2).gone)
+    assert not host.report(U2).kept
 
 
 # A new root.
@@ -217,9 +229,13 @@ async def test_a_clone_is_made_of_the_disk_of_another(host: AgentHost, wishes: W
 
 
 async def test_a_stopped_clone_gets_its_disk_at_once(host: AgentHost, wishes: Wishes) -> None:
-    await wishes.settle(entry(), entry(U2, action=Action.STOP, root=RootWish(from_uid=U1)))
+    host.roots.slow("create", 5.0)
+    await wishes.are(entry(), entry(U2, action=Action.STOP, root=RootWish(from_uid=U1)))
+    await host.until(lambda: host.status(U2).observed_generation == 1)
+    assert host.status(U2).state is VEState.CREATING
+    await host.clock.advance(5.0)
+    await host.until(lambda: host.status(U2).state is VEState.STOPPED)
     assert await host.roots.exists(U2)
-    assert host.status(U2).state is VEState.STOPPED
 
 
 # Snapshots.

@@ -131,9 +131,12 @@ def test_a_ve_that_is_kept_moves_in_one_transaction():
 
 def test_a_host_that_never_had_anything_of_it_keeps_nothing():
     nothing = VEStatus(state=VEState.STOPPED, host="h1", placement_generation=1)
-    change = of_report(deleting(), H1, report(nothing, kept=True))
+    change = of_report(deleting(), H1, report(nothing, gone=True))
     assert change is not None
     assert all(isinstance(write, Delete) for write in change.writes)
+    kept = of_report(deleting(), H1, report(nothing, kept=True))
+    assert kept is not None
+    assert keys.ve_deleted(U1) in [write.key for write in kept.writes]
 
 
 def test_a_ve_is_not_kept_that_nobody_deletes_or_that_is_to_be_purged():
