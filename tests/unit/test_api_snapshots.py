@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.apirig import NO_CONTEXT, ApiRig, api_rig
+from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import SnapshotStatus, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
@@ -48,6 +48,19 @@ async def test_a_snapshot_is_creating_until_its_host_has_it(rig: ApiRig) -> None
     await told(rig, ve, there("before", 1))
     seen = await rig.ve.Get(WEB, NO_CONTEXT)
     assert [(each.state, each.size_bytes) for each in seen.snapshots] == [("Ready", 7)]
+
+
+async def test_a_list_of_all_leaves_them_out_as_there_may_be_very_many(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await take(rig, "before")
+    await told(rig, ve, there("before", 1))
+    (listed,) = (await rig.ve.List(api_pb2.ListVEsRequest(), NO_CONTEXT)).ves
+    (named,) = (await rig.ve.List(api_pb2.ListVEsRequest(names=["web"]), NO_CONTEXT)).ves
+    assert (len(listed.snapshots), len(named.snapshots)) == (0, 1)
+    for names, count in (([], 0), (["web"], 1)):
+        watch = closable(rig.ve.Watch(api_pb2.WatchVEsRequest(names=names), NO_CONTEXT))
+        assert len((await anext(watch)).ve.snapshots) == count
+        await watch.aclose()
 
 
 async def test_a_failure_is_shown_with_its_reason(rig: ApiRig) -> None:

@@ -39,8 +39,8 @@ class Describe:
     def _view(self) -> View:
         return self._deps.mirror.view
 
-    def ve(self, held: Held[VE], *, events: bool = False) -> types_pb2.VE:
-        """`events`: with what happened to it, which lists leave out."""
+    def ve(self, held: Held[VE], *, events: bool = False, snapshots: bool = True) -> types_pb2.VE:
+        """`events`: with what happened to it, which lists leave out; `snapshots`: with these, which long lists leave out."""
         ve = held.value
         placement = self._view.placements.get(ve.uid)
         return types_pb2.VE(
@@ -56,8 +56,11 @@ class Describe:
             created_at=codec.to_timestamp(ve.created_at),
             delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
             image_digest=ve.image_digest,
-            snapshots=list(_snapshots(ve, taken(self._view, ve), answered(self._view, ve))),
+            snapshots=self._snapshots(ve) if snapshots else (),
         )
+
+    def _snapshots(self, ve: VE) -> Iterator[types_pb2.Snapshot]:
+        return _snapshots(ve, taken(self._view, ve), answered(self._view, ve))
 
     def deleted(self, held: Held[Deleted]) -> types_pb2.VE:
         """A deleted VE that is kept, as it was and with the time of its end."""

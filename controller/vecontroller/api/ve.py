@@ -55,7 +55,10 @@ class VEService(api_pb2_grpc.VEServiceServicer):
             kept = [self._describe.deleted(held) for held in selected.deleted(view)]
             return api_pb2.ListVEsResponse(ves=kept, revision=view.revision)
         return api_pb2.ListVEsResponse(
-            ves=[self._describe.ve(held) for held in selected.of(view)], revision=view.revision
+            ves=[
+                self._describe.ve(held, snapshots=bool(request.names)) for held in selected.of(view)
+            ],
+            revision=view.revision,
         )
 
     def Watch(

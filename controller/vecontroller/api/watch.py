@@ -7,13 +7,13 @@ are sent as one. A VE that is not selected any more is DELETED for this watch.
 
 from collections.abc import AsyncIterator, Iterable
 
-from veapi.model import HostName, Uid
+from veapi.model import VE, HostName, Uid
 from veapi.v1 import api_pb2, types_pb2
 from vecontroller.api.departed import Departed
 from vecontroller.api.describe import Describe, uids_on
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.selection import Selection, selection
-from vecontroller.view import Changed, View
+from vecontroller.view import Changed, Held, View
 
 Change = api_pb2.VEChange
 PACE_S = 0.01
@@ -37,12 +37,12 @@ class Watcher:
     def later_than(self, revision: int, departed: Departed) -> list[api_pb2.VEChange]:
         """What changed after the revision; all else counts as sent."""
         found = [
-            self._change(Change.KIND_DELETED, self._describe.ve(gone.held))
+            self._change(Change.KIND_DELETED, self._shown(gone.held))
             for gone in departed.since(revision)
             if self._selected.holds(gone.held.value) and gone.held.create_revision <= revision
         ]
         for held in self._selected.of(self._view):
-            message = self._describe.ve(held)
+            message = self._shown(held)
             self._sent[held.value.uid] = message
             if _last_revision(self._view, held.value.uid) > revision:
                 added = held.create_revision > revision
@@ -72,11 +72,15 @@ class Watcher:
                 return None
             del self._sent[uid]
             return self._change(Change.KIND_DELETED, last)
-        message = self._describe.ve(held)
+        message = self._shown(held)
         if message == last:
             return None
         self._sent[uid] = message
         return self._change(Change.KIND_ADDED if last is None else Change.KIND_CHANGED, message)
+
+    def _shown(self, held: Held[VE]) -> types_pb2.VE:
+        """Snapshots are of those that were named: of all there may be hundreds of thousands."""
+        return self._describe.ve(held, snapshots=bool(self._selected.names))
 
     def _change(
         self, kind: "api_pb2.VEChange.Kind.ValueType", ve: types_pb2.VE | None
