@@ -46,6 +46,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             passes=SchedulerMetrics(registry),
             replicas=config.images.replicas,
             keep_deleted_s=config.deleted.keep_s,
+            rules=config.placement.rules,
         )
         api = await stack.enter_async_context(_serving(config, core, registry))
         patience_s = 0.0 if config.etcd.embedded else TAKEOVER_AFTER_S
@@ -113,6 +114,7 @@ def api_deps(core: Core) -> ApiDeps:
         ids=RandomIds(),
         reserved=core.reserved,
         keep_deleted_s=core.keep_deleted_s,
+        rules=core.rules,
     )
 
 
@@ -123,6 +125,7 @@ def _sources(core: Core) -> Sources:
         host_state=core.sessions.host_state,
         last_heard_at=core.sessions.last_heartbeat,
         refusals=lambda: core.scheduler.refusals,
+        rules=core.rules,
     )
 
 

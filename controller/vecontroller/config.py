@@ -11,6 +11,7 @@ from veapi.channel import Identity
 from veapi.errors import InvalidInput
 from veapi.model import Cluster, Network
 from veapi.units import parse_duration
+from vecontroller.placementconfig import PlacementSection
 
 MAX_REPLICAS = 1000
 VXLAN_IDS = range(1, 1 << 24)
@@ -99,6 +100,7 @@ class Config(Section, frozen=True, kw_only=True):
     network: NetworkSection = NetworkSection()
     deleted: DeletedSection = DeletedSection()
     images: ImagesSection = ImagesSection()
+    placement: PlacementSection = PlacementSection()
     log: LogSection = LogSection()
 
     @property
@@ -153,6 +155,7 @@ def _check(config: Config) -> None:
     _check_etcd(config.etcd)
     _check_network(config.network)
     parse_duration(config.deleted.keep, field="deleted.keep")
+    _ = config.placement.rules
 
 
 def _check_listen(address: str) -> None:

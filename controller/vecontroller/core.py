@@ -12,13 +12,14 @@ from veapi.clock import Clock
 from veapi.daemon import forever
 from veapi.errors import Unavailable
 from veapi.model import Cluster, Project, Timing
-from vecontroller.holding import Reserved
 from vecontroller.copies import REPLICAS, Copies
+from vecontroller.holding import Reserved
 from vecontroller.hostsession import Roster
 from vecontroller.imagesource import ImageSources
 from vecontroller.leader import Leadership, acquire, keep
 from vecontroller.liveness import Liveness
 from vecontroller.mirror import Mirror
+from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.ports import Passes
 from vecontroller.purging import Purging
 from vecontroller.relay import Relays
@@ -62,6 +63,7 @@ class Core:
     snapshotting: Snapshotting
     reserved: Reserved
     keep_deleted_s: float
+    rules: Rules
 
 
 def new_op_id() -> str:
@@ -72,7 +74,7 @@ def new_ticket() -> bytes:
     return secrets.token_bytes(TICKET_BYTES)
 
 
-def compose(
+def compose(  # noqa: PLR0913 - the composition root
     *,
     name: str,
     address: str,
@@ -82,6 +84,7 @@ def compose(
     passes: Passes | None = None,
     replicas: int = REPLICAS,
     keep_deleted_s: float = KEEP_DELETED_S,
+    rules: Rules = PLAIN,
 ) -> Core:
     """Wires the parts; nothing runs yet."""
     topic, standing = Topic(), Standing()
@@ -99,6 +102,7 @@ def compose(
         new_op_id=new_op_id,
         passes=passes,
         reserved=reserved,
+        rules=rules,
     )
     return Core(
         name=name,
@@ -119,6 +123,7 @@ def compose(
         snapshotting=Snapshotting(mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id),
         reserved=reserved,
         keep_deleted_s=keep_deleted_s,
+        rules=rules,
     )
 
 

@@ -19,7 +19,8 @@ from prometheus_client import (
 from veapi.model import HostName, HostState, Placement, Resources, Run, Uid, VEState, VEStatus
 from veapi.series import Family, Kind, Labels, Page, labels
 from vecontroller.lifecycle import SCHEDULING, displayed
-from vecontroller.placement import Refusal, committed
+from vecontroller.placement import Refusal, Rules, committed
+from vecontroller.placement.rules import PLAIN
 from vecontroller.view import View
 
 _VE = ("ve", "project", "host")
@@ -49,7 +50,13 @@ HOST_STATE = Family(
 HOST_CAPACITY = Family(
     "verack_host_capacity",
     Kind.GAUGE,
-    "What the host has for VEs: cpu in cores, memory_bytes, disk_bytes, pids.",
+    "What the host has: cpu in cores, memory_bytes, disk_bytes, pids.",
+    ("host", "resource"),
+)
+HOST_ROOM = Family(
+    "verack_host_room",
+    Kind.GAUGE,
+    "What VEs may have of the host: its capacity without its reserve, times the overcommit of its class.",
     ("host", "resource"),
 )
 HOST_COMMITTED = Family(
@@ -108,6 +115,7 @@ CLUSTER_FAMILIES = (
     HOST_INFO,
     HOST_STATE,
     HOST_CAPACITY,
+    HOST_ROOM,
     HOST_COMMITTED,
     LAST_HEARTBEAT,
     VE_INFO,
@@ -141,6 +149,7 @@ class Sources:
     host_state: Callable[[HostName], HostState]
     last_heard_at: Callable[[HostName], float | None]
     refusals: Callable[[], Mapping[Uid, Refusal]]
+    rules: Rules = PLAIN
 
 
 class SchedulerMetrics:
@@ -200,6 +209,8 @@ class ControllerMetrics:
         page.state_set(HOST_STATE, _HOST_STATES, states)
         capacity = {name: view.hosts[name].value.capacity for name in names}
         page.family(HOST_CAPACITY, _resources(of, capacity))
+        room = {name: self._sources.rules.room(view.hosts[name].value) for name in names}
+        page.family(HOST_ROOM, _resources(of, room))
         page.family(HOST_COMMITTED, _resources(of, {n: committed(view, n) for n in names}))
         heard = {name: self._sources.last_heard_at(name) for name in names}
         page.family(LAST_HEARTBEAT, [(of[n], at) for n, at in heard.items() if at is not None])

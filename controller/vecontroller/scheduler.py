@@ -22,6 +22,7 @@ from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
 from vecontroller.placement import Board, HostRow, Refusal, host_rows, plan, request
+from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
 from vecontroller.store.port import Ambiguous
@@ -46,7 +47,7 @@ class _Outcome(Enum):
 class Scheduler:
     """Owner of ve/placement. Refusals are in memory only: the next leader finds them again."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wired in one place
         self,
         mirror: Mirrored,
         writer: Commits,
@@ -57,7 +58,9 @@ class Scheduler:
         new_op_id: Callable[[], str],
         passes: Passes | None = None,
         reserved: Reserved | None = None,
+        rules: Rules = PLAIN,
     ) -> None:
+        self._rules = rules
         self._reserved = reserved or Reserved(clock)
         self._passes = passes
         self._mirror = mirror
@@ -144,7 +147,7 @@ class Scheduler:
         refused, fresh = decisions.without_unreadable(view, fresh)
         rows = self._rows(view) if fresh else self._refused_with
         due = self._due(fresh, rows)
-        made = plan(rows, [request(view, held) for held in due.values()])
+        made = plan(rows, [request(view, held, self._rules) for held in due.values()])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
         self._refuse([*refused, *made.refusals, *kept])
         self._refused_with = rows
@@ -170,6 +173,7 @@ class Scheduler:
             state=self._hosts.host_state,
             connected=self._hosts.connected,
             in_flight=coming,
+            rules=self._rules,
         )
 
     def _due(self, fresh: Mapping[Uid, Held[VE]], rows: list[HostRow]) -> dict[Uid, Held[VE]]:

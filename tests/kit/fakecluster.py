@@ -67,6 +67,7 @@ class FakeCluster:
                     labels={"rack": rack},
                     state="Ready",
                     capacity=types_pb2.Resources(cpu=8, memory_bytes=16 << 30, pids=32768),
+                    room=types_pb2.Resources(cpu=8, memory_bytes=16 << 30, pids=32768),
                     address="10.88.0.11",
                 )
             )

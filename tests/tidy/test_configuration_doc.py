@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple, get_args, get_origin
 
 import msgspec
 import pytest
@@ -36,7 +36,8 @@ def fields(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, 
     for field in msgspec.structs.fields(kind):
         section = section_of(field.type)
         if section is not None:
-            yield from fields(section, f"{prefix}{field.name}.")
+            named = ".NAME" if get_origin(field.type) is dict else ""
+            yield from fields(section, f"{prefix}{field.name}{named}.")
         else:
             yield f"{prefix}{field.name}", default_of(field)
 

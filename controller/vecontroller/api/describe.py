@@ -121,6 +121,7 @@ class Describe:
             images=sorted(image.digest for image in facts.images),
             metrics_address=facts.metrics_address,
             taints=taints_of(self._view, name),
+            room=codec.resources_out(self._deps.rules.room(facts)),
         )
 
     def image(self, held: Held[Image]) -> types_pb2.Image:

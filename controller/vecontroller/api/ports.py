@@ -10,7 +10,8 @@ from veapi.errors import VerackError
 from veapi.model import Digest, HostName, HostState, Resources, Uid, VEReport
 from veapi.v1 import session_pb2
 from vecontroller.holding import Reserved
-from vecontroller.placement import Board, Refusal
+from vecontroller.placement import Board, Refusal, Rules
+from vecontroller.placement.rules import PLAIN
 from vecontroller.store.port import Guard, Write
 from vecontroller.topic import Topic
 from vecontroller.view import View
@@ -149,3 +150,4 @@ class ApiDeps:
     ids: Ids
     reserved: Reserved
     keep_deleted_s: float = KEEP_DELETED_S
+    rules: Rules = PLAIN

@@ -27,7 +27,9 @@ def room_for(
     deps: ApiDeps, host: HostName, more: Resources, *, what: str
 ) -> AbstractContextManager[None]:
     """Holds the room; NoHostFits when it is not there. To be entered before anything is awaited."""
-    left = free(deps.mirror.view, host, [*deps.reserved.on(host), *deps.scheduler.coming(host)])
+    left = free(
+        deps.mirror.view, host, [*deps.reserved.on(host), *deps.scheduler.coming(host)], deps.rules
+    )
     if left is None:
         raise NoHostFits(f"host {host} is not known", hint="see `vectl host list`")
     lacks = shortage(left, more)

@@ -78,14 +78,14 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         image = find_image(view, asked.spec.image)
         if asked.spec.host:
             find_host(view, asked.spec.host)
-        made = request_of(view, Held(_proposed(asked, image.value.digest), 0, 0))
+        made = request_of(view, Held(_proposed(asked, image.value.digest), 0, 0), self._deps.rules)
         found = explain(self._deps.scheduler.board(), made)
         return _message(asked.project, asked.name, found)
 
     def _of_held(self, held: Held[VE]) -> scheduler_pb2.Explanation:
         """Of one that has a host: as if it had none, so that its own host has its room."""
         view, ve = self._deps.mirror.view, held.value
-        board, made = self._deps.scheduler.board(), request_of(view, held)
+        board, made = self._deps.scheduler.board(), request_of(view, held, self._deps.rules)
         placement = view.placements.get(ve.uid)
         if placement is not None and placement.value.host in board.index:
             board.give_back(board.index[placement.value.host], made)

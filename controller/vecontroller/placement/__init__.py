@@ -17,17 +17,20 @@ from vecontroller.placement.model import (
 from vecontroller.placement.plan import place, plan
 from vecontroller.placement.refusal import shortage
 from vecontroller.placement.requests import host_of, request
+from vecontroller.placement.rules import HostClass, Rules
 
 __all__ = [
     "Assignment",
     "Board",
     "Capacity",
     "Explanation",
+    "HostClass",
     "HostRow",
     "Loss",
     "Plan",
     "Refusal",
     "Request",
+    "Rules",
     "Strategy",
     "Verdict",
     "capacity",

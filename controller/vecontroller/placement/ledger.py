@@ -4,9 +4,10 @@ VEs that it keeps and of the images that it holds, and what is in flight.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from veapi.model import HostFacts, HostName, HostState, Resources
+from veapi.model import HostName, HostState, Resources
 from vecontroller.placement.model import HostRow, Request
 from vecontroller.placement.requests import tenant
+from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.view import View
 
 RACK_LABEL = "rack"
@@ -27,12 +28,14 @@ def committed(view: View, host: HostName) -> Resources:
     return Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
 
 
-def free(view: View, host: HostName, coming: Iterable[Resources]) -> Resources | None:
+def free(
+    view: View, host: HostName, coming: Iterable[Resources], rules: Rules = PLAIN
+) -> Resources | None:
     """What the host has left beside what is coming; below 0 where it gave away more. None: the host is not known."""
     facts = view.hosts.get(host)
     if facts is None:
         return None
-    capacity, taken = facts.value.capacity, sum(coming, committed(view, host))
+    capacity, taken = rules.room(facts.value), sum(coming, committed(view, host))
     return Resources(
         cpu_millis=capacity.cpu_millis - taken.cpu_millis,
         memory_bytes=capacity.memory_bytes - taken.memory_bytes,
@@ -47,43 +50,29 @@ def host_rows(
     state: Callable[[HostName], HostState],
     connected: Callable[[HostName], bool],
     in_flight: Mapping[HostName, Iterable[Resources]],
+    rules: Rules = PLAIN,
 ) -> list[HostRow]:
     """A row for each known host, in the order of names."""
-    return [
-        _row(
-            view,
-            name,
-            view.hosts[name].value,
-            tuple(in_flight.get(name, ())),
-            state(name),
-            connected(name),
+    rows = []
+    for name in sorted(view.hosts):
+        facts, coming = view.hosts[name].value, tuple(in_flight.get(name, ()))
+        rows.append(
+            HostRow(
+                name=name,
+                rack=facts.labels.get(RACK_LABEL, ""),
+                capacity=rules.room(facts),
+                committed=sum(coming, committed(view, name)),
+                placed=len(view.placed_on.get(name, ())) + len(coming),
+                state=state(name),
+                connected=connected(name),
+                refuses=facts.refuses,
+                tenants=_tenants(view, name, rules),
+                labels=facts.labels,
+                taints=taints_of(view, name),
+                images=frozenset(image.digest for image in facts.images),
+            )
         )
-        for name in sorted(view.hosts)
-    ]
-
-
-def _row(
-    view: View,
-    name: HostName,
-    facts: HostFacts,
-    coming: tuple[Resources, ...],
-    state: HostState,
-    connected: bool,  # noqa: FBT001
-) -> HostRow:
-    return HostRow(
-        name=name,
-        rack=facts.labels.get(RACK_LABEL, ""),
-        capacity=facts.capacity,
-        committed=sum(coming, committed(view, name)),
-        placed=len(view.placed_on.get(name, ())) + len(coming),
-        state=state,
-        connected=connected,
-        refuses=facts.refuses,
-        tenants=_tenants(view, name),
-        labels=facts.labels,
-        taints=taints_of(view, name),
-        images=frozenset(image.digest for image in facts.images),
-    )
+    return rows
 
 
 def taints_of(view: View, host: HostName) -> tuple[str, ...]:
@@ -92,10 +81,10 @@ def taints_of(view: View, host: HostName) -> tuple[str, ...]:
     return held.value.taints if held is not None else ()
 
 
-def _tenants(view: View, host: HostName) -> tuple[Request, ...]:
+def _tenants(view: View, host: HostName, rules: Rules) -> tuple[Request, ...]:
     """By uid, so that equal hosts are equal rows."""
     held = (view.ves.get(uid) for uid in sorted(view.placed_on.get(host, ())))
-    return tuple(tenant(each) for each in held if each is not None)
+    return tuple(tenant(each, rules) for each in held if each is not None)
 
 
 def _kept_bytes(view: View, host: HostName) -> int:

@@ -4,12 +4,13 @@ import msgspec
 
 from veapi.model import VE, HostName, Uid
 from vecontroller.placement.model import Request
+from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.view import Held, View
 
 
-def request(view: View, held: Held[VE]) -> Request:
+def request(view: View, held: Held[VE], rules: Rules = PLAIN) -> Request:
     """What it wants. A clone can only go where the root is that it is made of."""
-    wanted, ve = tenant(held), held.value
+    wanted, ve = tenant(held, rules), held.value
     if not ve.root.from_uid:
         return wanted
     source = host_of(view, ve.root.from_uid)
@@ -20,7 +21,7 @@ def request(view: View, held: Held[VE]) -> Request:
     )
 
 
-def tenant(held: Held[VE]) -> Request:
+def tenant(held: Held[VE], rules: Rules = PLAIN) -> Request:
     """As it is asked for, whether it has a root already or not."""
     ve = held.value
     spec = ve.spec
@@ -32,6 +33,7 @@ def tenant(held: Held[VE]) -> Request:
         project=ve.project,
         labels=ve.labels,
         image=ve.image_digest,
+        strategy=rules.strategy_of(ve.project),
         require=spec.require,
         prefer=spec.prefer,
         tolerate=spec.tolerate,

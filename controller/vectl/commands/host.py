@@ -55,7 +55,7 @@ def show(session: Session, name: str, *, style: Style) -> None:
 
 def facts(host: "Host") -> list[str]:
     """A line for each thing that is known."""
-    capacity, committed = host.capacity, host.committed
+    capacity, committed = host.room, host.committed
     rows = [
         ("Name", host.name),
         ("State", host.state),
@@ -66,6 +66,7 @@ def facts(host: "Host") -> list[str]:
         ("Memory", _share(committed.memory_bytes, capacity.memory_bytes)),
         ("Disk", _share(committed.disk_bytes, capacity.disk_bytes)),
         ("Pids", f"{committed.pids} of {capacity.pids} committed"),
+        ("Machine", _machine(host)),
         ("Images", str(len(host.images))),
         ("Address", host.address),
         ("Metrics", host.metrics_address),
@@ -74,6 +75,15 @@ def facts(host: "Host") -> list[str]:
         ("Heartbeat", _heartbeat(host)),
     ]
     return [f"{title + ':':<12}{one_line(text)}" for title, text in rows if text]
+
+
+def _machine(host: "Host") -> str:
+    """Its capacity, where VEs may have more or less."""
+    has = host.capacity
+    if has == host.room:
+        return ""
+    disk, memory = format_size(has.disk_bytes), format_size(has.memory_bytes)
+    return f"{cores(has.cpu)} cores, {memory} of memory, {disk} of disk, {has.pids} pids"
 
 
 def _share(part: int, whole: int) -> str:

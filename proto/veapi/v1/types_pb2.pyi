@@ -546,6 +546,7 @@ class Host(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """Ready, Silent (no heartbeat) or Unknown (not heard of since the controller began to lead)."""
@@ -571,6 +572,10 @@ class Host(_message.Message):
     def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What VEs must tolerate to get on it, KEY[=VALUE][:prefer]."""
 
+    @_builtins.property
+    def room(self) -> Global___Resources:
+        """What VEs may have of it: what is left of the capacity without its reserve, times the overcommit of its class."""
+
     def __init__(
         self,
         *,
@@ -587,10 +592,11 @@ class Host(_message.Message):
         images: _abc.Iterable[_builtins.str] | None = ...,
         metrics_address: _builtins.str = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
+        room: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_heartbeat_at", b"last_heartbeat_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_heartbeat_at", b"last_heartbeat_at", "room", b"room"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "metrics_address", b"metrics_address", "name", b"name", "state", b"state", "taints", b"taints", "version", b"version", "ves", b"ves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "metrics_address", b"metrics_address", "name", b"name", "room", b"room", "state", b"state", "taints", b"taints", "version", b"version", "ves", b"ves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
