@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.apirig import NO_CONTEXT, ApiRig, api_rig, closable
+from kit.apirig import DEBIAN, NO_CONTEXT, ApiRig, api_rig, closable
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import SnapshotStatus, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
@@ -203,6 +203,18 @@ async def test_a_snapshot_stays_while_a_clone_is_made_of_it(rig: ApiRig) -> None
         with pytest.raises(Conflict, match="VE copy is being made of snapshot before"):
             await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
     await rig.report(copy.uid, VEState.FAILED, reason="ExitedAtOnce")
+    await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
+
+
+async def test_a_snapshot_stays_while_a_clone_of_its_ve_is_being_written(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await take(rig, "before")
+    await told(rig, ve, there("before", 1))
+    with (
+        rig.ve._in_flight.holding("", DEBIAN, Uid(ve.uid)),
+        pytest.raises(Conflict, match="is being cloned"),
+    ):
+        await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
     await rig.ve.DeleteSnapshot(ref("before"), NO_CONTEXT)
 
 

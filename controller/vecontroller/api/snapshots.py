@@ -8,6 +8,7 @@ from veapi.model import VE, RootWish, SnapshotWish
 from veapi.v1 import api_pb2
 from vecontroller.api.change import refuse_deleting
 from vecontroller.api.commits import edit
+from vecontroller.api.inflight import InFlight
 from vecontroller.api.lookup import suggestion
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.rebuild import next_root_seq
@@ -42,7 +43,7 @@ async def take(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
     return held
 
 
-async def delete(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
+async def delete(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SnapshotRef) -> Held[VE]:
     """Has the host remove it; idempotent while it is on its way out. Conflict: a root is being made of it."""
     validate.name("tag", request.tag)
 
@@ -50,6 +51,8 @@ async def delete(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
         view = deps.mirror.view
         wish = _find(view, ve, request.tag)
         _refuse_used(view, ve, request.tag)
+        if in_flight.clones(ve.uid):
+            raise Conflict(f"VE {ve.name} is being cloned", hint="try again in a moment")
         if all(each.seq != wish.seq for each in ve.snapshots):
             wishes = (*ve.snapshots, msgspec.structs.replace(wish, deleting=True))
             return msgspec.structs.replace(ve, snapshots=wishes)

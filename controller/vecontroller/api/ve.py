@@ -105,7 +105,7 @@ class VEService(api_pb2_grpc.VEServiceServicer):
         return self._shown(await snapshots.take(self._deps, request))
 
     async def DeleteSnapshot(self, request: api_pb2.SnapshotRef, context: Context) -> types_pb2.VE:
-        return self._shown(await snapshots.delete(self._deps, request))
+        return self._shown(await snapshots.delete(self._deps, self._in_flight, request))
 
     async def Restore(self, request: api_pb2.SnapshotRef, context: Context) -> types_pb2.VE:
         return self._shown(await snapshots.restore(self._deps, request))
