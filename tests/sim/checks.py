@@ -3,11 +3,12 @@
 The names in brackets are those of the list of invariants that the project keeps (docs/reliability.md).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.loop import SimLoop
+from sim.process import SimClock
 from sim.truth import Truth
 from veagent.ports import StartPlan
 from veapi.model import Action, Digest, HostName, HostSet, Order, Uid
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from sim.controller import Controller
     from sim.etcd import SimEtcd
     from sim.host import Host
+
+
+JUST_NOW_S = 3.0
+"""What an agent did longer ago is on its disk."""
+
+
+UP = (Action.RUN, Action.FREEZE)
+STOP_S = 5.0
+"""No stop takes longer."""
+QUIET_LEADER_S = 2.5
+"""A standby waits 3 s, by its own clock, for a beat."""
 
 
 class Violation(Exception):
@@ -41,11 +53,24 @@ class Checks:
         self.controllers: dict[str, Controller] = {}
         self.asked_to_delete: set[str] = set()
         """Names and uids for which somebody ever asked a delete or purge."""
-        self.restarted: defaultdict[tuple[str, Uid], int] = defaultdict(int)
-        self.rebuilt: defaultdict[tuple[str, Uid], int] = defaultdict(int)
+        self.started: dict[tuple[str, Uid], float] = {}
+        """When each VE was last started on each host."""
+        self.lifted: dict[tuple[str, Uid], float] = {}
+        """When a wish that a VE be down was last taken back."""
+        self.stopped: defaultdict[tuple[str, Uid, int, int], int] = defaultdict(int)
+        self.dropped: defaultdict[tuple[str, Uid], int] = defaultdict(int)
+        self.excuses: defaultdict[tuple[str, Uid], int] = defaultdict(int)
         self.powered_off: set[Uid] = set()
         self.acked_restarts: defaultdict[Uid, int] = defaultdict(int)
         self.counts: defaultdict[str, int] = defaultdict(int)
+        self.bases: dict[tuple[str, Uid], int] = {}
+        """First id of each VE on each host, as of its last start."""
+        self.asked_to_purge: set[str] = set()
+        self.asked: Counter[str] = Counter()
+        """How often somebody asked for what each counter of VEs counts."""
+        self.counted: Counter[str] = Counter()
+        self.leader = ""
+        self.last_beat = float("-inf")
         self._loop = loop
         self._etcd = etcd
         self._tell = tell
@@ -80,6 +105,7 @@ class Checks:
             shown = [f"{'put' if event.item else 'del'} {event.key[8:40]}" for event in events]
             self.note(f"{who} writes {events[0].revision}: {', '.join(shown)}")
         self._leads(who, epoch, events)
+        self._takes_over(who, epoch, events)
         uids = {Uid(parts[0]) for kind, parts in touched if kind.value.startswith("ve/") and kind is not Kind.VE_NAME}
         uids |= {uid for kind, parts in touched if kind is Kind.VE_NAME and (uid := truth.names.get((parts[0], parts[1])))}
         for uid in sorted(uids):
@@ -104,6 +130,26 @@ class Checks:
             f"{who} of epoch {controller.epoch} wrote {events[0].key} under {epoch}",
         )
 
+    def _takes_over(self, who: str, epoch: int, events: Sequence[StoreEvent]) -> None:
+        """[L8] Nobody takes the lead from a leader that beats."""
+        now = self._loop.time()
+        took = any(event.key == LEADER and event.item is not None for event in events)
+        if took:
+            silent_s = now - self.last_beat
+            self.demand("no leader is deposed that beats", not epoch or silent_s > QUIET_LEADER_S, f"by {who} after {silent_s:.2f} s")
+            self.leader = who
+        if any(event.key == BEAT for event in events):
+            self.last_beat = now
+            self.demand("one controller leads", who in (self.leader, "the story"), f"{who} beats, {self.leader} leads")
+
+    def _once(self, what: str, before: int, now: int) -> None:
+        """An operation is applied once: nothing counts more than was asked."""
+        if now > before:
+            self.counted[what] += now - before
+            self.demand(
+                "an operation is applied once", self.counted[what] <= self.asked[what], f"{what}: {self.counted[what]} of {self.asked[what]}"
+            )
+
     def _ve(self, uid: Uid) -> None:
         truth = self.truth
         life, ve = truth.lives[uid], truth.specs.get(uid)
@@ -121,12 +167,15 @@ class Checks:
             moved = life.hosts and placement.host not in life.hosts
             self.demand("a VE is given to one host alone", not moved, f"{uid}: {life.hosts} and {placement.host}")
             life.hosts.add(placement.host)
-            self.demand(
-                "placements grow", placement.generation >= life.placement_generation, f"{uid}"
-            )
+            least = life.placement_generation + (life.unplaced and bool(life.placement_generation))
+            self.demand("placements grow", placement.generation >= least, f"{uid}")
+            life.unplaced = False
             life.placement_generation = placement.generation
+        else:
+            life.unplaced = True
         if kept is not None:
             life.hosts.add(kept.placement.host)
+            self._purging(uid)
             life.purge |= kept.purging
             self._settled(kept.placement.host, uid)
         if ve is None and kept is None and placement is None and not life.vanished:
@@ -144,6 +193,8 @@ class Checks:
             ("snapshot_seq", life.snapshot_seq, ve.snapshot_seq),
         ):
             self.demand("no update is lost", now >= before, f"{name} of {uid}: {before}, then {now}")
+            if name != "generation":
+                self._once(name, before, now)
         life.generation, life.restart_seq = ve.generation, ve.restart_seq
         life.root_seq, life.snapshot_seq = ve.root.seq, ve.snapshot_seq
         life.names.add(ve.name)
@@ -151,6 +202,15 @@ class Checks:
         life.purge |= ve.delete_requested_at is not None and ve.purge
         life.snapshots_leaving |= {wish.seq for wish in ve.snapshots if wish.deleting}
         life.snapshots |= {wish.tag for wish in ve.snapshots}
+
+    def _purging(self, uid: Uid) -> None:
+        """A deleted VE is removed when its time has come, or when somebody says so."""
+        kept, life = self.truth.deleted[uid], self.truth.lives[uid]
+        if not kept.purging or life.purge:
+            return
+        now = SimClock(self._loop).wall()
+        asked = self.asked_to_purge & (life.names | {uid})
+        self.demand("what is kept is kept for its time", asked or kept.purge_at <= now + 1, f"{uid}: {kept.purge_at - now:.1f} s early")
 
     def _settled(self, host: HostName, uid: Uid) -> None:
         """[S8] What is kept is down."""
@@ -223,37 +283,61 @@ class Checks:
         self.demand("a start has a placement", host.name in life.hosts, f"{uid} on {host.name}")
         self.demand("what vanished never runs again", not life.vanished, f"{uid} on {host.name}")
         self._ids(host, plan)
-        entry = self._wish(host, uid)
-        if entry is not None:
-            key = (host.name, uid)
-            self.restarted[key] = max(self.restarted[key], entry.restart_seq)
+        self.started[host.name, uid] = self._loop.time()
 
     def _ids(self, host: "Host", plan: StartPlan) -> None:
-        for uid, base in host.runtime.bases.items():
-            there = uid in host.runtime.known or host.roots.there(uid)
-            self.demand(
-                "id ranges are not shared",
-                uid == plan.uid or base != plan.id_base or not there,
-                f"{plan.uid} and {uid} on {host.name}: {base}",
-            )
+        """A range is another's as long as anything of that one is there."""
+        for (name, uid), base in self.bases.items():
+            if name == host.name and uid != plan.uid and base == plan.id_base:
+                there = uid in host.runtime.running or host.roots.there(uid)
+                self.demand("id ranges are not shared", not there, f"{plan.uid} and {uid} on {host.name}: {base}")
+        self.bases[host.name, plan.uid] = plan.id_base
 
     def stops(self, host: "Host", uid: Uid) -> None:
-        """[S13] A VE that is to run is stopped only for a restart or a new root that was asked and not done yet."""
-        entry, key = self._wish(host, uid), (host.name, uid)
-        if entry is None or entry.action not in (Action.RUN, Action.FREEZE):
-            self.demand("no set, no stop", entry is not None, f"{uid} on {host.name}")
+        """[S13] A VE that is to run is stopped once for each restart and each new root that was asked."""
+        entry = self._wish(host, uid)
+        self.demand("no set, no stop", entry is not None, f"{uid} on {host.name}")
+        if entry is None or entry.action not in UP:
             return
-        again = entry.restart_seq > self.restarted[key] or entry.root.seq > self.rebuilt[key]
-        self.demand("nothing is stopped that nobody asked to stop", again, f"{uid} on {host.name}")
+        if self._loop.time() - self.lifted.get((host.name, uid), -1000.0) < STOP_S:
+            return  # it is being stopped by a wish that was taken back
+        why = (host.name, uid, entry.restart_seq, entry.root.seq)
+        asked = entry.restart_seq + entry.root.seq > 0
+        allowed = 1 + self.excuses[host.name, uid] if asked else 0
+        self.demand(
+            "nothing is stopped that nobody asked to stop",
+            self.stopped[why] < allowed,
+            f"{uid} on {host.name}, {self.stopped[why]} times before for {entry.restart_seq} and {entry.root.seq}",
+        )
+
+    def has_stopped(self, host: "Host", uid: Uid) -> None:
+        """As above, and it has ended."""
+        entry = self._wish(host, uid)
+        if entry is not None and entry.action in UP:
+            self.stopped[host.name, uid, entry.restart_seq, entry.root.seq] += 1
 
     def drops(self, host: "Host", uid: Uid) -> None:
         """A root is replaced once for each time that it was asked."""
-        entry, key = self._wish(host, uid), (host.name, uid)
-        seq = entry.root.seq if entry is not None else 0
-        fresh = not host.roots.there(uid) or seq > self.rebuilt[key] or not host.roots._limit_file(uid).exists()
-        self.demand("a root is replaced only as asked", seq <= self.truth.lives[uid].root_seq and fresh, f"{uid} on {host.name}: {seq}")
+        whole, key = host.roots._limit_file(uid).exists(), (host.name, uid)
+        allowed = self.truth.lives[uid].root_seq + self.excuses[key]
+        self.demand(
+            "a root is replaced only as asked",
+            not whole or self.dropped[key] < allowed,
+            f"{uid} on {host.name}: {self.dropped[key]} times before, {allowed} asked",
+        )
         self.demand("the root of a running VE stays", uid not in host.runtime.running, f"{uid}")
-        self.rebuilt[key] = max(self.rebuilt[key], seq)
+
+    def has_dropped(self, host: "Host", uid: Uid, *, whole: bool) -> None:
+        """As above; what was only a part does not count."""
+        self.dropped[host.name, uid] += whole
+
+    def dies(self, host: "Host") -> None:
+        """An agent that dies before it could write down what it has just done does it again."""
+        now = self._loop.time()
+        for uid in {uid for name, uid in (*self.started, *self.dropped) if name == host.name}:
+            fresh = now - self.started.get((host.name, uid), now) < JUST_NOW_S
+            if fresh or host.disk.failing is not None or now - host.disk_well_at < JUST_NOW_S:
+                self.excuses[host.name, uid] += 1
 
     def deletes(self, host: "Host", uid: Uid) -> None:
         """Absence destroys nothing: only a purge does."""
@@ -279,6 +363,13 @@ class Checks:
         self.demand("sets do not go back", held >= before, f"{host.name}: {before}, then {held}")
         self.demand("an older set has no effect", host_set.order >= before or held == before, f"{host.name}")
         host.acked = max(host.acked, held)
+
+    def wishes(self, host: "Host", before: HostSet | None, now: HostSet) -> None:
+        """Notes which VEs shall run again that were to be down a moment ago."""
+        down = {e.uid for e in before.entries if e.action not in UP} if before is not None else set()
+        for entry in now.entries:
+            if entry.uid in down and entry.action in UP:
+                self.lifted[host.name, entry.uid] = self._loop.time()
 
     def recovered(self, host: "Host") -> None:
         """What was acknowledged as durable is there after each death."""

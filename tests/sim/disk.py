@@ -198,8 +198,13 @@ class DiskPath:
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         self.disk.step()
-        if self._folder().pop(self.name, None) is None and not missing_ok:
-            raise FileNotFoundError(errno.ENOENT, "No such file", self.path)
+        try:
+            self.inode()
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+        else:
+            del self._folder()[self.name]
 
     def rmdir(self) -> None:
         self.disk.step()

@@ -88,7 +88,7 @@ class SimStore:
         self._process = process
         self._node = node
         self._rng = rng
-        self._loss = loss
+        self.loss = loss
         self.watch_cut = False
 
     async def get(self, key: str) -> StoreItem | None:
@@ -164,8 +164,8 @@ class SimStore:
         """Lost when the path is cut; now and then for no reason at all."""
         delay = self._network.delay_s(source, target)
         fate = self._rng.random()
-        if fate < self._loss:
-            if source != self._node or fate < self._loss / 2 or not args[-1]:
+        if fate < self.loss:
+            if source != self._node or fate < self.loss / 2 or not args[-1]:
                 return
             delay += self._rng.uniform(0, LATE_S)
         if not self._network.is_cut(source, target):

@@ -33,6 +33,8 @@ class Faults:
             "isolate": self._isolate,
             "reset": self._reset,
             "slow path": self._slow,
+            "leader loses etcd": self._leader_cut,
+            "etcd loses answers": self._loses,
             "etcd elects": self._elects,
             "etcd compacts": self._compacts,
             "watch stands still": self._watch,
@@ -57,6 +59,7 @@ class Faults:
         for controller in world.controllers.values():
             if controller.store is not None:
                 controller.store.watch_cut = False
+                controller.store.loss = world.story.knobs.loss
             controller.process.resume()
             if not controller.process.alive:
                 controller.boot(world.loop)
@@ -65,7 +68,8 @@ class Faults:
 
     def _well(self, host: Host) -> None:
         world = self._world
-        host.disk.failing = None
+        if host.disk.failing is not None:
+            host.disk.failing, host.disk_well_at = None, world.loop.time()
         host.stubborn, host.lazy_s = False, 0.0
         for port in (host.runtime, host.roots, host.wires, host.images):
             port._errors.clear()
@@ -173,6 +177,11 @@ class Faults:
 
         self._later(still_s, heal)
 
+    def _leader_cut(self, a: int, b: int, _c: int) -> None:
+        """It goes on to believe that it leads, and hosts still reach it."""
+        leader = self._controller(1).name
+        self._cut_pairs([(leader, NODE)], self._for(a, 3, 30), both=b % 4 != 0)
+
     def _reset(self, a: int, b: int, _c: int) -> None:
         one, other = self._controller(a).name, self._host(b).name
         self._tell(f"connections of {one} and {other} are reset")
@@ -187,6 +196,20 @@ class Faults:
 
     # The store.
 
+    def _loses(self, a: int, b: int, c: int) -> None:
+        """Requests, or answers, or only now: they come late."""
+        store = self._controller(a).store
+        if store is None:
+            return
+        loss, still_s, before = 0.1 + b / 2000, self._for(c, 1, 15), self._world.story.knobs.loss
+        self._tell(f"{loss:.0%} of what {store._node} and etcd say is lost or late for {still_s:.1f} s")
+        store.loss = loss
+
+        def heal() -> None:
+            store.loss = before
+
+        self._later(still_s, heal)
+
     def _elects(self, a: int, _b: int, _c: int) -> None:
         pause_s = self._for(a, 0.5, 4)
         self._tell(f"etcd elects for {pause_s:.1f} s")
@@ -200,7 +223,7 @@ class Faults:
             etcd.compact(revision)
 
     def _watch(self, a: int, b: int, c: int) -> None:
-        """And, every other time, its history is compacted meanwhile."""
+        """And, most times, its history is compacted meanwhile."""
         store = self._controller(a).store
         if store is None:
             return
@@ -209,7 +232,7 @@ class Faults:
         store.watch_cut = True
 
         def heal() -> None:
-            if c % 2:
+            if c % 3:
                 self._compacts(0, 0, 0)
             store.watch_cut = False
 
@@ -224,6 +247,7 @@ class Faults:
 
         def heal() -> None:
             host.disk.failing = None
+            host.disk_well_at = self._world.loop.time()
 
         self._later(still_s, heal)
 

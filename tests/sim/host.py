@@ -35,7 +35,7 @@ from veagent.sources import SourceDesk
 from veapi.channel import Identity
 from veapi.daemon import forever
 from veapi.errors import NotFound, Unavailable
-from veapi.model import Digest, HostFacts, HostSet, Order, Resources, Uid
+from veapi.model import Digest, HeldImage, HostFacts, HostSet, Order, Resources, Uid
 
 if TYPE_CHECKING:
     from sim.checks import Checks
@@ -83,6 +83,7 @@ class SimRuntime(FakeRuntime):
             await self._host.clock.sleep(min(timeout_s, 3.0))
         self._host.checks.stops(self._host, instance.uid)
         await super().stop(instance, timeout_s=timeout_s)
+        self._host.checks.has_stopped(self._host, instance.uid)
         self._host.note("stop", instance.uid)
 
     async def forget(self, uid: Uid) -> None:
@@ -119,8 +120,16 @@ class SimRoots(FakeRoots):
         super().__init__(cast("Path", host.pool.root() / "roots"), images, host.clock)
         self._host = host
 
+    def capacity_bytes(self) -> int:
+        return self._host.disk_bytes
+
     def there(self, uid: Uid) -> bool:
         return self.path(uid).exists()
+
+    async def used_bytes(self, uid: Uid) -> int:
+        """Half of its limit: what is kept of the deleted takes room."""
+        await super().used_bytes(uid)
+        return int(self._limit_file(uid).read_text()) // 2 if await self.exists(uid) else 0
 
     async def create(self, uid: Uid, source: RootSource, disk_bytes: int, hostname: str) -> Path:
         await self._host.dawdle()
@@ -128,7 +137,9 @@ class SimRoots(FakeRoots):
 
     async def drop(self, uid: Uid) -> None:
         self._host.checks.drops(self._host, uid)
+        whole = self._limit_file(uid).exists()
         await super().drop(uid)
+        self._host.checks.has_dropped(self._host, uid, whole=whole)
         self._host.note("drop", uid)
 
     async def delete(self, uid: Uid) -> None:
@@ -148,9 +159,15 @@ class SimImages(FakeImages):
         super().__init__(cast("Path", host.pool.root() / "images"), host.clock)
         self._host = host
 
+    async def add(self, blob: AsyncIterator[bytes], *, expect: Digest | None = None) -> HeldImage:
+        image = await super().add(blob, expect=expect)
+        self._host.checks.note(f"{self._host.name} holds image {image.digest[7:15]}")
+        return image
+
     async def delete(self, digest: Digest) -> None:
         self._host.checks.deletes_image(self._host, digest)
         await super().delete(digest)
+        self._host.checks.note(f"{self._host.name} removes image {digest[7:15]}")
 
 
 class SimLedger(Ledger):
@@ -198,12 +215,14 @@ class Host:
         self.capacity = capacity
         self.checks = checks
         self.disk, self.pool = Disk(), Disk(synced=True)
+        self.disk_bytes = 1 << 40
         self.boots = 1
         self.stubborn = False
         """Its VEs take their time to end."""
         self.lazy_s = 0.0
         """What starts and new roots take longer."""
         self.acked = Order()
+        self.disk_well_at = -1000.0
         self.process: Process
         self.manager: Manager | None = None
         self.link: Link | None = None
@@ -241,6 +260,7 @@ class Host:
         """SIGKILL of the agent. What its threads were at is done, half done, or not."""
         if not self.process.alive:
             return
+        self.checks.dies(self)
         for job in self.process.die():
             self.disk.budget = self.rng.choice((0, 1, 2, 3, 4, 1000))
             try:
@@ -366,7 +386,9 @@ class SimManager(Manager):
         self._host = host
 
     async def apply(self, host_set: HostSet) -> Order:
-        before = self.held
+        before, old = self.held, self._set
+        if host_set.order >= before:
+            self._host.checks.wishes(self._host, old, host_set)
         held = await super().apply(host_set)
         self._host.checks.applied(self._host, host_set, before, held)
         return held

@@ -26,6 +26,20 @@ DISK_BYTES = GIB
 PIDS = 100
 
 
+COUNTED = {
+    "restart": "restart_seq",
+    "set": "restart_seq",
+    "rebuild": "root.seq",
+    "restore": "root.seq",
+    "snapshot": "snapshot_seq",
+}
+"""What an operation counts up, by one."""
+
+
+TWICE = {"fickle": ("create", "delete", 0.0), "regret": ("delete", "undelete", 3.0)}
+"""Operations that are two: the second one comes right after the first, or up to so many seconds later."""
+
+
 class Operators:
     """All of them; they share what they know of the leader."""
 
@@ -36,21 +50,29 @@ class Operators:
 
     async def ask(self, event: Event, number: int) -> None:
         """One operation, as someone who wants it would ask for it. A refusal is an answer."""
-        method, request = self._request(event, number)
+        first, then, wait_s = TWICE.get(event.what, (event.what, "", 0.0))
+        done = await self._ask(first, event, number)
+        if then and done:
+            await self._world.operators.clock.sleep(wait_s * event.numbers[2] / 1000)
+            await self._ask(then, event, number)
+
+    async def _ask(self, what: str, event: Event, number: int) -> bool:
+        method, request = self._request(what, event, number)
         world = self._world
-        world.tell(f"op{number} asks {event.what} {_shown(request)}")
-        self._note_deletes(event, request)
+        world.tell(f"op{number} asks {what} {_shown(request)}")
+        self._note_asked(what, request)
         try:
             answer = await self._call(f"o{number}", method, request)
         except VerackError as error:
-            world.tell(f"op{number} {event.what}: {error.kind}: {error.message}")
-        else:
-            world.tell(f"op{number} {event.what}: done")
-            self._acknowledged(event.what, request, answer)
+            world.tell(f"op{number} {what}: {error.kind}: {error.message}")
+            return False
+        world.tell(f"op{number} {what}: done")
+        self._acknowledged(what, request, answer)
+        return True
 
     # What is asked.
 
-    def _request(self, event: Event, number: int) -> tuple[str, Any]:
+    def _request(self, what: str, event: Event, number: int) -> tuple[str, Any]:
         a, b, c = event.numbers
         name = f"v{a % self._world.story.knobs.names}"
         ref = api_pb2.VERef(name=name)
@@ -76,7 +98,7 @@ class Operators:
             "prefetch": lambda: ("Image.SetPrefetch", self._prefetch(image, b)),
             "project": lambda: ("Project.Create", api_pb2.CreateProjectRequest(name=f"p{b % 3}")),
         }
-        return make[event.what]()
+        return make[what]()
 
     def _create(self, name: str, number: int, b: int, c: int) -> api_pb2.CreateVERequest:
         spec = types_pb2.VESpec(
@@ -113,9 +135,18 @@ class Operators:
         host = f"h{b % self._world.story.knobs.hosts}"
         return api_pb2.SetPrefetchRequest(name=image, prefetch=types_pb2.Prefetch(hosts=[host]))
 
-    def _note_deletes(self, event: Event, request: Any) -> None:
-        if event.what in ("delete", "purge"):
-            self._checks.asked_to_delete.add(request.ve.name if event.what == "delete" else request.name)
+    def _note_asked(self, what: str, request: Any) -> None:
+        """So that nothing happens that nobody asked for."""
+        checks = self._checks
+        if what == "delete":
+            checks.asked_to_delete.add(request.ve.name)
+        if what == "purge" or (what == "delete" and request.purge):
+            name = request.name if what == "purge" else request.ve.name
+            checks.asked_to_delete.add(name)
+            checks.asked_to_purge.add(name)
+        counted = COUNTED.get(what)
+        if counted is not None and (what != "set" or request.restart):
+            checks.asked[counted] += 1
 
     # How.
 

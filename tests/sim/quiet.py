@@ -8,7 +8,7 @@ from sim.controller import Controller
 from sim.host import Host
 from veagent.record import beside_disk_and_rates
 from veapi import codec
-from veapi.model import VE, Placement, Run, Uid, VEStatus
+from veapi.model import VE, HostFacts, Placement, Run, Uid, VEStatus
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -138,7 +138,7 @@ class Quiet:
             yield f"{host.name} has something of {uid}, which is nowhere asked for"
         stored, said = self._truth.hosts.get(host.name), manager.facts()  # type: ignore[call-overload]
         if stored != said:
-            yield f"the store does not have what {host.name} says of itself"
+            yield f"the store does not have what {host.name} says of itself: {_differences(stored, said)}"
 
     def _images(self) -> Iterator[str]:
         knobs = self._world.story.knobs
@@ -172,3 +172,10 @@ def _lasting(status: VEStatus) -> VEStatus:
     """As the store has it; events are for people, and the newest may be on its way."""
     stored = codec.status_in(codec.status_out(status))
     return msgspec.structs.replace(stored, events=())
+
+
+def _differences(stored: HostFacts | None, said: HostFacts) -> str:
+    if stored is None:
+        return "nothing is stored"
+    names = [name for name in HostFacts.__struct_fields__ if getattr(stored, name) != getattr(said, name)]
+    return ", ".join(f"{name}: {getattr(stored, name)} and {getattr(said, name)}" for name in names)

@@ -11,9 +11,11 @@ LEAST_FAULTS = 3
 
 OPERATIONS = {
     "create": 10,
+    "fickle": 3,
     "delete": 4,
     "purge": 2,
-    "undelete": 4,
+    "undelete": 3,
+    "regret": 4,
     "start": 4,
     "stop": 5,
     "freeze": 3,
@@ -40,6 +42,8 @@ FAULTS = {
     "isolate": 3,
     "reset": 3,
     "slow path": 2,
+    "leader loses etcd": 4,
+    "etcd loses answers": 5,
     "etcd elects": 3,
     "etcd compacts": 3,
     "watch stands still": 3,
@@ -127,9 +131,9 @@ def _knobs(rng: Random) -> Knobs:
     return Knobs(
         controllers=rng.choice((2, 2, 2, 3)),
         hosts=rng.choice((3, 3, 4)),
-        room=rng.choice((2, 3, 4, 6)),
+        room=rng.choice((1, 2, 2, 3, 5)),
         ids=rng.choice((5, 8, 16)),
-        names=rng.choice((4, 6, 8)),
+        names=rng.choice((4, 6, 9)),
         replicas=rng.choice((1, 2, 3)),
         keep_deleted_s=rng.choice((0.0, 6.0, 20.0, 86_400.0)),
         shuffle=rng.random() < 0.8,
@@ -137,7 +141,7 @@ def _knobs(rng: Random) -> Knobs:
         jitter_s=rng.choice((0.0005, 0.002, 0.02)),
         spike=rng.choice((0.0, 0.01, 0.05)),
         spike_s=rng.choice((0.1, 0.5, 1.5)),
-        loss=rng.choice((0.0, 0.002, 0.01, 0.03)),
+        loss=rng.choice((0.0, 0.002, 0.01, 0.05)),
         pace=rng.choice((0.5, 1.0, 1.0, 1.5)),
     )
 
@@ -155,7 +159,7 @@ def _operations(rng: Random) -> list[Event]:
         found.append(Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _numbers(rng)))
     if rng.random() < 0.3:  # a crowd that wants the same at one moment
         at = round(rng.uniform(10, LENGTH_S - 10), 3)
-        what = rng.choice(("create", "restart", "snapshot", "undelete", "clone"))
+        what = rng.choice(("create", "fickle", "restart", "snapshot", "undelete", "regret", "clone"))
         found += [Event(at, what, _numbers(rng)) for _ in range(6)]
     return found
 

@@ -37,6 +37,7 @@ class Life:
     snapshots_leaving: set[int] = field(default_factory=set)
     snapshots: set[str] = field(default_factory=set)
     """Tags that were ever wished."""
+    unplaced: bool = False
     vanished: bool = False
     """No trace of it is left in the store."""
 

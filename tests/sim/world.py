@@ -117,8 +117,7 @@ class World:
             )
         for host in self.hosts.values():
             host.peers = self.hosts
-            host.disk_bytes = (room + 2) * DISK_BYTES
-            host.roots.capacity_bytes = lambda size=host.disk_bytes: size  # type: ignore[method-assign, misc]
+            host.disk_bytes = room * DISK_BYTES + DISK_BYTES * 3 // 4
         self.checks.hosts = self.hosts
 
     def _make_controllers(self) -> None:
