@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from devrack import cgroups, daemons, files, network
 from devrack.down import down, leftovers
 from devrack.plan import HostPlan, RackPlan
-from devrack.up import make_image, up
+from devrack.up import make_image, ready_hosts, up
 
 T = TypeVar("T")
 _NAME = re.compile(r"t(\d+)[a-z]?$")
@@ -90,6 +90,25 @@ class Rack:
         assert isinstance(items, list)
         return items
 
+    def kept(self) -> list[dict[str, Any]]:
+        """VEs that were deleted and are kept."""
+        items = self.vectl("list", "--deleted", "-o", "json").json()["items"]
+        assert isinstance(items, list)
+        return items
+
+    def purge(self, *names: str) -> None:
+        """Deletes VEs with their disks."""
+        self.vectl("delete", "--yes", "--purge", *names)
+
+    def purge_all(self) -> None:
+        """Every VE of the default project, and what is kept of deleted ones."""
+        names = [ve["name"] for ve in self.ves()]
+        if names:
+            self.purge(*names)
+        for ve in self.kept():
+            self.vectl("purge", "--yes", ve["uid"])
+        until(lambda: not self.kept(), within_s=60, what="deleted VEs are removed")
+
     def pids(self) -> dict[str, tuple[int, int]]:
         """Init's process id and its start time, by VE: equal pairs mean that nothing was restarted."""
         return {ve["name"]: self._identity(int(ve["status"]["init_pid"])) for ve in self.ves()}
@@ -114,6 +133,28 @@ class Rack:
         )
         assert not check or done.returncode == 0, f"{argv}: {done.stderr}"
         return done.stdout
+
+    def run_in_host(self, host: str, *argv: str) -> str:
+        """Runs a program where the host's agent is: in its mounts too."""
+        holder = daemons.pid_of(self.plan, f"{host}-holder")
+        assert holder is not None, f"{host} has no namespaces"
+        done = subprocess.run(
+            ["nsenter", "-t", str(holder), "-m", "-n", *argv],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def until_ready(self) -> None:
+        """Every host is Ready, as the controller sees it."""
+        until(
+            lambda: ready_hosts(self.plan) == len(self.plan.hosts),
+            within_s=60,
+            what="all hosts are Ready",
+        )
 
     def http(self, url: str) -> str:
         """GET from inside the switch's namespace."""
@@ -171,11 +212,23 @@ def running_rack(
     hosts: Sequence[HostPlan] | None = None,
     cpu: float = 4,
     memory: str = "6G",
+    pool_size: str = "40G",
+    keep: str = "24h",
 ) -> Iterator[Rack]:
-    """A rack of this process with the busybox image; gone afterwards, and asserted to be. `cpu`, `memory`: of each host."""
+    """A rack of this process with the busybox image; gone afterwards, and asserted to be.
+
+    `cpu`, `memory`, `pool_size`: of each host. `keep`: how long the disks of deleted VEs are kept.
+    """
     sweep_stale()
-    name = f"t{os.getpid()}{suffix}"
-    plan = RackPlan(name=name, uplink=False, id_base=1_000_000_000, cpu=cpu, memory=memory)
+    plan = RackPlan(
+        name=f"t{os.getpid()}{suffix}",
+        uplink=False,
+        id_base=1_000_000_000,
+        cpu=cpu,
+        memory=memory,
+        pool_size=pool_size,
+        keep=keep,
+    )
     if hosts:
         plan = replace(plan, hosts=tuple(hosts))
     try:

@@ -30,8 +30,6 @@ def rack(host_can_run_ves: None) -> Iterator[Rack]:
 
 @pytest.fixture
 def clean(rack: Rack) -> Iterator[Rack]:
-    """The rack, with every VE deleted afterwards."""
+    """The rack, with every VE deleted for good afterwards."""
     yield rack
-    names = rack.vectl("list", "-o", "name").out.split()
-    if names:
-        rack.vectl("delete", "--purge", "--yes", *[name.removeprefix("ve/") for name in names])
+    rack.purge_all()

@@ -58,6 +58,9 @@ embedded = true
 
 [network]
 cidr = "{plan.pool}"
+
+[deleted]
+keep = "{plan.keep}"
 """
 
 

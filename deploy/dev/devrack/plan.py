@@ -37,6 +37,8 @@ class RackPlan:
     cpu: float = 4
     memory: str = "6G"
     pool_size: str = "40G"
+    keep: str = "24h"
+    """How long the disks of deleted VEs are kept."""
     runtime: str = "lxc"
     bin: Path = field(default=REPOSITORY / ".venv/bin")
 
