@@ -104,16 +104,18 @@ def _reached(target: Target, ve: "VE") -> bool:
         case Goal.STOPPED:
             return carried_out and status.state == "Stopped"
         case Goal.RESTARTED:
-            started_again = (
-                target.before is None or status.started_at != target.before.status.started_at
-            )
-            return carried_out and status.state == "Running" and started_again
+            return carried_out and status.state == "Running" and _started_again(target, ve)
         case Goal.FROZEN:
             return carried_out and status.state == "Frozen"
         case Goal.SETTLED:
             return carried_out and _as_wanted(ve)
         case Goal.GONE:
             return False
+
+
+def _started_again(target: Target, ve: "VE") -> bool:
+    before = target.before
+    return before is None or ve.status.started_at != before.status.started_at
 
 
 def _as_wanted(ve: "VE") -> bool:
@@ -131,6 +133,8 @@ def _could_not(target: Target, ve: "VE") -> Conflict | None:
         return None
     if status.observed_generation < target.asked.generation:
         return None
+    if target.goal is Goal.RESTARTED and not _started_again(target, ve):
+        return None  # said before the restart that may well put it right; a restart is no new generation
     hint = f"see `vectl show {ve.name}`"
     if status.reason in ("LimitsRefused", "RestartNeeded") and not status.message.startswith(
         "disk"

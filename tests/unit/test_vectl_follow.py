@@ -254,6 +254,14 @@ def test_what_a_host_refused_before_is_no_answer_to_what_is_asked_now() -> None:
     assert judge(Target(asked, Goal.SETTLED, asked), old) is False
 
 
+def test_a_restart_is_waited_for_though_the_host_said_that_it_needs_one() -> None:
+    before = refused_by_host("RestartNeeded", "restart it to change: ip")
+    assert judge(Target(before, Goal.RESTARTED, before), before) is False
+    after = refused_by_host("", "")
+    after.status.started_at.seconds = before.status.started_at.seconds + 1
+    assert judge(Target(before, Goal.RESTARTED, before), after) is True
+
+
 @pytest.mark.parametrize(
     ("run", "state", "reason", "verdict"),
     [

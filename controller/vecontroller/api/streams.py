@@ -81,6 +81,8 @@ def _how_to_run(name: str, state: str) -> str:
     match state:
         case VEState.STOPPED:
             return f"start it: vectl start {name}"
+        case VEState.FROZEN:
+            return f"let it go on: vectl thaw {name}"
         case VEState.DELETING:
             return "it is being deleted"
         case _:
