@@ -62,6 +62,21 @@ def test_the_weight_asked_for_counts_and_else_the_cores(
         assert kernel.written(GROUP)[name] == value
 
 
+def test_v1_quotas_that_a_ve_set_itself_keep_its_own_from_nothing(make: Make) -> None:
+    kernel, cgroups = make(1, None)
+    cgroups.create(UID, Limits(cpu_millis=1500))
+    top = f"cpu/{GROUP}/ct"
+    for name, quota in (("", "150000"), ("/greedy", "150000"), ("/modest", "20000")):
+        kernel.mkdir(str(kernel.fs / f"{top}{name}"))
+        kernel.write(str(kernel.fs / f"{top}{name}/cpu.cfs_quota_us"), quota)
+    cgroups.limit(UID, Limits(cpu_millis=500))
+    found = [
+        kernel.read(str(kernel.fs / f"{top}{name}/cpu.cfs_quota_us"))
+        for name in ("/..", "", "/greedy", "/modest")
+    ]
+    assert found == ["50000", "50000", "-1", "20000"]
+
+
 def test_v1_swap_is_on_top_of_memory(make: Make) -> None:
     kernel, cgroups = make(1, None)
     cgroups.create(UID, Limits(memory_bytes=8000, swap_bytes=2000))

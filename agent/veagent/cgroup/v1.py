@@ -25,10 +25,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 NEEDED = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset")
 _VMSTAT = "/proc/vmstat"
 _QUOTA = "cpu.cfs_quota_us"
+_PERIOD = "cpu.cfs_period_us"
 _MOST_PINNED = 256
 """Folders of a VE whose processors are changed: each takes some hundred microseconds, in which the agent does nothing else."""
 _MOST_COUNTED = 1024
 """Folders of a VE whose kills are counted; what a VE divides further is told as less."""
+_MOST_FREED = 4096
+"""Folders of a VE whose quotas are looked at when its own gets lower."""
 _MEMORY = "memory.limit_in_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
 
@@ -214,13 +217,22 @@ class V1:
     def _limit_quota(self, group: str, new: int) -> None:
         """LXC's folder has the quota too: lxcfs counts processors by it. A folder's may never be above its parent's."""
         old = int(self._get("cpu", group, _QUOTA))
-        self._set("cpu", group, "cpu.cfs_period_us", str(PERIOD_US))
+        self._set("cpu", group, _PERIOD, str(PERIOD_US))
         groups = [group, f"{group}/{CONTAINER}"]
         if new != -1 and (old == -1 or new < old):
+            self._free_quotas(f"{self._fs}/cpu/{group}/{CONTAINER}", new)
             groups.reverse()
         for each in groups:
             if each == group or self._files.exists(f"{self._fs}/cpu/{each}"):
                 self._set("cpu", each, _QUOTA, str(new))
+
+    def _free_quotas(self, top: str, new: int) -> None:
+        """Takes away quotas above the new one that the VE has set below: with them the kernel refuses to lower the one above."""
+        for path in self._below(top, most=_MOST_FREED)[1:]:
+            with suppress(OSError):
+                quota = int(self._files.read(f"{path}/{_QUOTA}"))
+                if quota * PERIOD_US > new * int(self._files.read(f"{path}/{_PERIOD}")):
+                    self._files.write(f"{path}/{_QUOTA}", "-1")
 
     def _limit_io(self, group: str, limits: Limits, disk: Disk | None) -> None:
         """Only what was asked, or is to be taken back: most VEs have none."""
