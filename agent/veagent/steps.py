@@ -34,7 +34,7 @@ from veagent.reconcile import (
     Wait,
     rates_differ,
 )
-from veagent.record import VERecord, beside_disk_and_rates
+from veagent.record import VERecord, beside_disk_and_rates, is_off
 from veagent.snapshots import DeleteSnapshot, TakeSnapshot
 from veagent.status import SOURCE_MISSING
 from veagent.watch import Watch
@@ -231,13 +231,13 @@ class Steps:
 
     async def _limit_disk_of_stopped(self, entry: SetEntry, disk_bytes: int) -> None:
         """A limit that does not fit keeps no VE from starting: it is refused again, and told, while it runs."""
-        self._ensured(entry)
+        record = self._ensured(entry)
         await self._memory.will_limit(disk=True, rest=False)
         try:
             await self._ground.roots.limit(self._uid, disk_bytes)
         except Conflict:
             self._body.disk_refused = disk_bytes
-            if entry.action is Action.STOP:
+            if entry.action is Action.STOP or is_off(entry, record):
                 raise
         else:
             self._memory.limit_disk(disk_bytes)

@@ -325,6 +325,43 @@ async def test_a_refused_disk_limit_keeps_no_ve_from_starting(
     assert host.status().state is VEState.RUNNING
 
 
+async def test_a_refused_disk_limit_of_one_that_its_guest_switched_off_is_told_and_not_tried_on_and_on(
+    host: AgentHost, wishes: Wishes
+) -> None:
+    host.runtime.power_off(U1)
+    await host.until(lambda: host.status().reason == "PoweredOff")
+    host.roots.fail("limit", U1, times=99, error=Conflict("2G are in use"))
+    await wishes.settle(entry(generation=2, disk_bytes=1 << 20))
+    await host.until(lambda: host.status().reason == "LimitsRefused")
+    assert host.status().state is VEState.STOPPED
+    for _ in range(3):
+        await ManualClock.settle()
+    assert host.roots.count("limit") == 1
+    host.roots.calls.clear()
+    await wishes.settle(entry(generation=3, run_generation=3, disk_bytes=1 << 20))
+    assert host.status().state is VEState.RUNNING
+
+
+async def test_until_a_limit_is_smaller_the_old_one_is_told_as_in_force(
+    host: AgentHost, wishes: Wishes
+) -> None:
+    was = entry().spec.request
+    assert host.status().in_force == was
+    host.roots.fail("limit", U1, times=2, error=Conflict("2G are in use"))
+    host.runtime.fail("limit", U1, times=2, error=Conflict("80M are in use"))
+    less = entry(generation=2, disk_bytes=1 << 20, memory_bytes=32 << 20, cpu_millis=700)
+    await wishes.settle(less)
+    assert host.status().in_force == msgspec.structs.replace(was, cpu_millis=700)
+    await host.crash()
+    await host.boot()
+    assert host.status().in_force == msgspec.structs.replace(was, cpu_millis=700)
+    await wishes.are(msgspec.structs.replace(less, generation=3))
+    await host.clock.advance(BACK_OFF_S)
+    await host.until(lambda: host.status().in_force == less.spec.request)
+    await wishes.settle(msgspec.structs.replace(less, generation=4, action=Action.STOP))
+    assert host.status().in_force == Resources(disk_bytes=1 << 20)
+
+
 async def test_what_only_a_start_can_change_is_told_and_a_restart_does_it(
     host: AgentHost, wishes: Wishes
 ) -> None:

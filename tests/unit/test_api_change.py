@@ -46,6 +46,7 @@ async def test_starting_what_is_to_run_already_writes_nothing(rig: ApiRig) -> No
     ("state", "reason", "generation"),
     [
         (VEState.STOPPED, "PoweredOff", 2),
+        (VEState.STOPPED, "LimitsRefused", 2),
         (VEState.FAILED, "StartFailed", 2),
         (VEState.FAILED, "ExitedAtOnce", 2),
         (VEState.RUNNING, "LimitsRefused", 1),

@@ -14,8 +14,8 @@ from vecontroller.store.port import Delete, Guard, Put
 from vecontroller.view import Held, View
 
 DEFAULT_STOP_TIMEOUT_S = 30.0
-POWERED_OFF = "PoweredOff"
-"""Reason of a VE that is stopped because its guest switched it off."""
+_OFF = ("PoweredOff", "LimitsRefused")
+"""Reasons of a VE that shall run and is stopped: its guest switched it off (and its disk holds more than its new limit)."""
 
 
 async def set_run(deps: ApiDeps, request: api_pb2.SetRunRequest) -> Held[VE]:
@@ -52,7 +52,8 @@ def is_off(view: View, ve: VE) -> bool:
     held = view.statuses.get(ve.uid)
     if held is None:
         return False
-    return held.value.state is VEState.STOPPED and held.value.reason == POWERED_OFF
+    shall_run = ve.spec.run is not Run.STOPPED
+    return shall_run and held.value.state is VEState.STOPPED and held.value.reason in _OFF
 
 
 def is_up(view: View, ve: VE) -> bool:
