@@ -9,6 +9,8 @@ from veagent.ground import Ground
 from veagent.ports import Instance
 from veagent.record import (
     VERecord,
+    amounts,
+    bounds,
     confirmed,
     first_record,
     kept,
@@ -19,7 +21,7 @@ from veagent.record import (
 )
 from veagent.snapshots import DeleteSnapshot, SnapshotStep
 from veagent.status import Trouble
-from veapi.model import Event, Limits, SetEntry, SnapshotStatus, Uid
+from veapi.model import Event, Limits, Resources, SetEntry, SnapshotStatus, Uid
 from veapi.units import format_size
 
 
@@ -132,23 +134,34 @@ class Memory:
             stopped = msgspec.structs.replace(self.record, up=False)
             self._keep(stopped, self._normal("Stopped", "it was stopped"))
 
-    async def will_limit(self, *, disk: bool, rest: bool) -> None:
+    async def will_limit(self, asked: Limits, *, disk: bool, rest: bool) -> None:
         """Which limits are in force is not known, until what is done now is written down too."""
         assert self.record is not None
         before = self.record.limits
         limits = with_rates(Limits(), before) if rest else before
-        self.change(limits=with_disk(limits, 0 if disk else before.disk_bytes))
+        may_be = bounds(self.record) | amounts(asked)
+        unsure = msgspec.structs.replace(
+            may_be if rest else self.record.unsure,
+            disk_bytes=may_be.disk_bytes if disk else self.record.unsure.disk_bytes,
+        )
+        self.change(limits=with_disk(limits, 0 if disk else before.disk_bytes), unsure=unsure)
         await self._ground.ledger.sync()
 
     def limit(self, limits: Limits) -> None:
         """All but disk and network are in force."""
         assert self.record is not None
-        in_force = self.record.limits
-        self.change(limits=with_rates(with_disk(limits, in_force.disk_bytes), in_force))
+        in_force, unsure = self.record.limits, self.record.unsure
+        self.change(
+            limits=with_rates(with_disk(limits, in_force.disk_bytes), in_force),
+            unsure=Resources(disk_bytes=unsure.disk_bytes),
+        )
 
     def limit_disk(self, disk_bytes: int) -> None:
         assert self.record is not None
-        self.change(limits=with_disk(self.record.limits, disk_bytes))
+        self.change(
+            limits=with_disk(self.record.limits, disk_bytes),
+            unsure=msgspec.structs.replace(self.record.unsure, disk_bytes=0),
+        )
 
     def limit_rates(self, limits: Limits) -> None:
         """The network's are in force."""
@@ -164,9 +177,10 @@ class Memory:
     def replace_root(self, entry: SetEntry) -> None:
         """The old root is gone; the new one is made of what `entry` says. It counts as its user's word to run."""
         assert self.record is not None
-        limits = with_disk(self.record.limits, 0)
+        limits, most = with_disk(self.record.limits, 0), bounds(self.record)
+        unsure = msgspec.structs.replace(self.record.unsure, disk_bytes=most.disk_bytes)
         replaced = msgspec.structs.replace(
-            self.record, root_seq=entry.root.seq, off=False, limits=limits
+            self.record, root_seq=entry.root.seq, off=False, limits=limits, unsure=unsure
         )
         made_of = f"snapshot {entry.root.snapshot}" if entry.root.snapshot else "its image"
         self._keep(replaced, self._normal("RootReplaced", f"its disk is made anew of {made_of}"))

@@ -10,6 +10,7 @@ from veapi.model import (
     Event,
     ImageConfig,
     Limits,
+    Resources,
     SetEntry,
     SnapshotStatus,
     Uid,
@@ -22,7 +23,8 @@ class VERecord(Value, frozen=True, kw_only=True):
 
     `id_base` is the first of its own 65,536 host ids. `limits` are those in force (disk: of root and snapshots; network: of
     the card that it has). `restart_seq`, `generation` and `root_seq` are the last ones carried out. `snapshot_seq`: the
-    last snapshot that was taken, or given up. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
+    last snapshot that was taken, or given up. `unsure`: the most that may be in force of what is 0 in `limits`, as nobody
+    knows yet what came of a change. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
     `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was
     `off_generation`. `oom_run`: those of `oom_kills` since its last start. `kept`: it is deleted, `kept_bytes` of disk
     are held for who wants it back. `entry`: the last that was asked of it.
@@ -40,6 +42,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
     limits: Limits = Limits()
+    unsure: Resources = Resources()
     restarts: int = 0
     restart_seq: int = 0
     generation: int = 0
@@ -95,6 +98,7 @@ def started(
         with_card(confirmed(record, entry), entry),
         cpus=cpus,
         limits=limits,
+        unsure=Resources(disk_bytes=record.unsure.disk_bytes),
         oom_run=0,
         off=False,
         up=True,
@@ -136,6 +140,21 @@ def kept(record: VERecord, entry: SetEntry, used_bytes: int) -> VERecord:
     down = confirmed(record, entry)
     return msgspec.structs.replace(
         down, up=False, ip="", mac="", cpus=(), kept=True, kept_bytes=used_bytes
+    )
+
+
+def bounds(record: VERecord) -> Resources:
+    """The most that the kernel may hold a running VE to."""
+    return amounts(record.limits) | record.unsure
+
+
+def amounts(limits: Limits) -> Resources:
+    """The part of them that is placed by."""
+    return Resources(
+        cpu_millis=limits.cpu_millis,
+        memory_bytes=limits.memory_bytes,
+        disk_bytes=limits.disk_bytes,
+        pids=limits.pids,
     )
 
 

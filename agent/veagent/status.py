@@ -18,9 +18,9 @@ from veagent.reconcile import (
     Thaw,
     is_of_image,
 )
-from veagent.record import VERecord, is_off
+from veagent.record import VERecord, bounds, is_off
 from veagent.snapshots import answered_seq
-from veapi.model import Action, SetEntry, Uid, VEReport, VEState, VEStatus
+from veapi.model import Action, Resources, SetEntry, Uid, VEReport, VEState, VEStatus
 
 AWAITS_IMAGE = "ImageFetching"
 POOL_FULL = "PoolFull"
@@ -133,7 +133,14 @@ def status_of(sight: Sight) -> VEStatus:
         disk_used_bytes=record.kept_bytes if record and sight.kept else 0,
         snapshots=record.snapshots if record else (),
         observed_snapshot_seq=answered_seq(record, sight.wanted, sight.step) if record else 0,
+        in_force=_in_force(record, running=running is not None) if record else Resources(),
     )
+
+
+def _in_force(record: VERecord, *, running: bool) -> Resources:
+    """One that is down is only held to its disk."""
+    most = bounds(record)
+    return most if running else Resources(disk_bytes=most.disk_bytes)
 
 
 def _state(sight: Sight) -> tuple[VEState, str, str]:

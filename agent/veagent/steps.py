@@ -202,7 +202,7 @@ class Steps:
         disk = limits.disk_bytes != record.limits.disk_bytes
         rest = beside_disk_and_rates(limits) != beside_disk_and_rates(record.limits)
         if disk or rest:
-            await self._memory.will_limit(disk=disk, rest=rest)
+            await self._memory.will_limit(limits, disk=disk, rest=rest)
         refusals = [
             refusal
             for part in (self._limit_disk, self._limit_rates, self._limit_rest)
@@ -232,7 +232,7 @@ class Steps:
     async def _limit_disk_of_stopped(self, entry: SetEntry, disk_bytes: int) -> None:
         """A limit that does not fit keeps no VE from starting: it is refused again, and told, while it runs."""
         record = self._ensured(entry)
-        await self._memory.will_limit(disk=True, rest=False)
+        await self._memory.will_limit(entry.spec.limits, disk=True, rest=False)
         try:
             await self._ground.roots.limit(self._uid, disk_bytes)
         except Conflict:

@@ -67,10 +67,14 @@ def check_text(field: str, value: str) -> None:
 
 def check_capacity(capacity: Resources) -> None:
     """InvalidInput for an amount that no host has."""
-    _check_number("capacity.cpu_millis", capacity.cpu_millis, CPU_LIMIT_MILLIS)
-    _check_number("capacity.memory_bytes", capacity.memory_bytes)
-    _check_number("capacity.disk_bytes", capacity.disk_bytes)
-    _check_number("capacity.pids", capacity.pids)
+    _check_amount("capacity", capacity)
+
+
+def _check_amount(field: str, amount: Resources) -> None:
+    _check_number(f"{field}.cpu_millis", amount.cpu_millis, CPU_LIMIT_MILLIS)
+    _check_number(f"{field}.memory_bytes", amount.memory_bytes)
+    _check_number(f"{field}.disk_bytes", amount.disk_bytes)
+    _check_number(f"{field}.pids", amount.pids)
 
 
 def check_facts(facts: HostFacts) -> None:
@@ -149,6 +153,7 @@ def _checked_status(status: VEStatus) -> VEStatus:
     ):
         _check_number(f"status.{field}", getattr(status, field))
     _check_cpus(status.cpus)
+    _check_amount("status.in_force", status.in_force)
     check_count("status.snapshots", len(status.snapshots), SNAPSHOTS_LIMIT)
     started = status.started_at
     return msgspec.structs.replace(

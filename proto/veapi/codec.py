@@ -469,6 +469,7 @@ def report_out(value: model.VEReport) -> session_pb2.VEReport:
         entry=entry_out(value.entry) if value.entry is not None else None,
         observed_root_seq=value.status.observed_root_seq,
         observed_snapshot_seq=value.status.observed_snapshot_seq,
+        in_force=in_force_out(value.status),
         snapshots=[snapshot_status_out(snapshot) for snapshot in value.status.snapshots],
     )
 
@@ -490,11 +491,18 @@ def beside(
     message: "session_pb2.VEReport | store_pb2.StoredVEStatus", status: model.VEStatus
 ) -> model.VEStatus:
     """The status with what travels beside it."""
-    if not (message.observed_root_seq or message.observed_snapshot_seq or message.snapshots):
+    told = message.observed_root_seq or message.observed_snapshot_seq or message.snapshots
+    if not (told or message.HasField("in_force")):
         return status
     return msgspec.structs.replace(
         status,
         observed_root_seq=message.observed_root_seq,
         observed_snapshot_seq=message.observed_snapshot_seq,
         snapshots=tuple(snapshot_status_in(snapshot) for snapshot in message.snapshots),
+        in_force=resources_in(message.in_force),
     )
+
+
+def in_force_out(status: model.VEStatus) -> types_pb2.Resources | None:
+    """Nothing for nothing."""
+    return resources_out(status.in_force) if status.in_force != model.Resources() else None

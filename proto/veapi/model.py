@@ -92,6 +92,15 @@ class Resources(Value, frozen=True, kw_only=True):
             pids=self.pids + other.pids,
         )
 
+    def __or__(self, other: "Resources") -> "Resources":
+        """The larger of each."""
+        return Resources(
+            cpu_millis=max(self.cpu_millis, other.cpu_millis),
+            memory_bytes=max(self.memory_bytes, other.memory_bytes),
+            disk_bytes=max(self.disk_bytes, other.disk_bytes),
+            pids=max(self.pids, other.pids),
+        )
+
 
 class Limits(Value, frozen=True, kw_only=True):
     """All that the kernel holds a VE to. Weights: 0 is the default (cpu: 100 per core; io: 100); rates: 0 is no limit.
@@ -258,6 +267,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
 
     `disk_used_bytes` (root and snapshots) is only said of one that is deleted and kept: usage never passes the store.
     `observed_snapshot_seq`: wishes for snapshots up to it are answered; what is not among `snapshots` then is not there.
+    `in_force`: the most that its host may hold it to now; until a shrink is carried out, the old amount.
     """
 
     state: VEState
@@ -278,6 +288,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
     observed_root_seq: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
     observed_snapshot_seq: int = 0
+    in_force: Resources = Resources()
 
 
 class Deleted(Value, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 
 from kit.apirig import GIB, NO_CONTEXT, ApiRig, api_rig, create_request
@@ -9,6 +10,7 @@ from kit.modelstore import Fail
 from veapi.errors import Conflict, InvalidInput, NoHostFits, NotFound
 from veapi.model import HostName, Resources, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
+from vecontroller.placement import committed
 from vecontroller.store import keys
 
 WEB = api_pb2.VERef(name="web")
@@ -146,6 +148,21 @@ async def test_more_than_the_host_has_free_is_refused_with_numbers(rig: ApiRig) 
         assert "host h1 has too little memory (free 15.8G, wanted 63.8G)" in refused.value.message
         assert refused.value.hint
     assert (await rig.ve.Get(WEB, NO_CONTEXT)).generation == 1
+
+
+async def test_what_a_host_has_not_made_smaller_yet_is_not_given_away(rig: ApiRig) -> None:
+    ve = await rig.running()
+    had = Resources(cpu_millis=1000, memory_bytes=12 * GIB, disk_bytes=GIB, pids=100)
+    await rig.report(ve.uid, VEState.RUNNING, in_force=had)
+    assert committed(rig.mirror.view, H1).memory_bytes == 12 * GIB
+    await rig.running("db")
+    with pytest.raises(NoHostFits, match="memory"):
+        await set_(rig, ref=api_pb2.VERef(name="db"), memory_bytes=5 * GIB)
+    await set_(rig, memory_bytes=12 * GIB)  # which it takes already
+    await set_(rig, memory_bytes=GIB)
+    await rig.report(ve.uid, VEState.RUNNING, in_force=msgspec.structs.replace(had, memory_bytes=1))
+    assert committed(rig.mirror.view, H1).memory_bytes < 3 * GIB
+    await set_(rig, ref=api_pb2.VERef(name="db"), memory_bytes=5 * GIB)
 
 
 async def test_less_is_never_refused_and_neither_is_the_same(rig: ApiRig) -> None:

@@ -7,14 +7,13 @@ the moment. Both decide between two awaits, so neither gives away what the other
 from contextlib import AbstractContextManager
 
 from veapi.errors import NoHostFits
-from veapi.model import HostName, Resources, Spec
+from veapi.model import HostName, Resources
 from vecontroller.api.ports import ApiDeps
 from vecontroller.placement import free, shortage
 
 
-def grown(before: Spec, after: Spec) -> Resources:
-    """What it takes more of each; what it takes less of is 0."""
-    old, new = before.request, after.request
+def grown(old: Resources, new: Resources) -> Resources:
+    """What is more of each; what is less is 0."""
     return Resources(
         cpu_millis=max(0, new.cpu_millis - old.cpu_millis),
         memory_bytes=max(0, new.memory_bytes - old.memory_bytes),

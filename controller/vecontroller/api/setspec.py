@@ -19,6 +19,7 @@ from vecontroller.api.create import network_of
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.room import grown, room_for
+from vecontroller.placement import given
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 from vecontroller.view import Held, View
@@ -64,7 +65,7 @@ def edited(deps: ApiDeps, in_flight: InFlight, before: VE, after: VE) -> Edit:
     """With the room that it takes more on its host, and with the address that it changes to."""
     made = Edit(after)
     placement = deps.mirror.view.placements.get(before.uid)
-    more = grown(before.spec, after.spec)
+    more = grown(given(deps.mirror.view, before), after.spec.request)
     if placement is not None and more != Resources():
         what = f"for what {before.name} is to have more"
         made = Edit(after, holds=(room_for(deps, placement.value.host, more, what=what),))

@@ -3,7 +3,7 @@
 from vecontroller.placement.board import Board
 from vecontroller.placement.capacity import Capacity, Loss, capacity, more
 from vecontroller.placement.explain import explain
-from vecontroller.placement.ledger import committed, free, host_rows, taints_of
+from vecontroller.placement.ledger import committed, free, given, host_rows, taints_of
 from vecontroller.placement.model import (
     Assignment,
     Explanation,
@@ -37,6 +37,7 @@ __all__ = [
     "committed",
     "explain",
     "free",
+    "given",
     "host_of",
     "host_rows",
     "more",

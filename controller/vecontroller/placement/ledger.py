@@ -4,7 +4,7 @@ VEs that it keeps and of the images that it holds, and what is in flight.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from veapi.model import HostName, HostState, Resources
+from veapi.model import VE, HostName, HostState, Resources
 from vecontroller.placement.model import HostRow, Request
 from vecontroller.placement.requests import tenant
 from vecontroller.placement.rules import PLAIN, Rules
@@ -20,12 +20,25 @@ def committed(view: View, host: HostName) -> Resources:
     for uid in view.placed_on.get(host, ()):
         held = view.ves.get(uid)
         if held is not None:
-            spec = held.value.spec
-            cpu += spec.cpu_millis
-            memory += spec.memory_bytes
-            disk += spec.disk_bytes
-            pids += spec.pids
+            taken = given(view, held.value)
+            cpu += taken.cpu_millis
+            memory += taken.memory_bytes
+            disk += taken.disk_bytes
+            pids += taken.pids
     return Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
+
+
+def given(view: View, ve: VE) -> Resources:
+    """What a placed VE takes: of each resource what is asked, or what its host still holds it to when that is more.
+
+    A host that has not made it smaller yet, or refused because more is in use, lets it have the old amount.
+    """
+    status, placement = view.statuses.get(ve.uid), view.placements.get(ve.uid)
+    if status is None or placement is None:
+        return ve.spec.request
+    if status.value.placement_generation != placement.value.generation:
+        return ve.spec.request
+    return ve.spec.request | status.value.in_force
 
 
 def free(

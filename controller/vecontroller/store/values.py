@@ -204,6 +204,7 @@ def encode_status(value: VEStatus) -> bytes:
         observed_restart_seq=value.observed_restart_seq,
         observed_root_seq=value.observed_root_seq,
         observed_snapshot_seq=value.observed_snapshot_seq,
+        in_force=codec.in_force_out(value),
         snapshots=[codec.snapshot_status_out(snapshot) for snapshot in value.snapshots],
     ).SerializeToString()
 

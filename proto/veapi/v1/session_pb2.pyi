@@ -730,6 +730,7 @@ class VEReport(_message.Message):
     OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     OBSERVED_SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     gone: _builtins.bool
     """All of it is gone from the host, as a PURGE or RELEASE asked."""
@@ -753,6 +754,10 @@ class VEReport(_message.Message):
 
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotStatus]: ...
+    @_builtins.property
+    def in_force(self) -> _types_pb2.Resources:
+        """The most that the host may hold it to now, of each resource: until a shrink is carried out, the old amount."""
+
     def __init__(
         self,
         *,
@@ -768,10 +773,11 @@ class VEReport(_message.Message):
         observed_root_seq: _builtins.int = ...,
         snapshots: _abc.Iterable[Global___SnapshotStatus] | None = ...,
         observed_snapshot_seq: _builtins.int = ...,
+        in_force: _types_pb2.Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "in_force", b"in_force", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "gone", b"gone", "kept", b"kept", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "orphan", b"orphan", "project", b"project", "snapshots", b"snapshots", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "gone", b"gone", "in_force", b"in_force", "kept", b"kept", "name", b"name", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "orphan", b"orphan", "project", b"project", "snapshots", b"snapshots", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -227,6 +227,7 @@ class StoredVEStatus(_message.Message):
     OBSERVED_ROOT_SEQ_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     OBSERVED_SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     observed_restart_seq: _builtins.int
     observed_root_seq: _builtins.int
@@ -235,6 +236,8 @@ class StoredVEStatus(_message.Message):
     def status(self) -> _types_pb2.VEStatus: ...
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SnapshotStatus]: ...
+    @_builtins.property
+    def in_force(self) -> _types_pb2.Resources: ...
     def __init__(
         self,
         *,
@@ -244,10 +247,11 @@ class StoredVEStatus(_message.Message):
         observed_root_seq: _builtins.int = ...,
         snapshots: _abc.Iterable[_session_pb2.SnapshotStatus] | None = ...,
         observed_snapshot_seq: _builtins.int = ...,
+        in_force: _types_pb2.Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "schema", b"schema", "snapshots", b"snapshots", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "observed_restart_seq", b"observed_restart_seq", "observed_root_seq", b"observed_root_seq", "observed_snapshot_seq", b"observed_snapshot_seq", "schema", b"schema", "snapshots", b"snapshots", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
