@@ -58,6 +58,8 @@ _REASONS: dict[type[Step], str] = {
     Remove: "DeleteFailed",
 }
 _INTERNAL = "internal error of the agent; see its log"
+STEPS_AT_ONCE = 64
+"""Without a rest between them. More are needed at most for many snapshots: else a step does not bring what it should."""
 
 
 class Worker:
@@ -92,6 +94,7 @@ class Worker:
         self._trouble: Trouble | None = None
         self._tries = SnapshotTries()
         self._quick_ends = 0
+        self._steps_done = 0
         self._take_up()
 
     def _take_up(self) -> None:
@@ -221,10 +224,20 @@ class Worker:
                 self._tell()
                 await self._rest(seconds)
             case _:
+                await self._breathe(step)
                 await self._act(step)
+
+    async def _breathe(self, step: Step) -> None:
+        """So that a mistake of ours, which asks for the same step again and again, costs others nothing."""
+        self._steps_done += 1
+        if self._steps_done > STEPS_AT_ONCE:
+            self._steps_done = 0
+            log.error("many steps without a rest", ve=self.uid, step=type(step).__name__)
+            await self._ground.clock.sleep(ends.backoff_s(1))
 
     async def _rest(self, seconds: float | None = None) -> None:
         """Until it is woken, the time is over, or a snapshot may be tried again."""
+        self._steps_done = 0
         waits = (seconds, self._tries.next_in_s(self._ground.clock.boot()))
         limit_s = min((wait for wait in waits if wait is not None), default=None)
         if limit_s is None:

@@ -1,6 +1,7 @@
 """What an agent's core does with sets, crashes and its own death: on fakes and a clock that is told to move."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.managed import has_set_up, id_base, ready_host, reasons, run_one
 from kit.manualclock import ManualClock
 from veagent.manager import GRACE_S, NETWORK_RECHECK_S
+from veagent.worker import STEPS_AT_ONCE
 from veapi.errors import Conflict
 from veapi.model import Action, HostName, HostSet, Order, PeerHost, Uid, VEState
 
@@ -264,3 +266,14 @@ async def test_a_later_set_whose_session_broke_while_wiring_is_taken_up_too(
     await host.clock.advance(NETWORK_RECHECK_S)
     await host.until(lambda: host.status().state is VEState.STOPPED)
     rounds.cancel()
+
+
+async def test_a_step_that_never_brings_what_it_should_costs_the_other_ves_nothing(
+    host: AgentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = itertools.count()
+    cpusets = host.manager._ground.cpusets
+    monkeypatch.setattr(cpusets, "of", lambda uid: (next(places) if uid == U1 else 0,))
+    await host.manager.apply(host_set(1, entry(), entry(U2)))
+    await host.until(lambda: host.status(U2).state is VEState.RUNNING)
+    assert host.runtime.count("pin") < 2 * STEPS_AT_ONCE
