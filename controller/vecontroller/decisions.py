@@ -12,11 +12,12 @@ from vecontroller.view import Held, View
 
 
 class Decided(Value, frozen=True, kw_only=True):
-    """A host chosen for a VE, not yet seen in the view."""
+    """A host chosen for a VE, not yet seen in the view. `waited`: why it had none until now."""
 
     assignment: Assignment
     spec_revision: int
     resources: Resources
+    waited: Refusal | None = None
 
 
 def wanting(view: View) -> dict[Uid, Held[VE]]:
@@ -42,11 +43,12 @@ def without_unreadable(
     return refusals, {uid: held for uid, held in wanting.items() if uid not in bad}
 
 
-def decided(assignment: Assignment, held: Held[VE]) -> Decided:
+def decided(assignment: Assignment, held: Held[VE], waited: Refusal | None = None) -> Decided:
     return Decided(
         assignment=assignment,
         spec_revision=held.mod_revision,
         resources=held.value.spec.request,
+        waited=waited,
     )
 
 
@@ -67,11 +69,14 @@ def guards(decided: Decided) -> tuple[Guard, Guard]:
 
 def placement(decided: Decided, now: float, op_id: str) -> Put:
     assignment = decided.assignment
+    waited = decided.waited
     placement = Placement(
         host=assignment.host,
         generation=1,
         decided_at=now,
         message=assignment.message,
         op_id=op_id,
+        waited_since=waited.at if waited is not None else 0.0,
+        waited_for=waited.message if waited is not None else "",
     )
     return Put(key=keys.ve_placement(assignment.uid), value=values.encode_placement(placement))

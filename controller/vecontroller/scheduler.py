@@ -21,7 +21,16 @@ from vecontroller import decisions
 from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
-from vecontroller.placement import Board, HostRow, Refusal, host_rows, plan, request
+from vecontroller.placement import (
+    Board,
+    HostRow,
+    Refusal,
+    Request,
+    change,
+    host_rows,
+    plan,
+    request,
+)
 from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
@@ -71,6 +80,7 @@ class Scheduler:
         self._new_op_id = new_op_id
         self._refusals: dict[Uid, Refusal] = {}
         self._refused_at_spec: dict[Uid, int] = {}
+        self._refused_as: dict[Uid, Request] = {}
         self._refused_with: list[HostRow] = []
         self._undecided: dict[Uid, Decided] = {}
         self._deciding: Sequence[Decided] = ()
@@ -146,15 +156,20 @@ class Scheduler:
         fresh = {uid: held for uid, held in wanting.items() if uid not in self._undecided}
         refused, fresh = decisions.without_unreadable(view, fresh)
         rows = self._rows(view) if fresh else self._refused_with
-        due = self._due(fresh, rows)
-        made = plan(rows, [request(view, held, self._rules) for held in due.values()])
+        asked = {uid: request(view, held, self._rules) for uid, held in fresh.items()}
+        due = self._due(fresh, asked, rows)
+        made = plan(rows, [asked[uid] for uid in due])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
+        waited = {each.uid: self._refusals.get(each.uid) for each in made.assignments}
         self._refuse([*refused, *made.refusals, *kept])
         self._refused_with = rows
         self._refused_at_spec = {
             uid: fresh[uid].mod_revision for uid in self._refusals if uid in fresh
         }
-        chosen = [decisions.decided(each, due[each.uid]) for each in made.assignments]
+        self._refused_as = {uid: asked[uid] for uid in self._refused_at_spec}
+        chosen = [
+            decisions.decided(each, fresh[each.uid], waited[each.uid]) for each in made.assignments
+        ]
         return again + chosen, len(made.refusals)
 
     def _rows(self, view: View) -> list[HostRow]:
@@ -176,15 +191,18 @@ class Scheduler:
             rules=self._rules,
         )
 
-    def _due(self, fresh: Mapping[Uid, Held[VE]], rows: list[HostRow]) -> dict[Uid, Held[VE]]:
-        """Without those that were refused as they are with hosts as they are."""
-        if rows != self._refused_with:
-            return dict(fresh)
-        return {
-            uid: held
+    def _due(
+        self, fresh: Mapping[Uid, Held[VE]], asked: Mapping[Uid, Request], rows: list[HostRow]
+    ) -> list[Uid]:
+        """Without those that were refused as they are, and whom nothing can have helped that changed of hosts."""
+        changed = change(self._refused_with, rows)
+        return [
+            uid
             for uid, held in fresh.items()
             if self._refused_at_spec.get(uid) != held.mod_revision
-        }
+            or changed.may_help(asked[uid])
+            or asked[uid] != self._refused_as.get(uid)
+        ]
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         """Makes these the refusals, and tells whoever follows those VEs what changed."""

@@ -43,6 +43,7 @@ ENTRIES = {
     "wait": Entry("vectl.commands.wait:wait", "Wait until a VE is in a state, or gone."),
     "events": Entry("vectl.commands.events:events", "What happened to VEs."),
     "explain": Entry("vectl.commands.explain:explain", "Why a VE goes where it goes, or nowhere."),
+    "history": Entry("vectl.commands.history:history", "Where a VE lived and why it moved."),
     "capacity": Entry(
         "vectl.commands.capacity:capacity", "How many more VEs fit, also after a loss."
     ),

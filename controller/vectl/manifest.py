@@ -89,6 +89,7 @@ _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "net_in": ("net_in_bps", _net),
     "net_out": ("net_out_bps", _net),
     "snapshots": ("snapshot_schedule", _schedule),
+    "priority": ("priority", wishes.read_priority),
 }
 _SPEC_FIELDS = (*_SPEC, "env", "command", *wishes.READERS)
 

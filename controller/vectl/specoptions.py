@@ -54,6 +54,12 @@ def _net(field: str, text: str) -> int:
     return limits.net_bps(field, units.parse_bit_rate(text, field=field))
 
 
+def _priority(field: str, text: str) -> int:
+    from veapi import wishes  # noqa: PLC0415  # the model is not for help
+
+    return wishes.read_priority(field, text)
+
+
 def _schedule(field: str, text: str) -> str:
     """`none` is how a schedule is taken away."""
     wanted = "" if text.strip().lower() == "none" else text
@@ -111,6 +117,12 @@ _SIMPLE: tuple[tuple[str, str, click.ParamType[object] | click.ParamType[int], s
     ("--io-write", "io_write_bps", Checked("rate", _io), "Bytes a second, e.g. 50M; 0: no limit."),
     ("--net-in", "net_in_bps", Checked("rate", _net), "Bits a second, e.g. 100M; 0: no limit."),
     ("--net-out", "net_out_bps", Checked("rate", _net), "Bits a second, e.g. 100M; 0: no limit."),
+    (
+        "--priority",
+        "priority",
+        Checked("number", _priority),
+        "Who waits for a host: the higher first, -1000 to 1000; 0 is the usual.",
+    ),
     ("--ip", "ip", click.STRING, "Address out of the cluster's pool."),
     (
         "--snapshots",

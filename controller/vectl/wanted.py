@@ -39,6 +39,7 @@ class Wanted:
     near: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
+    priority: int = 0
     given: frozenset[str] = frozenset()
 
     def spec(self) -> dict[str, object]:

@@ -70,6 +70,7 @@ def spec_out(value: model.Spec) -> types_pb2.VESpec:
         near=value.near,
         apart=value.apart,
         spread=value.spread,
+        priority=value.priority,
     )
 
 
@@ -101,6 +102,7 @@ def spec_in(message: types_pb2.VESpec) -> model.Spec:
         near=tuple(message.near),
         apart=tuple(message.apart),
         spread=tuple(message.spread),
+        priority=message.priority,
     )
 
 
@@ -163,6 +165,9 @@ def placement_out(value: model.Placement) -> types_pb2.Placement:
         generation=value.generation,
         decided_at=to_timestamp(value.decided_at),
         message=value.message,
+        past=[_stay_out(stay) for stay in value.past],
+        waited_since=to_timestamp(value.waited_since) if value.waited_since else None,
+        waited_for=value.waited_for,
     )
 
 
@@ -173,6 +178,31 @@ def placement_in(message: types_pb2.Placement, op_id: str = "") -> model.Placeme
         decided_at=from_timestamp(message.decided_at),
         message=message.message,
         op_id=op_id,
+        past=tuple(_stay_in(stay) for stay in message.past),
+        waited_since=from_timestamp(message.waited_since),
+        waited_for=message.waited_for,
+    )
+
+
+def _stay_out(value: model.Stay) -> types_pb2.Stay:
+    return types_pb2.Stay(
+        host=value.host,
+        generation=value.generation,
+        began_at=to_timestamp(value.began_at),
+        ended_at=to_timestamp(value.ended_at),
+        message=value.message,
+        ended=value.ended,
+    )
+
+
+def _stay_in(message: types_pb2.Stay) -> model.Stay:
+    return model.Stay(
+        host=model.HostName(message.host),
+        generation=message.generation,
+        began_at=from_timestamp(message.began_at),
+        ended_at=from_timestamp(message.ended_at),
+        message=message.message,
+        ended=message.ended,
     )
 
 

@@ -153,6 +153,7 @@ class Spec(Value, frozen=True, kw_only=True):
     near: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
+    priority: int = 0
 
     @property
     def limits(self) -> Limits:
@@ -252,14 +253,31 @@ class VE(Value, frozen=True, kw_only=True):
     run_generation: int = 0
 
 
+class Stay(Value, frozen=True, kw_only=True):
+    """A time that a VE spent on a host. `message`: why it went there; `ended`: why it left."""
+
+    host: HostName
+    generation: int
+    began_at: float
+    ended_at: float
+    message: str = ""
+    ended: str = ""
+
+
 class Placement(Value, frozen=True, kw_only=True):
-    """Where a VE goes: content of ve/placement/<uid>. `generation` counts starts on a new host, from 1."""
+    """Where a VE goes: content of ve/placement/<uid>. `generation` counts starts on a new host, from 1.
+
+    `past`: where it was before, oldest first. `waited_since`: when it was first refused for `waited_for`; 0: it was not.
+    """
 
     host: HostName
     generation: int
     decided_at: float
     message: str = ""
     op_id: str = ""
+    past: tuple[Stay, ...] = ()
+    waited_since: float = 0.0
+    waited_for: str = ""
 
 
 class VEStatus(Value, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ MAX_WEIGHT = 100
 USUAL_WEIGHT = 10
 MAX_LIMIT = 10_000
 TEXT_LIMIT = 512
+MOST_PRIORITY = 1000
 HOST = "host"
 PREFERRED = ":prefer"
 _WEIGHED = re.compile(r"(?P<match>.+?)(?: +weight +(?P<weight>[0-9]{1,4}))?", re.ASCII)
@@ -33,6 +34,7 @@ _AMONG = re.compile(
     r"(?P<prefer> +prefer(?: +(?P<weight>[0-9]{1,4}))?)?",
     re.ASCII,
 )
+_WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 _WORDS = {"near": "", "apart": "max", "spread": "skew"}
 _HINTS = {
     "near": "write e.g. app=db over rack, or app=db over rack prefer 50",
@@ -160,6 +162,22 @@ def among(kind: str, text: str, *, field: str = "") -> Among:
         limit=limit,
         weight=_weight(field, found["weight"]) if found["prefer"] else 0,
     )
+
+
+def priority(field: str, value: int) -> int:
+    """Of those that wait for a host the higher comes first."""
+    if not -MOST_PRIORITY <= value <= MOST_PRIORITY:
+        raise InvalidInput(
+            f"{field}: {value}; must be -{MOST_PRIORITY} to {MOST_PRIORITY}", hint="0 is the usual"
+        )
+    return value
+
+
+def read_priority(field: str, text: str) -> int:
+    """As `priority`, of what a person wrote."""
+    if _WHOLE.fullmatch(text) is None:
+        raise InvalidInput(f"{field}: {text[:80]!r} is not a whole number", hint="write e.g. 100")
+    return priority(field, int(text))
 
 
 def taint(field: str, text: str) -> str:

@@ -101,3 +101,22 @@ async def test_wishes_are_asked_for_shown_and_taken_away(vectl: Vectl, api: Fake
         "-.spread" not in (ran := await vectl("set", "web", "--spread", "a=b skew 0", code=2)).err
     )
     assert "spread: 0 must be 1 to 10000" in ran.err
+
+
+async def test_history_tells_where_it_lived_why_and_what_it_had_waited_for(
+    vectl: Vectl, api: FakeApi
+) -> None:
+    await vectl("create", "web", "--image", "ok", "--priority", "7")
+    [ve] = api.cluster.ves.values()
+    ve.placement.host, ve.placement.generation, ve.placement.message = "h2", 2, "h1 was lost"
+    ve.placement.decided_at.seconds = 1_700_003_600
+    ve.placement.waited_since.seconds, ve.placement.waited_for = 1_700_000_000, "no room"
+    stay = ve.placement.past.add(host="h1", generation=1, message="most room", ended="lost")
+    stay.began_at.seconds, stay.ended_at.seconds = 1_700_000_000, 1_700_003_600
+    lines = (await vectl("history", "web")).out.splitlines()
+    assert lines[1].split()[:2] == ["1", "h1"]
+    assert lines[1].split()[-4:] == ["60m", "most", "room", "lost"]
+    assert lines[2].split()[:2] == ["2", "h2"]
+    assert lines[3].endswith(": no room")
+    assert (await vectl("history", "web", "-o", "name")).out == "host/h1\nhost/h2\n"
+    assert "Priority:         7" in (await vectl("show", "web")).out

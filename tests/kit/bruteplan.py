@@ -38,7 +38,7 @@ def brute_plan(hosts: list[HostRow], requests: list[Request]) -> dict[str, str]:
     """Host by uid of those that get one."""
     places = [Place(row) for row in sorted(hosts, key=lambda row: (row.rack, row.name))]
     given: dict[str, str] = {}
-    waiting = sorted(requests, key=lambda each: (each.since, each.uid))
+    waiting = queue(requests)
     while True:
         before = len(given)
         for request in [each for each in waiting if each.uid not in given]:
@@ -48,6 +48,18 @@ def brute_plan(hosts: list[HostRow], requests: list[Request]) -> dict[str, str]:
                 given[request.uid] = place.row.name
         if len(given) == before:
             return given
+
+
+def queue(requests: list[Request]) -> list[Request]:
+    """By priority; projects take turns, the oldest of each first."""
+    left, ordered = sorted(requests, key=lambda each: (each.since, each.uid)), []
+    while left:
+        highest = max(each.priority for each in left)
+        heads = {each.project: each for each in reversed(left) if each.priority == highest}
+        turn = [each for each in left if heads.get(each.project) is each]
+        ordered += turn
+        left = [each for each in left if each not in turn]
+    return ordered
 
 
 def choose(places: list[Place], request: Request) -> Place | None:

@@ -304,3 +304,11 @@ async def test_a_watch_tells_of_the_end_and_of_the_return(rig: ApiRig) -> None:
     kinds = [api_pb2.VEChange.Kind.Name(change.kind) for change in seen]
     assert kinds == ["KIND_ADDED", "KIND_SYNCED", "KIND_CHANGED", "KIND_DELETED", "KIND_ADDED"]
     assert Describe(rig.deps).ve(rig.mirror.view.ves[Uid(ve.uid)]).uid == seen[-1].ve.uid
+
+
+async def test_what_came_back_remembers_that_it_was_away(rig: ApiRig) -> None:
+    await kept(rig)
+    back = await undelete(rig)
+    (stay,) = back.placement.past
+    assert (stay.host, stay.generation, stay.ended) == ("h1", 1, "it was deleted, and brought back")
+    assert back.placement.generation == 2

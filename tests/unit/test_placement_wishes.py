@@ -214,6 +214,7 @@ kinds = st.builds(
     image=st.sampled_from(["", "sha256:a"]),
     strategy=st.sampled_from([Strategy.SPREAD, Strategy.SPREAD, Strategy.PACK]),
     since=st.integers(0, 3),
+    priority=st.sampled_from([0, 0, 5]),
     **{kind: found.map(tuple) for kind, found in wishes.items()},
 )
 tenants = st.lists(kinds, max_size=2)

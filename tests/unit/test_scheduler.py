@@ -8,7 +8,7 @@ from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import GIB, make_facts, make_placement, make_ve
-from veapi.model import Cluster, HostName, HostState, Resources, RootWish, Uid
+from veapi.model import Cluster, HostName, HostSpec, HostState, Resources, RootWish, Uid
 from vecontroller import scheduler
 from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader, acquire, init_cluster
@@ -407,3 +407,38 @@ async def test_a_clone_follows_its_source_and_a_full_pool_is_told(rig):
     await rig.put_ves(make_ve("late"))
     await rig.scheduler.decide_once()
     assert "2 taking no new VEs (its pool is full)" in rig.scheduler.refusals[Uid("late")].message
+
+
+async def test_who_waits_is_looked_at_again_only_when_something_may_help(rig):
+    await rig.put_host("h1", capacity=small(2))
+    await rig.put_ves(make_ve("big", memory_bytes=2 * GIB), make_ve("old", memory_bytes=GIB))
+    await rig.put((keys.ve_placement(Uid("old")), values.encode_placement(make_placement("h1"))))
+    await rig.scheduler.decide_once()
+    assert rig.passes.refused == 1
+    await rig.put_ves(make_ve("new", memory_bytes=GIB // 2))
+    await rig.scheduler.decide_once()
+    await rig.scheduler.decide_once()
+    assert rig.stored("new") == "h1"
+    assert rig.passes.refused == 1
+    await rig.delete(keys.ve_spec(Uid("new")), keys.ve_placement(Uid("new")))
+    await rig.scheduler.decide_once()
+    assert rig.passes.refused == 2
+    await rig.delete(keys.ve_spec(Uid("old")), keys.ve_placement(Uid("old")))
+    await rig.scheduler.decide_once()
+    assert rig.stored("big") == "h1"
+
+
+async def test_a_taint_that_goes_lets_in_who_waited_and_says_what_for(rig):
+    await rig.put_host("h1")
+    tainted = values.encode_host_spec(HostSpec(taints=("gpu",)))
+    await rig.put((keys.host_spec(HostName("h1")), tainted))
+    await rig.put_ves(make_ve("u1"))
+    await rig.scheduler.decide_once()
+    assert rig.scheduler.refusals[Uid("u1")].message == "1 host: 1 tainted `gpu`"
+    waited_since = rig.clock.wall()
+    rig.clock.jump(60)
+    await rig.delete(keys.host_spec(HostName("h1")))
+    await rig.scheduler.decide_once()
+    placement = rig.mirror.view.placements[Uid("u1")].value
+    assert (placement.host, placement.waited_for) == ("h1", "1 host: 1 tainted `gpu`")
+    assert placement.waited_since == waited_since

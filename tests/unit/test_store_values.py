@@ -54,6 +54,7 @@ specs = st.builds(
     near=st.lists(words, max_size=2).map(tuple),
     apart=st.lists(words, max_size=2).map(tuple),
     spread=st.lists(words, max_size=2).map(tuple),
+    priority=st.integers(-1000, 1000),
 )
 ves = st.builds(
     VE,

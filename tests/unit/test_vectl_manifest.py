@@ -49,6 +49,7 @@ spec:
   near: []
   apart: ["app=web over rack max 2"]
   spread: ["app=web over rack skew 1"]
+  priority: -5
 """
     assert parsed(text) == [
         Wanted(
@@ -76,6 +77,7 @@ spec:
             tolerate=("gpu",),
             apart=("app=web over rack max 2",),
             spread=("app=web over rack",),
+            priority=-5,
             given=frozenset(
                 [
                     "image",
@@ -103,6 +105,7 @@ spec:
                     "near",
                     "apart",
                     "spread",
+                    "priority",
                 ]
             ),
         )
@@ -148,6 +151,7 @@ def test_several_documents_come_in_order_and_empty_ones_are_skipped() -> None:
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  memory: 0", ["line 5", "memory"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  cpu: nan", ["line 5", "cpu"]),
         (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  pids: 1e3", ["line 5", "pids"]),
+        (b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  priority: 2k", ["line 5", "2k"]),
         (
             b"kind: VE\nmetadata: {name: a}\nspec:\n  image: a\n  near: [a=b over]",
             ["line 5", "near"],

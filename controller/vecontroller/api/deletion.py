@@ -26,6 +26,7 @@ from vecontroller.api.room import room_for
 from vecontroller.purging import marked
 from vecontroller.removal import removal
 from vecontroller.snapshotting import unmade_clones
+from vecontroller.stays import moved
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 from vecontroller.view import Held, View
@@ -213,13 +214,15 @@ async def _commit_back(deps: ApiDeps, held: Held[Deleted], back: VE) -> Held[VE]
     spec_key, deleted_key = keys.ve_spec(uid), keys.ve_deleted(uid)
     name_key = keys.ve_name(back.project, back.name)
     address_key = keys.address(network_of(view).name, back.ip)
-    placement = msgspec.structs.replace(
-        held.value.placement,
-        generation=held.value.placement.generation + 1,
-        decided_at=deps.clock.wall(),
+    before = held.value.placement
+    placement = moved(
+        before,
+        host=before.host,
+        at=deps.clock.wall(),
         message="its root is kept here",
-        op_id=back.op_id,
+        left="it was deleted, and brought back",
     )
+    placement = msgspec.structs.replace(placement, op_id=back.op_id)
     revision = await deps.writer.commit(
         [
             Guard(key=spec_key, mod_revision=0),

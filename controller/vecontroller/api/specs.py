@@ -43,6 +43,10 @@ _OF_THEIR_OWN: dict[str, tuple[str, _Read]] = {
     "env": ("env", lambda message: dict(message.env)),
     "command": ("command", lambda message: tuple(message.command)),
     **{kind: (kind, _wishes(kind)) for kind in wishes.READERS},
+    "priority": (
+        "priority",
+        lambda message: wishes.priority("spec.priority", message.priority),
+    ),
 }
 """Fields that are another value here than on the wire, and how they are read."""
 
@@ -129,4 +133,5 @@ _NUMBERS = (
     "io_write_bps",
     "net_in_bps",
     "net_out_bps",
+    "priority",
 )

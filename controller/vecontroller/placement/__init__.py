@@ -18,6 +18,7 @@ from vecontroller.placement.plan import place, plan
 from vecontroller.placement.refusal import shortage
 from vecontroller.placement.requests import host_of, request
 from vecontroller.placement.rules import HostClass, Rules
+from vecontroller.placement.turns import change
 
 __all__ = [
     "Assignment",
@@ -34,6 +35,7 @@ __all__ = [
     "Strategy",
     "Verdict",
     "capacity",
+    "change",
     "committed",
     "explain",
     "free",

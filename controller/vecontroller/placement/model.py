@@ -16,7 +16,8 @@ class Strategy(StrEnum):
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created).
+    """A VE that wants a host. `since` orders requests: the lower comes first (revision at which it was created); before it
+    the higher `priority` does.
 
     `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
     `image`: digest, empty where a host needs none. `require` to `spread`: wishes, in the words of `veapi.wishes`.
@@ -38,6 +39,7 @@ class Request(Value, frozen=True, kw_only=True):
     near: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class HostRow(Value, frozen=True, kw_only=True):

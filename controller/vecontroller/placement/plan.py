@@ -2,7 +2,8 @@
 
 A VE goes to a host that passes all checks; among those to one where the fewest preferred wishes fail, by weight; then to the
 rack with the fewest VEs per host, there to the host with the least committed of its scarcest resource, then the fewest VEs,
-then the lowest name (see `kind`). Requests are served by age, so that the order in which they are handed over does not count.
+then the lowest name (see `kind`). Requests are served in turn (see `turns`), so that the order in which they are handed over
+does not count.
 A kind of request that was refused once is refused again without looking: room only shrinks. Only where company counts
 another placement can help, so those are looked at again until nothing changes.
 """
@@ -15,6 +16,7 @@ from vecontroller.placement.board import Board
 from vecontroller.placement.kind import Key, Kind, key_of
 from vecontroller.placement.model import Assignment, HostRow, Plan, Refusal, Request, Strategy
 from vecontroller.placement.refusal import refusal_of
+from vecontroller.placement.turns import in_turn
 
 
 def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
@@ -25,7 +27,7 @@ def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
 def place(board: Board, requests: Iterable[Request]) -> Plan:
     """As `plan`; what is assigned is taken from the board."""
     placing = _Placing(board)
-    waiting = placing.serve(sorted(requests, key=lambda each: (each.since, each.uid)))
+    waiting = placing.serve(in_turn(requests))
     while placing.may_help(waiting):
         waiting = placing.serve(waiting)
     return Plan(assignments=tuple(placing.assignments), refusals=tuple(placing.refusals(waiting)))

@@ -40,6 +40,7 @@ def tenant(held: Held[VE], rules: Rules = PLAIN) -> Request:
         near=spec.near,
         apart=spec.apart,
         spread=spec.spread,
+        priority=spec.priority,
     )
 
 

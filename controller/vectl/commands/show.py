@@ -98,7 +98,8 @@ def limits(ve: "VE") -> list[tuple[str, str]]:
 def wishes(ve: "VE") -> list[tuple[str, str]]:
     """A line for each."""
     kinds = ("require", "prefer", "tolerate", "near", "apart", "spread")
-    return [(kind.capitalize(), text) for kind in kinds for text in getattr(ve.spec, kind)]
+    found = [(kind.capitalize(), text) for kind in kinds for text in getattr(ve.spec, kind)]
+    return [*found, ("Priority", str(ve.spec.priority or ""))]
 
 
 def _ago(when: str, since: str) -> str:

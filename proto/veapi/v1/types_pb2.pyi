@@ -205,6 +205,7 @@ class VESpec(_message.Message):
     NEAR_FIELD_NUMBER: _builtins.int
     APART_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Tag or digest (sha256:...) of the image."""
     cpu: _builtins.float
@@ -234,6 +235,8 @@ class VESpec(_message.Message):
     net_out_bps: _builtins.int
     snapshot_schedule: _builtins.str
     """e.g. "every 6h keep 4, daily keep 7"; empty: none."""
+    priority: _builtins.int
+    """Of VEs that wait for a host the higher comes first, -1000 to 1000."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Added to the environment of its init, over the image's."""
@@ -296,10 +299,11 @@ class VESpec(_message.Message):
         near: _abc.Iterable[_builtins.str] | None = ...,
         apart: _abc.Iterable[_builtins.str] | None = ...,
         spread: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "command", b"command", "cpu", b"cpu", "cpu_weight", b"cpu_weight", "disk_bytes", b"disk_bytes", "env", b"env", "host", b"host", "image", b"image", "io_read_bps", b"io_read_bps", "io_weight", b"io_weight", "io_write_bps", b"io_write_bps", "ip", b"ip", "memory_bytes", b"memory_bytes", "near", b"near", "net_in_bps", b"net_in_bps", "net_out_bps", b"net_out_bps", "on_host_loss", b"on_host_loss", "pids", b"pids", "prefer", b"prefer", "require", b"require", "run", b"run", "snapshot_schedule", b"snapshot_schedule", "spread", b"spread", "swap_bytes", b"swap_bytes", "tolerate", b"tolerate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "command", b"command", "cpu", b"cpu", "cpu_weight", b"cpu_weight", "disk_bytes", b"disk_bytes", "env", b"env", "host", b"host", "image", b"image", "io_read_bps", b"io_read_bps", "io_weight", b"io_weight", "io_write_bps", b"io_write_bps", "ip", b"ip", "memory_bytes", b"memory_bytes", "near", b"near", "net_in_bps", b"net_in_bps", "net_out_bps", b"net_out_bps", "on_host_loss", b"on_host_loss", "pids", b"pids", "prefer", b"prefer", "priority", b"priority", "require", b"require", "run", b"run", "snapshot_schedule", b"snapshot_schedule", "spread", b"spread", "swap_bytes", b"swap_bytes", "tolerate", b"tolerate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,13 +317,25 @@ class Placement(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    PAST_FIELD_NUMBER: _builtins.int
+    WAITED_SINCE_FIELD_NUMBER: _builtins.int
+    WAITED_FOR_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     generation: _builtins.int
     """Counts starts on a new host, from 1."""
     message: _builtins.str
     """Why this host."""
+    waited_for: _builtins.str
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def past(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stay]:
+        """Where it was before, oldest first, 20 at most."""
+
+    @_builtins.property
+    def waited_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it had waited for a host, and why; not set when it got one at once."""
+
     def __init__(
         self,
         *,
@@ -327,14 +343,56 @@ class Placement(_message.Message):
         generation: _builtins.int = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        past: _abc.Iterable[Global___Stay] | None = ...,
+        waited_since: _timestamp_pb2.Timestamp | None = ...,
+        waited_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "waited_since", b"waited_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "generation", b"generation", "host", b"host", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "generation", b"generation", "host", b"host", "message", b"message", "past", b"past", "waited_for", b"waited_for", "waited_since", b"waited_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Stay(_message.Message):
+    """A time that a VE spent on a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    generation: _builtins.int
+    message: _builtins.str
+    """Why it went there, and why it left."""
+    ended: _builtins.str
+    @_builtins.property
+    def began_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        began_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+        ended: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "ended", b"ended", "ended_at", b"ended_at", "generation", b"generation", "host", b"host", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stay: _TypeAlias = Stay  # noqa: Y015
 
 @_typing.final
 class VEStatus(_message.Message):
