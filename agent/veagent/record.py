@@ -90,12 +90,17 @@ def with_card(record: VERecord, entry: SetEntry) -> VERecord:
 def started(
     record: VERecord, entry: SetEntry, *, boot_id: str, cpus: tuple[int, ...] = ()
 ) -> VERecord:
-    """After a start as `entry` asks. Its new card has no rates yet."""
+    """After a start as `entry` asks. Its new card has no rates yet.
+
+    The generation is only carried out when nothing is left to do: what is left may be refused.
+    """
     limits = msgspec.structs.replace(
         entry.spec.limits, disk_bytes=record.limits.disk_bytes, net_in_bps=0, net_out_bps=0
     )
+    done = entry.action is Action.RUN and limits == entry.spec.limits
     return msgspec.structs.replace(
         with_card(confirmed(record, entry), entry),
+        generation=entry.generation if done else record.generation,
         cpus=cpus,
         limits=limits,
         unsure=Resources(disk_bytes=record.unsure.disk_bytes),

@@ -12,7 +12,16 @@ from kit.agenthost import DIGEST, U1, U2, AgentHost, entry, host_set
 from kit.manualclock import ManualClock
 from veagent.watch import OOM_PAUSE_S
 from veapi.errors import Conflict, RemoteFailed
-from veapi.model import Action, EventType, Resources, RootWish, SetEntry, SnapshotWish, VEState
+from veapi.model import (
+    Action,
+    EventType,
+    Resources,
+    RootWish,
+    SetEntry,
+    SnapshotWish,
+    VEState,
+    VEStatus,
+)
 
 BACK_OFF_S = 1.0
 
@@ -342,24 +351,17 @@ async def test_a_refused_disk_limit_of_one_that_its_guest_switched_off_is_told_a
     assert host.status().state is VEState.RUNNING
 
 
-async def test_until_a_limit_is_smaller_the_old_one_is_told_as_in_force(
+async def test_a_limit_that_is_refused_with_a_restart_is_never_told_as_carried_out(
     host: AgentHost, wishes: Wishes
 ) -> None:
-    was = entry().spec.request
-    assert host.status().in_force == was
-    host.roots.fail("limit", U1, times=2, error=Conflict("2G are in use"))
-    host.runtime.fail("limit", U1, times=2, error=Conflict("80M are in use"))
-    less = entry(generation=2, disk_bytes=1 << 20, memory_bytes=32 << 20, cpu_millis=700)
-    await wishes.settle(less)
-    assert host.status().in_force == msgspec.structs.replace(was, cpu_millis=700)
-    await host.crash()
-    await host.boot()
-    assert host.status().in_force == msgspec.structs.replace(was, cpu_millis=700)
-    await wishes.are(msgspec.structs.replace(less, generation=3))
-    await host.clock.advance(BACK_OFF_S)
-    await host.until(lambda: host.status().in_force == less.spec.request)
-    await wishes.settle(msgspec.structs.replace(less, generation=4, action=Action.STOP))
-    assert host.status().in_force == Resources(disk_bytes=1 << 20)
+    told: list[VEStatus] = []
+    host.changed = lambda uid: told.append(host.status(uid))
+    host.roots.fail("limit", U1, times=99, error=Conflict("2G are in use"))
+    await wishes.are(entry(generation=2, restart_seq=1, disk_bytes=1 << 20))
+    await host.until(lambda: host.status().reason == "LimitsRefused")
+    assert any(status.observed_restart_seq == 1 for status in told)
+    done = [status for status in told if status.observed_generation == 2]
+    assert {status.reason for status in done} == {"LimitsRefused"}
 
 
 async def test_until_a_limit_is_smaller_the_old_one_is_told_as_in_force(

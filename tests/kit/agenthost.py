@@ -113,6 +113,8 @@ class AgentHost:
         """What stands between the agent and its ports."""
         self.kernel_bases: dict[Uid, int] = {}
         """First ids of running VEs, as the kernel tells them."""
+        self.changed: Callable[[Uid], None] = lambda _uid: None
+        """Told whenever a session may tell of a VE."""
         self.manager: Manager
 
     async def boot(self) -> Manager:
@@ -132,7 +134,7 @@ class AgentHost:
             slots=Slots(self.starts),
             cpusets=Cpusets(self.cpus, enabled=bool(self.cpus)),
             clock=self.clock,
-            changed=outbox.mark,
+            changed=lambda uid: (outbox.mark(uid), self.changed(uid))[0],
             id_base_of=lambda instance: self.kernel_bases.get(instance.uid),
         )
         self.manager = Manager(ground, self._facts().read, outbox)

@@ -20,7 +20,7 @@ from kit.storage import (
 )
 from veagent.ports import RootSource
 from veagent.storage import btrfs, quotas
-from veapi.errors import InvalidInput, NotFound, RemoteFailed
+from veapi.errors import Conflict, InvalidInput, NotFound, RemoteFailed
 from veapi.model import Digest, Uid
 
 
@@ -68,6 +68,19 @@ async def test_writes_over_the_limit_are_refused_and_a_raise_lets_them_pass(stor
     (root / "big").unlink()
     await storage.roots.limit(UID, 256 * MIB)
     fill(root / "big", 64 * MIB)
+
+
+async def test_a_limit_below_what_was_just_written_is_refused_though_nothing_is_on_disk_yet(
+    storage, image
+):
+    root = await storage.roots.create(UID, RootSource(image=image), 256 * MIB, "web")
+    with (root / "big").open("wb", buffering=0) as file:
+        for _ in range(48):
+            file.write(os.urandom(MIB))
+        assert quotas.group_usage(storage.pool.base)[quotas.group_of(UID)].used_bytes < 32 * MIB
+        with pytest.raises(Conflict, match="hold 48"):
+            await storage.roots.limit(UID, 32 * MIB)
+    assert storage.roots.usage()[UID].limit_bytes == 256 * MIB
 
 
 async def test_a_subvolume_made_inside_does_not_escape_the_limit(storage, image):
