@@ -16,7 +16,7 @@ from veapi.clock import Clock
 from veapi.errors import Conflict, InvalidInput, Unavailable
 from veapi.model import Cluster, Timing
 from vecontroller.store import values
-from vecontroller.store.keys import BEAT, CLUSTER, LEADER
+from vecontroller.store.keys import BEAT, CLUSTER, FENCE, LEADER
 from vecontroller.store.port import Ambiguous, Compacted, Delete, Guard, Put, Store, StoreItem
 from vecontroller.store.values import Leader, Unreadable
 
@@ -32,14 +32,25 @@ class NotLeader(Unavailable):
 
 
 class Leadership:
-    """One term. `stalls` counts the times that our loop stood still for over a second: M starts anew for every host."""
+    """One term. `stalls` counts the times that our loop stood still for over a second: M starts anew for every host.
+
+    `fence`: mod-revision of the key that every write is guarded on as well, and that the writer moves on (see there).
+    """
 
     def __init__(
-        self, store: Store, clock: Clock, *, record: Leader, epoch: int, incarnation: int
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        record: Leader,
+        epoch: int,
+        incarnation: int,
+        fence: int = 0,
     ) -> None:
         self.record = record
         self.epoch = epoch
         self.incarnation = incarnation
+        self.fence = fence
         self.lost = asyncio.Event()
         self.stalls = 0
         self._attempts = 0
@@ -272,8 +283,16 @@ async def _take(store: Store, record: Leader, seen: _Seen) -> int:
 async def _begin(store: Store, clock: Clock, record: Leader, epoch: int) -> Leadership:
     item = await store.get(CLUSTER)
     incarnation = values.decode_cluster(item.value).incarnation if item is not None else 1
+    fence = await store.get(FENCE)  # nobody but us can move it now
     log.info("leadership taken", epoch=epoch, incarnation=incarnation, name=record.name)
-    return Leadership(store, clock, record=record, epoch=epoch, incarnation=incarnation)
+    return Leadership(
+        store,
+        clock,
+        record=record,
+        epoch=epoch,
+        incarnation=incarnation,
+        fence=fence.mod_revision if fence is not None else 0,
+    )
 
 
 async def _look(store: Store) -> _Seen:

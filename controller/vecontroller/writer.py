@@ -1,9 +1,10 @@
 """The one way to write: every transaction is guarded on the leader key, and its outcome is always found out.
 
-A write whose answer was lost may have been applied. Sending it again blindly turns its own success into "refused"; calling
-it failed lets it appear later. So the key to `confirm` is read back: our `op_id` in it says that it was applied; a key that
-somebody else changed, that it never will be. If the key is as it was, the same guarded transaction is sent once more: of it
-and the first one at most one can be applied, as both write a key that both guard, and now the answer is final.
+A write whose answer was lost may have been applied, or may yet be, seconds later. Sending it again blindly turns its own
+success into "refused"; calling it failed lets it appear later, and then even after what it made was deleted again, as "there
+is no such key" holds once more. So every write is guarded on the *fence* too, a key that the leader moves on in this case:
+what was sent before can't be applied any more. Then the key to `confirm` is read back: our `op_id` in it says that the write
+was applied; a key that somebody else changed, that it never will be. If the key is as it was, the write is sent once more.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +13,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from veapi.errors import Conflict, TimedOut, Unavailable, VerackError
+from veapi.errors import Conflict, TimedOut, Unavailable
 from vecontroller.leader import Leadership, NotLeader
 from vecontroller.mirror import Mirror
 from vecontroller.store import values
-from vecontroller.store.keys import LEADER
+from vecontroller.store.keys import FENCE, LEADER
 from vecontroller.store.port import (
     MAX_TRANSACTION_OPS,
     Ambiguous,
     Compacted,
     Guard,
+    Put,
     Store,
     StoreItem,
     Transacted,
@@ -31,6 +33,9 @@ from vecontroller.store.values import Unreadable
 
 log = structlog.get_logger()
 CATCH_UP_S = 1.0
+ATTEMPTS = 8
+"""Of a write that was surely not applied, as the fence was moved on meanwhile."""
+FENCE_ATTEMPTS = 3
 
 
 class LostRace(Conflict):
@@ -46,9 +51,21 @@ class LostRace(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
+    """`guards`: those of the caller. `fence`: as it was when this was sent."""
+
+    term: Leadership
     guards: tuple[Guard, ...]
     writes: tuple[Write, ...]
     confirm: tuple[str, str] | None
+    fence: int
+
+    @property
+    def all_guards(self) -> tuple[Guard, ...]:
+        return (*self.guards, self.term.guard, Guard(key=FENCE, mod_revision=self.fence))
+
+    def guarded_at(self, key: str) -> int | None:
+        """The mod-revision that the key must have; None: any."""
+        return next((g.mod_revision for g in self.guards if g.key == key), None)
 
 
 class Writer:
@@ -83,8 +100,7 @@ class Writer:
         leadership = self._leadership()
         self._refuse_stale()
         self._refuse_unreadable(writes)
-        attempt = _Attempt((*guards, leadership.guard), tuple(writes), confirm)
-        done = await self._transact(attempt)
+        done = await self._send(leadership, tuple(guards), tuple(writes), confirm)
         if not done.succeeded:
             await self._catch_up(done.revision)
             raise self._refusal(leadership, done.found)
@@ -115,49 +131,81 @@ class Writer:
                     hint="update the controller, or repair the value in etcd",
                 )
 
-    async def _transact(self, attempt: _Attempt) -> Transacted:
+    async def _send(
+        self,
+        term: Leadership,
+        guards: tuple[Guard, ...],
+        writes: tuple[Write, ...],
+        confirm: tuple[str, str] | None,
+    ) -> Transacted:
+        """Again while the fence was moved on meanwhile."""
+        for _ in range(ATTEMPTS):
+            done = await self._transact(_Attempt(term, guards, writes, confirm, term.fence))
+            if done is not None:
+                return done
+        raise Unavailable(
+            "etcd loses answers all the time; nothing was written", hint="look at etcd's log"
+        )
+
+    async def _transact(self, attempt: _Attempt) -> Transacted | None:
+        """None: it was surely not applied, and may be sent again."""
         try:
-            return await self._store.transact(attempt.guards, attempt.writes)
+            done = await self._store.transact(attempt.all_guards, attempt.writes)
         except Ambiguous as unknown:
             self.ambiguous += 1
             log.warning("write of unknown outcome", why=unknown.message)
             return await self._settle(attempt, unknown)
+        return None if self._was_fenced_off(attempt, done) else done
 
-    async def _settle(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted:
+    def _was_fenced_off(self, attempt: _Attempt, done: Transacted) -> bool:
+        if done.succeeded:
+            return False
+        revisions = {item.key: item.mod_revision for item in done.found}
+        if revisions.get(LEADER) != attempt.term.epoch:
+            return False
+        attempt.term.fence = max(attempt.term.fence, revisions.get(FENCE, 0))
+        return attempt.term.fence != attempt.fence
+
+    async def _settle(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted | None:
         """Finds out what became of the write; raises `unknown` when that can't be."""
         if attempt.confirm is None:
             raise unknown
         key, op_id = attempt.confirm
+        guarded = attempt.guarded_at(key)
         try:
+            if guarded is not None:
+                await self._move_fence(attempt)
             revision, item = await self._read_back(key)
         except (Compacted, Unavailable):
             raise unknown from None
         if _is_ours(item, op_id):
             return Transacted(succeeded=True, revision=item.mod_revision if item else revision)
-        guarded = [guard.mod_revision for guard in attempt.guards if guard.key == key]
-        if not guarded:
+        if guarded is None:
             raise unknown
-        if guarded[0] != (item.mod_revision if item else 0):
+        if guarded != (item.mod_revision if item else 0):
             await self._catch_up(revision)
             raise LostRace((item,) if item else ())
-        return await self._send_again(attempt, unknown)
+        return None
 
-    async def _send_again(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted:
-        assert attempt.confirm is not None
-        key, op_id = attempt.confirm
-        try:
-            done = await self._store.transact(attempt.guards, attempt.writes)
-        except Ambiguous:
-            raise
-        except VerackError:  # this one was surely not written; the first may still be
-            raise unknown from None
-        if done.succeeded:
-            return done
-        item = next((item for item in done.found if item.key == key), None)
-        if _is_ours(item, op_id):
-            revision = item.mod_revision if item else done.revision
-            return Transacted(succeeded=True, revision=revision)
-        return done
+    async def _move_fence(self, attempt: _Attempt) -> None:
+        """Afterwards the attempt can't be applied any more, if it was not. Raises Unavailable."""
+        term = attempt.term
+        guards = (term.guard, Guard(key=FENCE, mod_revision=attempt.fence))
+        for _ in range(FENCE_ATTEMPTS):
+            if term.fence != attempt.fence:
+                return
+            try:
+                done = await self._store.transact(
+                    guards, [Put(key=FENCE, value=values.encode_beat(0))]
+                )
+            except Ambiguous:
+                continue  # whether it was, the next one finds
+            if done.succeeded:
+                term.fence = done.revision
+            elif not self._was_fenced_off(attempt, done):
+                return  # another leads: that is as good a fence
+        if term.fence == attempt.fence:
+            raise Unavailable("the fence was not moved")
 
     async def _read_back(self, key: str) -> tuple[int, StoreItem | None]:
         """The store's revision, and the key at it."""
@@ -172,7 +220,7 @@ class Writer:
                 "another controller leads now; nothing was written",
                 hint="ask again: the client follows the leader by itself",
             )
-        return LostRace([item for item in found if item.key != LEADER])
+        return LostRace([item for item in found if item.key not in (LEADER, FENCE)])
 
     async def _catch_up(self, revision: int) -> None:
         """Lets the mirror see what won, so that whoever plans again does not lose again. Best effort."""

@@ -9,6 +9,7 @@ from veapi.model import Uid
 from veapi.v1 import api_pb2
 from vecontroller.store import keys, values
 from vecontroller.store.port import Put
+from vecontroller.writer import FENCE_ATTEMPTS
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ async def test_a_write_whose_answer_is_lost_is_decided_by_its_operation(
 
 
 async def test_what_an_unknown_outcome_would_have_taken_stays_reserved(rig: ApiRig) -> None:
-    rig.model.fail_writes(Fail.LATE, Fail.LATE)
+    rig.model.fail_writes(*[Fail.LATE] * (1 + FENCE_ATTEMPTS))
     with pytest.raises(Unavailable):
         await rig.create("web")
     assert list((await rig.create("db")).status.addresses) == ["10.66.0.3"]

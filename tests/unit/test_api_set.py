@@ -12,6 +12,7 @@ from veapi.model import HostName, Resources, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
 from vecontroller.placement import committed
 from vecontroller.store import keys
+from vecontroller.writer import FENCE_ATTEMPTS
 
 WEB = api_pb2.VERef(name="web")
 H1 = HostName("h1")
@@ -200,7 +201,7 @@ async def test_room_that_is_given_away_at_the_moment_is_not_given_twice(rig: Api
 
 async def test_room_stays_reserved_while_an_outcome_is_unknown(rig: ApiRig) -> None:
     await rig.running()
-    rig.model.fail_writes(Fail.LOST, Fail.LOST)
+    rig.model.fail_writes(*[Fail.LOST] * (1 + FENCE_ATTEMPTS))
     with pytest.raises(Exception, match="lost on command"):
         await set_(rig, memory_bytes=GIB)
     assert rig.deps.reserved.on(H1) == [Resources(memory_bytes=GIB - (256 << 20))]

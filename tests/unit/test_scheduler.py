@@ -18,7 +18,10 @@ from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Put
 from vecontroller.topic import Topic
 from vecontroller.view import Changed
-from vecontroller.writer import LostRace, Writer
+from vecontroller.writer import FENCE_ATTEMPTS, LostRace, Writer
+
+NEVER_KNOWN = [Fail.LATE] * (1 + FENCE_ATTEMPTS)
+"""Of a write, and of all that is tried to find out what became of it."""
 
 
 class Hosts:
@@ -277,7 +280,7 @@ async def test_a_placement_of_unknown_outcome_is_tried_again_on_the_same_host(ri
     for name in ("h1", "h2"):
         await rig.put_host(name, capacity=small())
     await rig.put_ves(make_ve("u1"))
-    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    rig.store.fail_writes(*NEVER_KNOWN)
     assert not await rig.scheduler.decide_once()
     rig.hosts.away = {"h1"}
     await rig.put_ves(make_ve("u2"))
@@ -300,7 +303,7 @@ async def test_a_lost_answer_never_places_twice_nor_overfills(rig, fail):
 async def test_what_is_not_known_to_be_written_stays_reserved(rig):
     await rig.put_host("h1", capacity=small())
     await rig.put_ves(make_ve("u1"))
-    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    rig.store.fail_writes(*NEVER_KNOWN)
     assert not await rig.scheduler.decide_once()
     await rig.put_ves(make_ve("u2"))
     rig.store.away = True
@@ -389,7 +392,7 @@ async def test_what_is_given_away_at_the_moment_is_told_until_the_view_shows_it(
 async def test_what_may_have_been_given_away_is_told_until_it_is_known(rig):
     await rig.put_host("h1")
     await rig.put_ves(make_ve("u1", memory_bytes=GIB))
-    rig.store.fail_writes(Fail.LATE, Fail.LATE)
+    rig.store.fail_writes(*NEVER_KNOWN)
     await rig.scheduler.decide_once()
     assert [each.memory_bytes for each in rig.scheduler.coming(HostName("h1"))] == [GIB]
     assert rig.scheduler.coming(HostName("h2")) == []

@@ -216,3 +216,48 @@ async def test_a_second_sending_that_is_refused_leaves_the_outcome_unknown(it: L
     it.store.fail_writes(Fail.LATE, Fail.REFUSED)
     with pytest.raises(Ambiguous):
         await it.create()
+
+
+async def test_a_write_that_comes_after_what_it_made_was_deleted_again_has_no_effect(
+    it: Leading,
+) -> None:
+    it.store.fail_writes(Fail.LATE)
+    made = await it.create()
+    await it.writer.commit(
+        [Guard(key=KEY, mod_revision=made)], [Delete(key=KEY)], confirm=(KEY, "")
+    )
+    it.store.land_late_writes()
+    assert await it.store.get(KEY) is None
+
+
+async def test_writes_that_are_under_way_when_the_fence_moves_are_sent_again(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transact, other = it.store.transact, keys.ve_spec(Uid("u2"))
+    put = Put(key=other, value=values.encode_ve(make_ve("u2", op_id="op2")))
+
+    async def overtaken(guards, writes):
+        if any(write.key == other for write in writes):
+            monkeypatch.setattr(it.store, "transact", transact)
+            it.store.fail_writes(Fail.LOST)
+            await it.create()
+        return await transact(guards, writes)
+
+    monkeypatch.setattr(it.store, "transact", overtaken)
+    guards = [Guard(key=other, mod_revision=0)]
+    revision = await it.writer.commit(guards, [put], confirm=(other, "op2"))
+    item = await it.store.get(other)
+    assert item is not None
+    assert item.mod_revision == revision
+
+
+async def test_a_new_term_goes_on_from_the_fence_of_the_last_one(it: Leading) -> None:
+    it.store.fail_writes(Fail.LOST)
+    made = await it.create()
+    it.term = await acquire(
+        it.store, name="d", address="a", run_id="s", clock=it.clock, patience_s=0
+    )
+    await it.writer.commit(
+        [Guard(key=KEY, mod_revision=made)], [Delete(key=KEY)], confirm=(KEY, "")
+    )
+    assert await it.store.get(KEY) is None

@@ -11,6 +11,7 @@ ROOT = "/verack/"
 CLUSTER = f"{ROOT}cluster/config"
 LEADER = f"{ROOT}leader"
 BEAT = f"{ROOT}leader/beat"
+FENCE = f"{ROOT}leader/fence"
 
 
 class Kind(Enum):
@@ -30,9 +31,10 @@ class Kind(Enum):
     CLUSTER = "cluster/config"
     LEADER = "leader"
     BEAT = "leader/beat"
+    FENCE = "leader/fence"
 
 
-_SINGLE = {CLUSTER: Kind.CLUSTER, LEADER: Kind.LEADER, BEAT: Kind.BEAT}
+_SINGLE = {CLUSTER: Kind.CLUSTER, LEADER: Kind.LEADER, BEAT: Kind.BEAT, FENCE: Kind.FENCE}
 _FOLDERS = {kind.value: kind for kind in Kind if kind not in _SINGLE.values()}
 _IN_PAIRS = (Kind.VE_NAME, Kind.ADDRESS)
 

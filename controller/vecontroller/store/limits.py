@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from vecontroller.store.port import MAX_TRANSACTION_OPS, Guard, Write
 
-GUARDS_LIMIT = MAX_TRANSACTION_OPS + 1
-"""One more than a caller may give: the leader's."""
+GUARDS_LIMIT = MAX_TRANSACTION_OPS + 2
+"""Two more than a caller may give: the leader's and the fence's."""
 OPERATIONS_LIMIT = MAX_TRANSACTION_OPS
 
 
