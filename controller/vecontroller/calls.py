@@ -14,8 +14,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 async def refuse(context: Context, error: VerackError, *, leader: str) -> NoReturn:
-    """Ends the call; `leader` (host:port, may be empty) goes along when we are not it."""
-    if isinstance(error, NotLeader) and leader:
+    """Ends the call; `leader` (host:port, may be empty) goes along when we are not it: then nothing was done."""
+    if isinstance(error, NotLeader):
         metadata = (
             (LEADER_KEY, leader),
             ("verack-kind", error.kind),

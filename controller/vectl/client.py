@@ -16,12 +16,10 @@ from typing import Self
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes are told in our words
 
-import grpc.aio
-
-from veapi.channel import Identity, controller_name, open_channel
 from veapi.v1 import api_pb2, api_pb2_grpc, scheduler_pb2_grpc, types_pb2
 from vectl import filestreams, wire
 from vectl.context import Context
+from vectl.reach import Reach
 from vectl.scheduling import Scheduling
 from vectl.snapshots import Snapshots
 from vectl.streams import Command, ExecStream, log_chunks, upload, watched_events
@@ -33,11 +31,11 @@ IMPORT_S = 3600.0
 
 
 class Client(Scheduling, Snapshots):
-    """Calls on one channel. `project` arguments default to the context's."""
+    """Calls to the controller that leads. `project` arguments default to the context's."""
 
-    def __init__(self, channel: grpc.aio.Channel, context: Context) -> None:
+    def __init__(self, reach: Reach, context: Context) -> None:
         self.context = context
-        self.channel = channel
+        self.channel = channel = reach.channel
         self.ves = api_pb2_grpc.VEServiceStub(channel)
         self.orphan_stub = api_pb2_grpc.OrphanServiceStub(channel)
         self.scheduler_stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
@@ -49,21 +47,18 @@ class Client(Scheduling, Snapshots):
     @classmethod
     @asynccontextmanager
     async def connect(cls, context: Context) -> AsyncIterator[Self]:
-        """A connected client. Unavailable or Denied within 5 s when that is not possible."""
-        identity = Identity(ca=context.ca, cert=context.cert, key=context.key)
-        channel = open_channel(
-            context.endpoint, server=controller_name(context.cluster), identity=identity
-        )
+        """A client connected with the leader. Unavailable or Denied, after seconds, when that is not possible."""
+        reach = Reach(context)
         try:
-            client = cls(channel, context)
+            client = cls(reach, context)
             await client.ready()
             yield client
         finally:
-            await channel.close()
+            await reach.aclose()
 
     async def ready(self) -> None:
-        """Returns once the controller is connected."""
-        await wire.ready(self.channel, self._system.Version, api_pb2.VersionRequest(), self.context)
+        """Returns once the controller that leads is connected: another one than before, perhaps."""
+        await self.channel.find()
 
     async def create(self, wanted: Wanted, *, request_id: str = "") -> VE:
         """Asks for a VE. Conflict when the name is taken."""

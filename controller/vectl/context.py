@@ -2,7 +2,7 @@
 
 current = "rack"
 [contexts.rack]
-endpoint = "unix:/run/verack/controller.sock"   # or host:port
+endpoint = "unix:/run/verack/controller.sock"   # or host:port; or several: endpoints = ["10.0.0.1:7443", ...]
 cluster = "rack"
 ca = "ca.crt"      # paths are relative to this file
 cert = "tls.crt"
@@ -11,7 +11,7 @@ project = "default"
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,21 +20,27 @@ from veapi.errors import InvalidInput
 _SETUP_HINT = (
     "run `make rack` for a rack on this machine, or write {path} (docs/reference/vectl.md)"
 )
-_NEEDED = ("endpoint", "cluster", "ca", "cert", "key")
-_FIELDS = (*_NEEDED, "project")
+_NEEDED = ("cluster", "ca", "cert", "key")
+_FIELDS = ("endpoint", "endpoints", *_NEEDED, "project")
+MAX_ENDPOINTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where to (`host:port` or `unix:/path`), as whom, and the project that is meant when none is named."""
+    """Where to (each `host:port` or `unix:/path`), as whom, and the project that is meant when none is named."""
 
     name: str
-    endpoint: str
+    endpoints: tuple[str, ...]
     cluster: str
     ca: Path
     cert: Path
     key: Path
     project: str = "default"
+
+    @property
+    def endpoint(self) -> str:
+        """All of them, for people."""
+        return ", ".join(self.endpoints)
 
 
 def context_path(environ: Mapping[str, str]) -> Path:
@@ -50,11 +56,15 @@ def load(
     project: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Context:
-    """The context named here, by VECTL_CONTEXT or by `current`. InvalidInput says what is missing and where."""
+    """The context named here, by VECTL_CONTEXT or by `current`; `endpoint` may be several, with commas.
+
+    InvalidInput says what is missing and where.
+    """
     path = context_path(environ)
     document = _read(path)
     found = _choose(document, name or environ.get("VECTL_CONTEXT") or "", path)
-    return replace(found, endpoint=endpoint or found.endpoint, project=project or found.project)
+    given = _endpoints(endpoint.split(","), "--endpoint") if endpoint else found.endpoints
+    return replace(found, endpoints=given, project=project or found.project)
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -100,28 +110,55 @@ def _only(contexts: Mapping[str, object], path: Path) -> str:
 
 
 def _context(name: str, fields: Mapping[str, object], path: Path) -> Context:
-    for field, value in fields.items():
+    where = f"{path}: contexts.{name}"
+    for field in fields:
         if field not in _FIELDS:
             raise _unknown(f"contexts.{name}.{field}", path, ", ".join(_FIELDS))
-        if not isinstance(value, str):
-            raise InvalidInput(
-                f"{path}: contexts.{name}.{field} is not a text", hint="put it in quotes"
-            )
-    for field in _NEEDED:
-        if not fields.get(field):
-            raise InvalidInput(
-                f"{path}: contexts.{name}.{field} is missing",
-                hint="a context needs " + ", ".join(_NEEDED),
-            )
-    texts = {field: str(value) for field, value in fields.items()}
+    texts = {field: _text(fields, field, where) for field in _NEEDED}
     files = {field: _file(texts[field], path) for field in ("ca", "cert", "key")}
+    project = _text(fields, "project", where) if fields.get("project") else "default"
     return Context(
         name=name,
-        endpoint=texts["endpoint"],
+        endpoints=_named_endpoints(fields, where),
         cluster=texts["cluster"],
-        project=texts.get("project") or "default",
+        project=project,
         **files,
     )
+
+
+def _named_endpoints(fields: Mapping[str, object], where: str) -> tuple[str, ...]:
+    """Of `endpoint`, of `endpoints`, or both."""
+    several = fields.get("endpoints", [])
+    if not several or "endpoint" in fields:
+        first = [_text(fields, "endpoint", where)]
+    else:
+        first = []
+    if not isinstance(several, list) or not all(isinstance(each, str) for each in several):
+        raise InvalidInput(
+            f"{where}.endpoints is not a list of texts", hint='e.g. ["10.0.0.1:7443"]'
+        )
+    return _endpoints([*first, *several], f"{where}.endpoints")
+
+
+def _endpoints(texts: Sequence[str], where: str) -> tuple[str, ...]:
+    """Each once, in their order."""
+    found = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if not 1 <= len(found) <= MAX_ENDPOINTS:
+        raise InvalidInput(
+            f"{where}: {len(found)} addresses; must be 1 to {MAX_ENDPOINTS}",
+            hint="name the controllers: host:port or unix:/path",
+        )
+    return found
+
+
+def _text(fields: Mapping[str, object], field: str, where: str) -> str:
+    value = fields.get(field)
+    if not value:
+        needed = ", ".join(("endpoint or endpoints", *_NEEDED))
+        raise InvalidInput(f"{where}.{field} is missing", hint=f"a context needs {needed}")
+    if not isinstance(value, str):
+        raise InvalidInput(f"{where}.{field} is not a text", hint="put it in quotes")
+    return value
 
 
 def _file(text: str, path: Path) -> Path:

@@ -134,7 +134,7 @@ def where_options() -> list[click.Parameter]:
     """--context, --endpoint and --project: on the root, and (hidden) on every command."""
     return [
         _where(["--context"], "context_name", "Context of contexts.toml (else VECTL_CONTEXT)."),
-        _where(["--endpoint"], "endpoint", "Controller, host:port or unix:/path."),
+        _where(["--endpoint"], "endpoint", "Controllers, host:port or unix:/path, with commas."),
         _where(["-p", "--project"], "project", "Project that is meant (else the context's)."),
     ]
 

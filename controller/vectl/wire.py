@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -11,14 +12,29 @@ import grpc.aio
 from veapi.errors import Denied, RemoteFailed, Unavailable, VerackError
 from veapi.rpc import from_rpc
 from vectl.context import Context
+from vectl.following import Following
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 CALL_S = 10.0
-CONNECT_S = 5.0
-# A controller that is being restarted refuses connections for a second or so.
-REFUSED_S = 3.0
+MAX_HOPS = 3
+_LEADER = "verack-leader"
 _LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With one controller: how long to connect, how long refused connections are tried again, and to answer."""
+
+    connect_s: float
+    refused_s: float
+    answer_s: float
+
+
+# A controller that is being restarted refuses connections for a second or so.
+ALONE = Patience(connect_s=5.0, refused_s=3.0, answer_s=CALL_S)
+AMONG = Patience(connect_s=1.5, refused_s=0.0, answer_s=1.5)
+"""One of several: rather the next is asked."""
 _CERTIFICATE = ("SSL_ERROR", "Tls handshake failed", "Verification Check failed", "CERTIFICATE")
 # Our own certificate is judged after our side of the handshake: all that we see is a connection that ends at once.
 _CLOSED = ("Socket closed", "reset by peer", "Broken pipe")
@@ -32,20 +48,37 @@ async def unary(
     context: Context,
     timeout_s: float = CALL_S,
 ) -> Response:
-    """One call with a deadline. Raises veapi.errors; Unavailable when the controller did not answer in time."""
-    try:
-        return await method(request, timeout=timeout_s)
-    except grpc.aio.AioRpcError as error:
-        raise failure(error, context) from None
+    """One call with a deadline. Raises veapi.errors; Unavailable when the controller did not answer in time.
+
+    A controller that refuses because it does not lead has done nothing: the one that does is asked then.
+    """
+    for hop in range(MAX_HOPS):
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            last = hop + 1 == MAX_HOPS or not isinstance(method, Following)
+            if last or named_leader(error) is None:
+                raise failure(error, context) from None
+        assert isinstance(method, Following)
+        await method.find_leader()
+    raise AssertionError("the last hop raises")
+
+
+def named_leader(error: grpc.aio.AioRpcError) -> str | None:
+    """None unless the controller refused because it does not lead; else host:port of who does, empty when not known."""
+    named = dict(error.trailing_metadata() or ()).get(_LEADER)
+    if named is None:
+        return None
+    return named if isinstance(named, str) else named.decode(errors="replace")
 
 
 def failure(error: grpc.aio.AioRpcError, context: Context) -> VerackError:
     """What the server meant, or what happened on the way there."""
     told = dict(error.trailing_metadata() or ())
-    if "verack-leader" in told:
+    if _LEADER in told:
         return Unavailable(
-            f"the controller at {context.endpoint} does not lead",
-            hint=f"ask the one that does: --endpoint {told['verack-leader']!s}",
+            f"the controller at {context.endpoint} does not lead; nothing was done",
+            hint="ask again: the one that leads is looked for each time",
         )
     if "verack-kind" in told:
         return from_rpc(error)
@@ -78,15 +111,17 @@ async def ready(
     probe: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]",
     request: Request,
     context: Context,
+    patience: Patience = ALONE,
 ) -> None:
-    """Returns once the channel is connected. Else Denied (certificates) or Unavailable, within CONNECT_S."""
+    """Returns once the channel is connected. Else Denied (certificates) or Unavailable, as `patience` allows."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(patience.connect_s):
             while (state := channel.get_state(try_to_connect=True)) != _READY:
                 if state == _FAILING:
-                    await _why(probe, request, context, last=loop.time() > began + REFUSED_S)
+                    late = loop.time() > began + patience.refused_s
+                    await _why(probe, request, context, last=late)
                 with suppress(TimeoutError):
                     # A failing channel rests longer and longer: it is asked again before that.
                     await asyncio.wait_for(channel.wait_for_state_change(state), _LOOK_S)

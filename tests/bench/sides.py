@@ -109,7 +109,7 @@ def context_of(rack: Rack) -> Context:
     folder = rack.plan.identity("admin")
     return Context(
         name=rack.plan.name,
-        endpoint=f"unix:{rack.plan.socket}",
+        endpoints=(f"unix:{rack.plan.socket}",),
         cluster=rack.plan.name,
         ca=folder / "ca.crt",
         cert=folder / "tls.crt",

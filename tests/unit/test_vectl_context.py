@@ -49,6 +49,17 @@ def test_the_variable_beats_the_file_and_the_option_beats_both(tmp_path: Path) -
     assert (here.endpoint, here.project, here.cluster) == ("x:1", "p", "far")
 
 
+def test_several_controllers_may_be_named_in_the_file_and_by_the_option(tmp_path: Path) -> None:
+    text = RACK.replace('endpoint = "far:7443"', 'endpoints = ["a:1", "b:1", "a:1"]')
+    env = environ(tmp_path, text, VECTL_CONTEXT="far")
+    assert load(environ=env).endpoints == ("a:1", "b:1")
+    assert load(environ=env).endpoint == "a:1, b:1"
+    both = text.replace("endpoints", 'endpoint = "unix:/z"\nendpoints')
+    (tmp_path / "vectl" / "contexts.toml").write_text(both)
+    assert load(environ=env).endpoints == ("unix:/z", "a:1", "b:1")
+    assert load(endpoint="x:1, unix:/y,", environ=env).endpoints == ("x:1", "unix:/y")
+
+
 def test_a_single_context_needs_no_current(tmp_path: Path) -> None:
     text = RACK.replace('current = "rack"', "").split("[contexts.far]")[0]
     assert load(environ=environ(tmp_path, text)).name == "rack"
@@ -70,6 +81,9 @@ def test_without_xdg_it_is_in_the_home_folder() -> None:
         (RACK.replace("endpoint", "endpiont", 1), ["unknown field contexts.rack.endpiont"]),
         (RACK.replace('cluster = "rack"', ""), ["contexts.rack.cluster is missing"]),
         (RACK.replace('ca = "ca.crt"', "ca = 1"), ["contexts.rack.ca is not a text"]),
+        (RACK.replace("endpoint =", "endpoints =", 1), ["rack.endpoints is not a list"]),
+        (RACK.replace('"unix:/run/c.sock"', "[]").replace("endpoint", "endpoints", 1), ["missing"]),
+        (RACK.replace('endpoint = "unix:/run/c.sock"', 'endpoints = [" "]'), ["1 to 16"]),
     ],
 )
 def test_a_refusal_names_the_file_and_helps(
