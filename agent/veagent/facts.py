@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from veagent.events import words
 from veagent.ports import Images, Roots
+from veapi.errors import VerackError
 from veapi.model import HostFacts, Resources
 
 PIDS_DEFAULT = 32_768
@@ -63,6 +65,11 @@ class HostFactsSource:
     roots: Roots
 
     def read(self) -> HostFacts:
+        """Also of a host whose disk fails: it takes nothing new, and what runs is reported on."""
+        try:
+            disk_bytes, refuses = self.roots.capacity_bytes(), self.roots.refuses()
+        except VerackError as error:
+            disk_bytes, refuses = 0, words(error)
         return HostFacts(
             boot_id=self.boot_id,
             version=own_version(),
@@ -70,12 +77,12 @@ class HostFactsSource:
             capacity=Resources(
                 cpu_millis=self.capacity.cpu_millis,
                 memory_bytes=self.capacity.memory_bytes,
-                disk_bytes=self.roots.capacity_bytes(),
+                disk_bytes=disk_bytes,
                 pids=self.capacity.pids,
             ),
             address=self.address,
             peer_port=self.peer_port,
             metrics_address=self.metrics_address,
             images=tuple(self.images.held()),
-            refuses=self.roots.refuses(),
+            refuses=refuses,
         )

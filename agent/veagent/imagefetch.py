@@ -14,7 +14,7 @@ import structlog
 from veagent.ends import backoff_s
 from veagent.ports import Images, ImageSource
 from veapi.clock import Clock
-from veapi.errors import TimedOut, VerackError
+from veapi.errors import RemoteFailed, TimedOut, VerackError
 from veapi.model import Digest, HeldImage, ImageConfig
 
 log = structlog.get_logger()
@@ -137,10 +137,16 @@ class ImageKeeper:
         self._arrived(digest)
 
     async def _fetch(self, digest: Digest) -> None:
+        """A mistake of ours is a failure like any other: nobody else would ever try again."""
         async with self._lanes:
             self._fetching.add(digest)
             try:
                 await self._source.fetch(digest)
+            except VerackError:
+                raise
+            except Exception:
+                log.exception("image not fetched, unexpectedly", image=digest)
+                raise RemoteFailed("internal error of the agent; see its log") from None
             finally:
                 self._fetching.discard(digest)
 

@@ -43,24 +43,34 @@ class ImageSweeper:
     async def run(self) -> None:
         while True:
             await self._clock.sleep(ROUND_S)
-            await self.sweep()
+            try:
+                await self.sweep()
+            except (VerackError, OSError) as error:
+                log.warning("images not looked at", error=str(error))
 
     async def sweep(self) -> None:
         """One round. Of a short pool one image goes a round: its room comes back only some seconds later."""
         for digest in self._needs.used():
             self._images.touch(digest)
         idle = self._idle()
-        due = [digest for seconds, digest in idle if seconds >= self._keep_s]
+        least_s = self._keep_s
+        due = [digest for seconds, digest in idle if seconds >= least_s]
         if not due and self._images.short():
-            due = [digest for seconds, digest in idle if seconds >= LEAST_IDLE_S][:1]
+            least_s = min(LEAST_IDLE_S, least_s)
+            due = [digest for seconds, digest in idle if seconds >= least_s][:1]
         for digest in due:
-            await self._remove(digest)
+            if self._is_idle(digest, least_s):  # nobody brought it again while another was removed
+                await self._remove(digest)
 
     def _idle(self) -> list[tuple[float, Digest]]:
         """Those that may go and how long they were not used, the longest first."""
         may_go = self._needs.spare() - self._needs.used()
         found = [(self._images.idle_s(digest), digest) for digest in may_go]
         return sorted(((s, digest) for s, digest in found if s is not None), reverse=True)
+
+    def _is_idle(self, digest: Digest, least_s: float) -> bool:
+        idle_s = self._images.idle_s(digest)
+        return idle_s is not None and idle_s >= least_s
 
     async def _remove(self, digest: Digest) -> None:
         if digest not in self._needs.spare() or digest in self._needs.used():

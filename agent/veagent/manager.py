@@ -317,8 +317,9 @@ class Manager:
             worker.nudge()
 
     def image_added(self) -> None:
-        """An upload has ended."""
+        """An upload has ended; or an image went, which a set that came meanwhile may want again."""
         self._ground.images.refresh()
+        self._want_images()
         self.images_changed()
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from veapi.errors import InvalidInput
 from veapi.model import Digest, HostName, Prefetch, WantedImage
 from veapi.selector import Labels, selector
+from vecontroller.store import keys
 from vecontroller.view import View
 
 REPLICAS = 3
@@ -100,10 +101,10 @@ class Copies:
         return WantedImage(digest=digest, blob_digest=blob_digest)
 
     def _enough_without(self, host: HostName, digest: Digest) -> bool:
-        """Also when it was deleted: then nobody needs to hold it."""
+        """Also when it was deleted: then nobody needs to hold it. One whose record can't be read was not."""
         view = self._view()
         if digest not in view.images:
-            return True
+            return keys.image(digest) not in view.quarantined
         holding = [name for name in self.base(digest) if name != host and holds(view, name, digest)]
         return len(holding) >= self._replicas
 

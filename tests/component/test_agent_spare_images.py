@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from kit.agenthost import DIGEST, AgentHost, entry, host_set
+from veapi.errors import RemoteFailed
 from veapi.model import HostSet, WantedImage
 
 
@@ -58,3 +59,25 @@ async def test_the_image_of_a_ve_here_is_used_also_after_its_entry_has_gone(
     assert host.manager.used_images() == {DIGEST}
     await host.manager.apply(spare(host_set(2)))
     assert host.manager.used_images() == {DIGEST}
+
+
+async def test_an_image_that_is_wanted_again_while_it_goes_is_fetched_again(
+    host: AgentHost,
+) -> None:
+    await host.hold_image()
+    host.manager.image_added()
+    await host.images.delete(DIGEST)
+    await host.manager.apply(host_set(1, entry()))  # the keeper does not know yet that it went
+    host.manager.image_added()
+    await host.until(lambda: host.peers.asked)
+    await host.until(lambda: host.keeper.holds(DIGEST))
+
+
+async def test_a_host_whose_disk_fails_takes_nothing_new_and_says_so(host: AgentHost) -> None:
+    def fails() -> int:
+        raise RemoteFailed("reading the size of the pool: Input/output error")
+
+    host.roots.capacity_bytes = fails  # type: ignore[method-assign]
+    facts = host.manager.facts()
+    assert "Input/output error" in facts.refuses
+    assert facts.capacity.disk_bytes == 0

@@ -373,3 +373,24 @@ async def test_an_image_that_a_power_loss_damaged_is_not_held(place, storage):
     await again.images.setup()
     assert again.images.held() == ()
     assert await again.images.add(stream(tar_of())) == image
+
+
+async def test_one_that_is_brought_again_is_as_new_and_outlives_a_removal_that_waits(storage):
+    content = tar_of()
+    image = await storage.images.add(stream(content))
+    used = storage.pool.images / image.digest.removeprefix("sha256:") / "used"
+    for again in (content, pack(content, "gzip", "-c")):
+        used.touch()
+        os.utime(used, (1, 1))
+        async with storage.images._changing:
+            removal = asyncio.create_task(storage.images.delete(image.digest))
+            await asyncio.sleep(0)
+            storage.images._again(image)
+        await removal
+        assert storage.images.held() == (image,)
+        os.utime(used, (1, 1))
+        assert await storage.images.add(stream(again)) == image
+        assert storage.images.idle_s(image.digest) < 3600
+    os.utime(used, (1, 1))
+    assert await storage.images.add(stream(b""), expect=image.digest) == image
+    assert storage.images.idle_s(image.digest) < 3600

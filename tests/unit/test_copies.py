@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kit.world import DIGEST, held, make_facts, make_image, make_placement, make_ve, make_view
 from veapi.model import Deleted, Digest, HeldImage, HostName, Prefetch, Uid
 from vecontroller.copies import Copies, Holdings, chosen
+from vecontroller.store import keys
 from vecontroller.view import Held
 
 OTHER = Digest("sha256:" + "b" * 64)
@@ -197,3 +198,11 @@ def test_a_host_that_becomes_unable_concerns_everybody():
     told.concerned([])
     view.hosts[HOSTS[0]] = held(make_facts(refuses="full"))
     assert told.concerned([HOSTS[0]]) is None
+
+
+def test_a_copy_of_an_image_whose_record_can_not_be_read_is_not_spare():
+    view = rack(HOSTS)
+    del view.images[DIGEST]
+    assert of(view, HOSTS[0]) == {DIGEST: True}
+    view.quarantined[keys.image(DIGEST)] = 7
+    assert of(view, HOSTS[0]) == {DIGEST: False}

@@ -4,7 +4,7 @@ import pytest
 
 from kit.eventually import eventually
 from kit.manualclock import ManualClock
-from veagent.imagefetch import ImageKeeper
+from veagent.imagefetch import RETRY_LIMIT_S, ImageKeeper
 from veapi.errors import Unavailable
 from veapi.model import Digest, HeldImage
 
@@ -61,3 +61,17 @@ async def test_what_is_not_wanted_any_more_is_not_tried_again(kept):
     keeper.want(frozenset())
     await ManualClock.settle()
     assert (peer.asked, keeper.trouble(DIGEST)) == (1, "")
+
+
+async def test_a_fetch_that_fails_unexpectedly_is_told_and_tried_again(kept):
+    keeper, peer, told = kept
+    keeper.want(frozenset([DIGEST]))
+    await eventually(lambda: peer.flight)
+    peer.flight.set_exception(ValueError("nobody thought of this"))
+    await eventually(lambda: told)
+    assert "internal error" in keeper.trouble(DIGEST)
+    await keeper._clock.advance(RETRY_LIMIT_S)
+    await eventually(lambda: peer.asked == 2)
+    peer.gives()
+    await eventually(lambda: keeper.holds(DIGEST))
+    assert keeper.trouble(DIGEST) == ""

@@ -119,3 +119,31 @@ async def test_it_looks_again_and_again(host):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert host.held() == set()
+
+
+async def test_one_that_somebody_brings_again_while_another_goes_stays(host):
+    images = [await host.add(b"one"), await host.add(b"two")]
+    host.spare |= set(images)
+    host.clock.jump(KEEP_S)
+    host.images.slow("delete", 1)
+    sweep = asyncio.create_task(host.sweeper.sweep())
+    await host.clock.settle()
+    for image in images:
+        host.images.touch(image)
+    await host.clock.advance(1)
+    await sweep
+    assert len(host.held()) == 1
+
+
+async def test_a_disk_that_can_not_be_looked_at_ends_nothing(host):
+    image = await host.add(b"one")
+    host.spare.add(image)
+    host.images.short = lambda: (_ for _ in ()).throw(OSError("the disk fails"))
+    task = asyncio.create_task(host.sweeper.run())
+    await host.clock.advance(ROUND_S)
+    assert not task.done()
+    del host.images.short
+    await host.clock.advance(KEEP_S)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert host.held() == set()

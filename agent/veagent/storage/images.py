@@ -23,7 +23,7 @@ from veagent.storage.failure import doing
 from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
 from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
-from veapi.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
+from veapi.errors import InvalidInput, NotFound, TimedOut
 from veapi.model import Digest, HeldImage, ImageConfig
 
 log = structlog.get_logger()
@@ -104,11 +104,21 @@ class BtrfsImages:
         """By the wall clock, as it must outlive the host; after a step of that it is wrong, and harms nothing."""
         if digest not in self._known() or self._readers[digest]:
             return None
+        used_at = self._used_at(digest)
+        return max(0.0, self._clock.wall() - used_at) if used_at is not None else None
+
+    def _used_at(self, digest: Digest) -> float | None:
         folder = image_folder(self._pool.images, digest)
         for name in ("used", "meta.json"):
             with contextlib.suppress(OSError):
-                return max(0.0, self._clock.wall() - (folder / name).stat().st_mtime)
+                return (folder / name).stat().st_mtime
         return None
+
+    def _again(self, image: HeldImage) -> HeldImage:
+        """One that somebody brought who is about to rely on it: it is as new, whatever it was before."""
+        with contextlib.suppress(OSError):
+            (image_folder(self._pool.images, image.digest) / "used").touch(mode=0o600)
+        return image
 
     def short(self) -> bool:
         """Less than a tenth of it is free beside the reserve."""
@@ -125,7 +135,7 @@ class BtrfsImages:
         if expect is not None:
             image_folder(self._pool.images, expect)
             if expect in self._known():
-                return self._known()[expect]
+                return self._again(self._known()[expect])
         slots = self._uploads if expect is None else self._fetches
         async with slots, self._workspace() as work:
             return await self._add(blob, expect, work)
@@ -146,10 +156,11 @@ class BtrfsImages:
         self, blob: AsyncIterator[bytes], expect: Digest | None, work: Path
     ) -> HeldImage:
         received = await self._receive(blob, work / "blob")
-        twin = self._by_blob(received.digest)
-        if twin is not None:
-            _check_expected(twin.digest, expect)
-            return twin
+        async with self._changing:  # one that is on its way out is none
+            twin = self._by_blob(received.digest)
+            if twin is not None:
+                _check_expected(twin.digest, expect)
+                return self._again(twin)
         return await self._finish(await self._fill(work), received, expect, work)
 
     async def pull(
@@ -167,7 +178,7 @@ class BtrfsImages:
                 stall_s=self._limits.stall_s,
                 progress=progress,
             )
-            received = await self._receive(_packed(layout), work / "blob")
+            received = await self._receive(skopeo.packed(layout), work / "blob")
             return await self._finish(await self._fill_by_layers(work), received, None, work)
 
     async def _finish(
@@ -253,7 +264,7 @@ class BtrfsImages:
         folder = image_folder(self._pool.images, image.digest)
         known = self._known()
         if image.digest in known:
-            return known[image.digest]  # the same tar, packed otherwise
+            return self._again(known[image.digest])  # the same tar, packed otherwise
         root = work / "root"
         btrfs.limit_group(self._pool.base, btrfs.subvolume_id(root), None)
         btrfs.set_read_only(root)
@@ -283,9 +294,12 @@ class BtrfsImages:
             self.touch(digest)
 
     async def delete(self, digest: Digest) -> None:
-        """Roots made of it live on. Nothing when it is not held."""
+        """Roots made of it live on. Nothing when it is not held, or is brought again before its turn comes."""
         folder = image_folder(self._pool.images, digest)
+        used_at = self._used_at(digest)
         async with self._changing:
+            if used_at != self._used_at(digest):
+                return
             self._known().pop(digest, None)
             with doing(f"deleting image {digest}"):
                 await to_end(self._delete, folder)
@@ -340,29 +354,6 @@ class _Sink:
 
     def close(self) -> None:
         self._file.close()
-
-
-async def _packed(layout: Path) -> AsyncIterator[bytes]:
-    """A tar of it, in pieces; the same layout gives the same bytes."""
-    process = await asyncio.create_subprocess_exec(
-        *unpack.located(["tar"]),
-        *("--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"),
-        *("--mode=u=rwX,go=rX", f"--directory={layout}", "oci-layout", "index.json", "blobs"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=_PIECE_BYTES,
-    )
-    assert process.stdout is not None
-    try:
-        while piece := await process.stdout.read(_PIECE_BYTES):
-            yield piece
-        if await process.wait() != 0:
-            raise RemoteFailed("the pulled image could not be packed", hint="see the agent's log")
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def read_held(images: Path) -> dict[Digest, HeldImage]:

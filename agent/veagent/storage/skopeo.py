@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
@@ -34,6 +35,7 @@ _USER = 65_533
 _PLACE = "/mnt"  # every Debian has it; the bind mount is seen by skopeo alone
 _WORDS_BYTES = 16 << 10
 _LOOK_EVERY_S = 0.25
+_PIECE_BYTES = 1 << 20
 _FILES_LIMIT = 4096
 _PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _MESSAGE = re.compile(r'level=(?:fatal|error) msg="((?:[^"\\]|\\.)*)"')
@@ -95,6 +97,29 @@ async def copy(
         log.info("pull failed", source=source.reference, words=words[-500:])
         raise _failure(source.reference, words)
     await progress(await to_end(_size_bytes, layout))
+
+
+async def packed(layout: Path) -> AsyncIterator[bytes]:
+    """A tar of it, in pieces; the same layout gives the same bytes."""
+    process = await asyncio.create_subprocess_exec(
+        *unpack.located(["tar"]),
+        *("--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"),
+        *("--mode=u=rwX,go=rX", f"--directory={layout}", "oci-layout", "index.json", "blobs"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_PIECE_BYTES,
+    )
+    assert process.stdout is not None
+    try:
+        while piece := await process.stdout.read(_PIECE_BYTES):
+            yield piece
+        if await process.wait() != 0:
+            raise RemoteFailed("the pulled image could not be packed", hint="see the agent's log")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def _argv(source: RegistrySource, layout: Path, user: int) -> list[str]:
