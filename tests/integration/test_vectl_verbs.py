@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kit.fakeapi import FakeApi, serve
+from kit.fakeverbs import STUCK
 from kit.vectlrun import Vectl
 
 
@@ -101,8 +102,24 @@ async def test_a_purge_keeps_nothing(vectl: Vectl, api: FakeApi) -> None:
     await vectl("create", "db", "--image", "ok")
     await vectl("delete", "db", "--yes")
     assert "--yes" in (await vectl("purge", "db", code=2)).err
-    assert "is being removed from h1" in (await vectl("purge", "db", "--yes")).out
+    ran = await vectl("purge", "db", "--yes")
+    assert ran.out.startswith("ve/db (")
+    assert ran.out.endswith(") purged\n")
+    assert api.cluster.deleted == {}
     await vectl("purge", "db", "--yes", code=3)
+
+
+async def test_a_purge_waits_for_the_host_for_so_long_or_not_at_all(
+    vectl: Vectl, api: FakeApi
+) -> None:
+    await vectl("create", STUCK, "--image", "ok")
+    await vectl("delete", STUCK, "--yes")
+    assert "will be purged from h1" in (await vectl("purge", STUCK, "--yes", "--detach")).out
+    ran = await vectl("purge", STUCK, "--yes", "--timeout", "0.3s", code=6)
+    assert "not gone within 0.3 s" in ran.err
+    assert "the request stands" in ran.err
+    [ve] = api.cluster.deleted.values()
+    assert ve.name == STUCK
 
 
 async def test_a_deleted_list_can_not_be_watched(vectl: Vectl) -> None:

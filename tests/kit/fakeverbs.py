@@ -4,6 +4,8 @@
 Requests are kept in `cluster.asked`. A set to 13 MiB of memory is what this fake's host can't do while the VE runs.
 """
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from veapi.errors import Conflict, NotFound, VerackError
@@ -11,6 +13,8 @@ from veapi.rpc import abort
 from veapi.v1 import api_pb2, types_pb2
 
 REFUSED_BYTES = 13 << 20
+STUCK = "stuck"
+"""Name of a VE that this fake's host never removes."""
 
 
 class Verbs:
@@ -96,7 +100,10 @@ class Verbs:
             ve = self._one_kept(request)
         except VerackError as error:
             await abort(context, error)
-        del self.cluster.deleted[ve.uid]
+        ve.status.state = "Deleting"
+        if ve.name != STUCK:
+            gone = partial(self.cluster.deleted.pop, ve.uid, None)
+            asyncio.get_running_loop().call_later(0.1, gone)
         return ve
 
     def _one_kept(self, ref: Any) -> types_pb2.VE:

@@ -1,12 +1,13 @@
 """vectl orphan."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from veapi.errors import InvalidInput
-from vectl import options
+from vectl import gone, options
 from vectl.columns import ORPHAN_COLUMNS
 from vectl.output import Printer, Style
 from vectl.session import Session, pass_session
@@ -56,9 +57,13 @@ def adopt(session: Session, uid: str, *, host: str, name: str) -> None:
 @click.argument("uid")
 @_host_option
 @options.yes_option
+@options.timeout_option()
+@options.detach_option
 @pass_session
-def purge(session: Session, uid: str, *, host: str, yes: bool) -> None:
-    """Remove an orphan from its host, with its disk, for good."""
+def purge(
+    session: Session, uid: str, *, host: str, yes: bool, timeout_s: float, detach: bool
+) -> None:
+    """Remove an orphan from its host, with its disk, for good, and wait until it is gone."""
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidInput(
@@ -67,8 +72,15 @@ def purge(session: Session, uid: str, *, host: str, yes: bool) -> None:
             )
         click.confirm(f"Remove orphan {uid} for good, with its disk?", abort=True, err=True)
 
-    async def work(client: "Client") -> "Orphan":
-        return await client.purge_orphan(uid, host=host)
+    async def work(client: "Client") -> None:
+        orphan = await client.purge_orphan(uid, host=host)
+        session.stands = gone.STANDS
+        what = f"orphan/{orphan.uid}"
+        if detach:
+            click.echo(f"{what} will be purged from {orphan.host}")
+            return
+        there = partial(gone.is_there, client, orphan.uid, orphan.name or orphan.uid)
+        await gone.until_gone(there, what=what, host=orphan.host, timeout_s=timeout_s)
+        click.echo(f"{what} purged from {orphan.host}")
 
-    gone = session.run(work)
-    click.echo(f"orphan/{gone.uid} will be purged from {gone.host}")
+    session.run(work)

@@ -2,19 +2,19 @@
 
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from veapi.errors import InvalidInput
-from vectl import options
+from vectl import gone, options
 from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from veapi.v1.types_pb2 import VE
     from vectl.client import Client
 
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -64,18 +64,27 @@ def undelete(
 @options.command("purge")
 @_which
 @options.yes_option
+@options.timeout_option()
+@options.detach_option
 @pass_session
-def purge(session: Session, which: str, *, yes: bool) -> None:
-    """Have the root of a deleted VE removed now. It can't be brought back then."""
+def purge(session: Session, which: str, *, yes: bool, timeout_s: float, detach: bool) -> None:
+    """Have the disk of a deleted VE removed now, and wait until it is. It can't be brought back then."""
     name, uid = _named(which)
     if not yes:
         _confirm(which)
 
-    async def work(client: "Client") -> "VE":
-        return await client.purge(name, uid=uid)
+    async def work(client: "Client") -> None:
+        ve = await client.purge(name, uid=uid)
+        session.stands = gone.STANDS
+        what, host = f"ve/{ve.name} ({ve.uid})", ve.placement.host or ve.status.host
+        if detach:
+            click.echo(f"{what} will be purged from {host}")
+            return
+        there = partial(gone.is_there, client, ve.uid, ve.name)
+        await gone.until_gone(there, what=what, host=host, timeout_s=timeout_s)
+        click.echo(f"{what} purged")
 
-    ve = session.run(work)
-    click.echo(f"ve/{ve.name} ({ve.uid}) is being removed from {ve.status.host or 'its host'}")
+    session.run(work)
 
 
 def _named(which: str) -> tuple[str, str]:
