@@ -20,6 +20,7 @@ from veagent.cgroup import Cgroups
 from veagent.pidfd import Held, until_ended
 from veagent.ports import EndKind, Stream
 from veagent.runtime import procs
+from veagent.runtime.adopt import scan
 from veagent.runtime.instance import LxcInstance
 from veagent.runtime.lxc import LxcRuntime, LxcSettings
 from veagent.runtime.notes import EndNotes
@@ -220,3 +221,18 @@ async def test_a_held_process_is_seen_to_end() -> None:
         await process.wait()
         assert not held.send(signal.SIGKILL)
         assert held.wait_status() in {None, signal.SIGKILL}
+
+
+def test_what_a_process_of_a_ve_calls_itself_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def owner(pid: int) -> int:
+        return 0 if pid == os.getpid() else 1_000_000
+
+    def cmdline(pid: int) -> str:
+        assert pid == os.getpid()
+        return f"[lxc monitor] {tmp_path} ve-1"
+
+    monkeypatch.setattr(procs, "owner", owner)
+    monkeypatch.setattr(procs, "cmdline", cmdline)
+    assert scan(tmp_path).monitors == {"ve-1": os.getpid()}

@@ -11,6 +11,7 @@ PASSWD = [
     "42:x:4242:4242::/answers:/bin/sh",
     "far:x:70000:7::/:/bin/sh",
     "broken:x:seven:7::/:/bin/sh",
+    f"zeros:x:{'0' * 25}99999:7::/:/bin/sh",
     "short:x",
     "",
 ]
@@ -21,6 +22,7 @@ GROUP = [
     "alice:x:1000:",
     "users:x:100:",
     "far:x:70000:alice",
+    f"farther:x:{'9' * 5000}:alice",
 ]
 
 
@@ -57,6 +59,11 @@ def test_a_user_is_found_by_name_or_number(wanted, uid, groups, home) -> None:
         ("alice:far", "beyond"),
         ("broken", "beyond"),
         ("short", "no user"),
+        ("9" * 5000, "beyond"),
+        ("0" * 25 + "65536", "beyond"),
+        ("zeros", "beyond"),
+        ("alice:" + "9" * 5000, "beyond"),
+        ("x" * 5000, "no user"),
         ("alice:", "no group"),
         ("\N{SUPERSCRIPT TWO}", "no user"),
     ],

@@ -6,6 +6,7 @@ import stat
 IDS = 65_536
 _FILE_LIMIT_BYTES = 1 << 20
 _GROUPS_LIMIT = 64
+_SHOWN = 64
 
 
 class User:
@@ -45,7 +46,7 @@ def find_user(wanted: str, passwd: list[str], group: list[str]) -> User:
     elif name.isascii() and name.isdigit():
         user = _of_number(name)
     else:
-        raise NoSuchUser(f"the VE has no user {name}")
+        raise NoSuchUser(f"the VE has no user {name[:_SHOWN]}")
     if not colon:
         return user
     user.gid = _find_group(group_name, group)
@@ -71,7 +72,7 @@ def read_lines(path: str) -> list[str]:
 def _entry(name: str, lines: list[str], *, parts: int) -> list[str] | None:
     """By name; by number when none is called so."""
     entries = [fields for line in lines if len(fields := line.split(":")) >= parts]
-    number = str(int(name)) if name.isascii() and name.isdigit() else None
+    number = _plain(name)
     by_name = next((fields for fields in entries if fields[0] == name), None)
     return by_name or next((fields for fields in entries if fields[2] == number), None)
 
@@ -101,8 +102,8 @@ def _memberships(name: str, own: int, group: list[str]) -> list[int]:
     for line in group:
         fields = line.split(":")
         member = len(fields) >= 4 and name in fields[3].strip().split(",")
-        if member and fields[2].isascii() and fields[2].isdigit() and int(fields[2]) < IDS:
-            found.append(int(fields[2]))
+        if member and (gid := _id(fields[2])) is not None:
+            found.append(gid)
     return [gid for gid in dict.fromkeys(found) if gid != own][:_GROUPS_LIMIT]
 
 
@@ -112,10 +113,24 @@ def _find_group(name: str, lines: list[str]) -> int:
         return _number("group", fields[2])
     if name.isascii() and name.isdigit():
         return _number("group", name)
-    raise NoSuchUser(f"the VE has no group {name}")
+    raise NoSuchUser(f"the VE has no group {name[:_SHOWN]}")
 
 
 def _number(what: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:20]) < IDS):
+    number = _id(text)
+    if number is None:
         raise NoSuchUser(f"{what} {text[:20]} is beyond the ids of a VE (0 to {IDS - 1})")
-    return int(text)
+    return number
+
+
+def _id(text: str) -> int | None:
+    """None unless it is one of a VE's. The text is of any length: `int` refuses thousands of digits by another error."""
+    plain = _plain(text)
+    if plain is None or len(plain) > len(str(IDS)) or int(plain) >= IDS:
+        return None
+    return int(plain)
+
+
+def _plain(text: str) -> str | None:
+    """A number without zeros before it; None when it is none."""
+    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else None

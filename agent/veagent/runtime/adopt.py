@@ -77,7 +77,12 @@ def _started_at(uid: Uid, init_pid: int, lxc_path: Path, clock: Clock) -> float:
 
 
 def _trusted_line(pid: int, lxc_path: Path) -> str:
-    """Its command line, when it is a process of the host's root: those of VEs can call themselves what they like."""
+    """Its command line, when it is a process of the host's root: those of VEs can call themselves what they like.
+
+    What they call themselves is not even read: it may be megabytes, of thousands of processes.
+    """
+    if procs.owner(pid) != 0:
+        return ""
     line = procs.cmdline(pid)
     return line if str(lxc_path) in line and procs.owner(pid) == 0 else ""
 

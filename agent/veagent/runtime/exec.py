@@ -26,7 +26,7 @@ from veagent.pidfd import Held
 from veagent.ports import ExecCommand, Stream
 from veagent.runtime import procs
 from veagent.runtime.launch import ENVIRONMENT
-from veagent.runtime.lxcconfig import VARIABLE
+from veagent.runtime.lxcconfig import IDS, VARIABLE
 from veagent.runtime.pump import Input, Output
 from veapi.errors import Conflict, InvalidInput, NotFound, VerackError, by_kind
 from veapi.model import Uid
@@ -219,7 +219,7 @@ class LxcExec:
             said, fds = b"", []
         kind, _, message = said.decode(errors="replace").partition("\n")
         if kind == inside.TERMINAL and fds:
-            _give(fds[0], self._place.init_pid, int(message))
+            _give(fds[0], self._place.init_pid, message)
         elif kind == inside.NOT_EXECUTED:
             stream = Stream.STDOUT if self._command.tty else Stream.STDERR
             self._output.say(stream, f"{message}\n".encode(errors="replace"))
@@ -327,12 +327,14 @@ class _Ends:
                 os.close(fd)
 
 
-def _give(terminal: int, init_pid: int, uid: int) -> None:
-    """Makes the VE's user the owner of its terminal, which LXC leaves to the host's root."""
+def _give(terminal: int, init_pid: int, user: str) -> None:
+    """Makes the VE's user the owner of its terminal, which LXC leaves to the host's root. Never one of another VE."""
     with suppress(OSError, ValueError):
+        uid = int(user)
         found = os.fstat(terminal)
         base = procs.id_base(init_pid)
-        if base is not None and os.isatty(terminal) and found.st_uid == 0:
+        owns = base is not None and os.isatty(terminal) and found.st_uid == 0
+        if base is not None and owns and 0 <= uid < IDS:
             os.fchown(terminal, base + uid, found.st_gid)
 
 

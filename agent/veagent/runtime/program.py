@@ -59,7 +59,7 @@ def _user(wanted: str, root: Path) -> User:
         return find_user(wanted, passwd, group)
     except NoSuchUser as error:
         raise Conflict(
-            f"the VE's command can't run as {wanted!r}: {error}",
+            f"the VE's command can't run as {wanted[:64]!r}: {error}",
             hint="the image names a user that its /etc/passwd does not have",
         ) from None
 
