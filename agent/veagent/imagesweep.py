@@ -1,8 +1,9 @@
 """Lets images go that nobody needs on this host.
 
-Absence destroys nothing, here too: only an image that the controller's set *calls* spare may go, and only by a set that came
-in this run, never by one of the ledger. Spare is said of a copy when enough other hosts hold the image, or when somebody
-deleted it. And none goes that a VE here was made of, or that is being read.
+Absence destroys nothing, here too: only an image that the controller's set *calls* spare may go, and only by a set of the
+session that is open, never by one of the ledger or of a controller that speaks no more. Spare is said of a copy when
+enough other hosts hold the image, or when somebody deleted it. And none goes that a VE here was made of, or that is being
+read.
 """
 
 from collections.abc import Callable

@@ -149,6 +149,10 @@ class Manager:
             self._confirmed = self._set
             return self.held
 
+    def unheard(self) -> None:
+        """No controller speaks any more: what it called spare may be the last copy by now."""
+        self._confirmed = None
+
     async def run(self) -> None:
         """Puts the ledger's set in force when no controller speaks for 15 s; looks after it and the network for ever."""
         await self._attach_adopted()
@@ -287,7 +291,7 @@ class Manager:
         return msgspec.structs.replace(report, orphan=False, entry=None)
 
     def spare_images(self) -> frozenset[Digest]:
-        """Those that the controller's newest set calls so; none before it sent one in this run."""
+        """Those that the controller's newest set calls so; none before it sent one, and without a session."""
         images = self._confirmed.images if self._confirmed is not None else ()
         return frozenset(image.digest for image in images if image.spare)
 

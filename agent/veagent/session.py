@@ -78,6 +78,7 @@ class Session:
                 await self._serve(timing)
         finally:
             self._call.cancel()
+            self._manager.unheard()
 
     async def _greet(self) -> Timing:
         manager = self._manager

@@ -81,3 +81,13 @@ async def test_a_host_whose_disk_fails_takes_nothing_new_and_says_so(host: Agent
     facts = host.manager.facts()
     assert "Input/output error" in facts.refuses
     assert facts.capacity.disk_bytes == 0
+
+
+async def test_without_a_session_nothing_is_spare_until_a_controller_says_so_again(
+    host: AgentHost,
+) -> None:
+    await host.manager.apply(spare(host_set(1)))
+    host.manager.unheard()
+    assert host.manager.spare_images() == frozenset()
+    await host.manager.apply(spare(host_set(1)))
+    assert host.manager.spare_images() == {DIGEST}
