@@ -122,6 +122,19 @@ async def test_a_purge_waits_for_the_host_for_so_long_or_not_at_all(
     assert ve.name == STUCK
 
 
+async def test_a_list_of_names_shows_them_and_says_which_are_missing(vectl: Vectl) -> None:
+    await vectl("create", "db", "--image", "ok")
+    await vectl("create", "other", "--image", "ok")
+    assert (await vectl("list", "db", "web", "-o", "name")).out == "ve/web\nve/db\n"
+    ran = await vectl("list", "db", "wob", "nope", "wob", "-o", "name", code=3)
+    assert ran.out == "ve/db\n"
+    assert "no VE wob, nope" in ran.err
+    await vectl("delete", "db", "--yes")
+    assert (await vectl("list", "--deleted", "db", "-o", "name")).out == "ve/db\n"
+    assert "web" in (await vectl("list", "--deleted", "web", "-o", "name", code=3)).err
+    assert "both say which" in (await vectl("list", "db", "-l", "a=b", code=2)).err
+
+
 async def test_a_deleted_list_can_not_be_watched(vectl: Vectl) -> None:
     assert "can't be watched" in (await vectl("list", "--deleted", "-w", code=2)).err
 
