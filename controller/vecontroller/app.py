@@ -10,7 +10,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from veapi.clock import Clock, SystemClock
+from veapi.errors import Unavailable
 from veapi.exposition import serve_metrics
+from veapi.model import Cluster
 from veapi.programmetrics import program_registry
 from veapi.rpcmetrics import RpcMetrics
 from veapi.v1 import session_pb2_grpc
@@ -27,8 +29,10 @@ from vecontroller.metrics import ControllerMetrics, SchedulerMetrics, Sources
 from vecontroller.standing import Gate
 from vecontroller.store.embedded import running_etcd
 from vecontroller.store.etcd import EtcdStore
+from vecontroller.store.port import Store
 
 log = structlog.get_logger()
+STORE_AGAIN_S = 1.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -37,10 +41,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     clock, registry = SystemClock(), program_registry()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(_open_store(config, clock))
+        cluster = await _join_cluster(store, config.new_cluster, clock, stop)
+        if cluster is None:
+            return
         core = compose(
             name=config.name,
             address=config.address,
-            cluster=await init_cluster(store, config.new_cluster),
+            cluster=cluster,
             store=store,
             clock=clock,
             passes=SchedulerMetrics(registry),
@@ -67,6 +74,22 @@ async def _open_store(config: Config, clock: Clock) -> AsyncIterator[EtcdStore]:
             store = EtcdStore(config.etcd.endpoints, config.etcd.identity)
         stack.push_async_callback(store.aclose)
         yield store
+
+
+async def _join_cluster(
+    store: Store, wanted: Cluster, clock: Clock, stop: asyncio.Event
+) -> Cluster | None:
+    """The cluster's record; a store that is not there (yet) is waited for. None when it was stopped meanwhile.
+
+    Machines of a rack start in any order: a controller that ended for want of etcd would only be started again.
+    """
+    while not stop.is_set():
+        try:
+            return await init_cluster(store, wanted)
+        except Unavailable as error:
+            log.warning("store not available", why=error.message, hint=error.hint)
+        await clock.sleep(STORE_AGAIN_S)
+    return None
 
 
 @asynccontextmanager

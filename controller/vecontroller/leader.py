@@ -23,6 +23,9 @@ from vecontroller.store.values import Leader, Unreadable
 log = structlog.get_logger()
 BEAT_EVERY_S = 0.5
 TAKEOVER_AFTER_S = 3.0
+AFTER_OUTAGE_S = 2.0
+"""What a leader has to beat again once the store answers us again: its try on a frozen member ends by then."""
+_LEAST_PAUSE_S = 0.05
 STALL_S = 1.0
 CLOCK_RATE_ERROR = 0.01
 
@@ -190,24 +193,55 @@ async def acquire(
     no other controller can reach the store and the last one is surely dead.
     """
     record = Leader(name, address, run_id)
-    seen, since = _Seen(leader_revision=-1), clock.boot()
+    silence = _Silence(clock, patience_s)
     while True:
-        asked = clock.boot()
         try:
-            now = await _look(store)
-            # While the store was away nobody could beat: that is no silence of the leader's.
-            if _moved(seen, now) or clock.boot() - asked > BEAT_EVERY_S * 2:
-                seen, since = now, clock.boot()
-            free = now.leader_revision == 0
-            if free or clock.boot() - since >= patience_s:
+            now = await silence.look(store)
+            if now.leader_revision == 0 or silence.left_s <= 0:
                 epoch = await _take(store, record, now)
                 if epoch:
                     return await _begin(store, clock, record, epoch)
-                seen = _Seen(leader_revision=-1)
+                silence = _Silence(clock, patience_s)
         except (Unavailable, Compacted) as error:
             log.info("leadership unknown", why=error.message)
-            seen = _Seen(leader_revision=-1)
-        await clock.sleep(BEAT_EVERY_S)
+            silence.store_away = True
+        await clock.sleep(silence.pause_s)
+
+
+class _Silence:
+    """How long a standby has not seen the beat move."""
+
+    def __init__(self, clock: Clock, patience_s: float) -> None:
+        self.store_away = False
+        self._clock = clock
+        self._patience_s = patience_s
+        self._seen = _Seen(leader_revision=-1)
+        self._since = clock.boot()
+
+    @property
+    def left_s(self) -> float:
+        """Until the leader counts as gone."""
+        return self._since + self._patience_s - self._clock.boot()
+
+    @property
+    def pause_s(self) -> float:
+        """Until it is worth looking again."""
+        if self.store_away:
+            return BEAT_EVERY_S
+        return min(BEAT_EVERY_S, max(self.left_s, _LEAST_PAUSE_S))
+
+    async def look(self, store: Store) -> _Seen:
+        asked = self._clock.boot()
+        now = await _look(store)
+        answered = self._clock.boot()
+        if _moved(self._seen, now):
+            self._seen, self._since = now, answered
+        elif self.store_away or answered - asked > BEAT_EVERY_S * 2:
+            # While the store was away nobody could beat: the leader gets a little time to do it now.
+            most_s = max(0.0, self._patience_s - AFTER_OUTAGE_S)
+            self._since = max(self._since, answered - most_s)
+        self.store_away = False
+        return now
 
 
 def _moved(before: _Seen, now: _Seen) -> bool:

@@ -109,11 +109,43 @@ async def test_after_an_outage_the_leader_has_its_time_to_beat_again(pair) -> No
     one.store.away = two.store.away = True
     await clock.advance(60)
     two.store.away = False
-    await clock.advance(2.5)
+    await clock.advance(1.8)
     one.store.away = False
     await clock.advance(10)
     assert one.leads
     assert two.term is None
+
+
+async def test_a_leader_that_is_lost_with_the_store_is_replaced_two_seconds_after_it(pair) -> None:
+    one, two, clock = pair
+    one.stand()
+    await clock.advance(1)
+    two.stand()
+    await clock.advance(0.2)
+    one.die()
+    two.store.away = True
+    await clock.advance(2)
+    two.store.away = False
+    await clock.advance(1.8)
+    assert two.term is None
+    await clock.advance(1)
+    assert two.leads
+
+
+async def test_a_short_outage_spares_nobody_the_three_seconds(pair) -> None:
+    one, two, clock = pair
+    one.stand()
+    await clock.advance(1)
+    two.stand()
+    await clock.advance(0.2)
+    one.die()
+    two.store.away = True
+    await clock.advance(0.6)
+    two.store.away = False
+    await clock.advance(2)
+    assert two.term is None
+    await clock.advance(1)
+    assert two.leads
 
 
 async def test_a_read_that_took_long_proves_no_silence(pair) -> None:

@@ -134,7 +134,7 @@ class EtcdStore:
     async def _read(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         retrying = AsyncRetrying(
             stop=stop_after_delay(self._read_timeout_s),
-            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
             retry=retry_if_exception_type(Unavailable),
             reraise=True,
         )

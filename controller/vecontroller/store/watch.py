@@ -45,9 +45,12 @@ class _Cut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WatchTiming:
-    """`idle_s`: silence before a sign of life is asked for, and again before the member is left."""
+    """`idle_s`: silence before a sign of life is asked for, and again before the member is left.
 
-    idle_s: float = 3.0
+    Where a controller leads, its beat is an event each 0.5 s.
+    """
+
+    idle_s: float = 1.5
     first_backoff_s: float = 0.05
     last_backoff_s: float = 2.0
     gap_revisions: int = 5_000
