@@ -1,7 +1,6 @@
 """Keeps a session open with the controller that leads: tries them in turn, follows the leader's address."""
 
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from veagent.manager import Manager
 from veagent.session import Granter, Session
 from veagent.sources import SourceDesk
 from veagent.streams import Relays
+from veagent.targets import Targets
 from veapi.channel import Identity, controller_name, open_channel
 from veapi.errors import VerackError
 from veapi.rpc import from_rpc
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 BACKOFF_LIMIT_S = 2.0
+HASTE_LIMIT_S = 1.0
+HASTE_TRIES = 15
 # What grpc says when a refusal overtook our first write: the refusal itself, with the leader's address, is lost.
 _ANSWER_LOST = "Internal error from Core"
 _LEADER_KEY = "verack-leader"
@@ -77,34 +79,32 @@ class Link:
         self._sources = sources
         self._granter = granter
         self._relays = relays
-        self._targets = deque(settings.controllers)
-        self._leader = ""
+        self._targets = Targets(settings.controllers)
         self._failures = 0
         self.connected = False
 
     async def run(self) -> None:
         while True:
-            target, self._leader = self._leader or self._targets[0], ""
+            target = self._targets.next()
             ending = await self._one_session(target)
             self.connected = False
-            self._turn(ending, after=target)
+            self._take(ending, of=target)
             self._failures += 1
             await self._manager.clock.sleep(self._pause_s())
 
-    def _turn(self, ending: "_Ending", *, after: str) -> None:
-        """The leader that was named comes first, configured or not: its certificate says that it is a controller.
-
-        Without one, the next in turn; the same again when its answer was lost.
-        """
-        self._leader = ending.leader if ending.leader != after else ""
+    def _take(self, ending: "_Ending", *, of: str) -> None:
+        now = self._manager.clock.boot()
         if ending.answer_lost:
-            self._leader = after
-        elif after == self._targets[0]:
-            self._targets.rotate(-1)
+            self._targets.again(of)
+        elif ending.leader is not None:
+            self._targets.refused(of, leader=ending.leader, now=now)
+        else:
+            self._targets.failed(of, now=now)
 
     def _pause_s(self) -> float:
-        """Up to 2 s, and never the same for all hosts."""
-        most = min(BACKOFF_LIMIT_S, 0.1 * 2 ** min(self._failures, 10))
+        """Up to 1 s while a new leader is to be expected, later up to 2 s; and never the same for all hosts."""
+        limit_s = HASTE_LIMIT_S if self._failures <= HASTE_TRIES else BACKOFF_LIMIT_S
+        most = min(limit_s, 0.1 * 2 ** min(self._failures, 10))
         return random.uniform(most / 2, most)  # noqa: S311  # jitter, no secret
 
     def _welcomed(self) -> None:
@@ -132,9 +132,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """`leader`: its address, when the controller named it."""
+    """`leader`: its address as a controller that does not lead told it, may be empty; None when none told anything."""
 
-    leader: str = ""
+    leader: str | None = None
     answer_lost: bool = False
 
 
@@ -146,9 +146,9 @@ def _told(target: str, error: Exception) -> _Ending:
     if isinstance(cause, grpc.aio.AioRpcError):
         shown = from_rpc(cause)
         log.warning("session ended", controller=target, error=shown.message, hint=shown.hint)
-        leader = dict(cause.trailing_metadata() or ()).get(_LEADER_KEY, "")
+        leader = dict(cause.trailing_metadata() or ()).get(_LEADER_KEY)
         return _Ending(
-            leader=leader if isinstance(leader, str) else leader.decode(),
+            leader=leader.decode() if isinstance(leader, bytes) else leader,
             answer_lost=cause.details() == _ANSWER_LOST,
         )
     if isinstance(cause, VerackError):

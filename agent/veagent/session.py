@@ -185,7 +185,7 @@ class Session:
         clock = self._manager.clock
         limit_s = max(4 * timing.heartbeat_s, timing.fence_after_s / 2)
         while True:
-            await clock.sleep(timing.heartbeat_s)
+            await clock.sleep(timing.heartbeat_s / 4)
             silent_s = min(self._lease.age_s(), clock.boot() - self._opened_boot)
             if silent_s > limit_s:
                 raise Unavailable(f"no heartbeat was answered for {silent_s:.0f} s")
