@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.eventually import eventually
 from kit.realves import Lab, lab
 from veagent.ports import ExecCommand, ExecProcess, Instance, Stream
+from veagent.runtime import rundir
 from veapi.errors import Conflict, InvalidInput, NotFound
 
 pytestmark = pytest.mark.skipif(shutil.which("lxc-start") is None, reason="lxc is not installed")
@@ -388,3 +390,15 @@ async def test_a_command_is_behind_the_ves_filter_and_capabilities(
     for name in ("Seccomp:", "Seccomp_filters:", "CapBnd:", "NoNewPrivs:"):
         line = next(line for line in init.splitlines() if line.startswith(name))
         assert line in ran.out
+
+
+async def test_commands_that_find_no_process_left_are_told_so_and_fill_no_log(ves: Lab) -> None:
+    plan = ves.plan()
+    instance = await ves.runtime.start(plan)
+    await ves.runtime.limit(plan.uid, msgspec.structs.replace(plan.limits, pids=1))
+    for _ in range(3):
+        refused = await ves.runtime.execute(instance, ExecCommand(("/bin/true",)))
+        with pytest.raises(Conflict, match="no process or memory left"):
+            await refused.exit_code()
+        await refused.close()
+    assert b"attach" not in rundir.log(ves.folder / "lxc", plan.uid).read_bytes()

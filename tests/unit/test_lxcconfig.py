@@ -49,7 +49,7 @@ lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 lxc.mount.entry = tmpfs dev/shm tmpfs rw,nosuid,nodev,mode=1777,create=dir 0 0
 lxc.environment = container=lxc
 lxc.keyring.session = 0
-lxc.log.level = ERROR
+lxc.log.level = FATAL
 lxc.console.rotate = 1
 lxc.hook.version = 1
 lxc.cgroup.dir.container = verack/h1/ve/{UID}/ct

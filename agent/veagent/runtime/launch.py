@@ -35,8 +35,8 @@ async def lxc_start(
 ) -> int:
     """Its exit code; TimedOut (and lxc-start killed) when it takes longer. The VE may run whatever comes out.
 
-    The monitor writes into the log how init ended, at level INFO. All else writes errors only (see the configuration):
-    each lxc-attach would add a hundred lines. `command`: what the VE runs as its init; empty: as its configuration says.
+    The monitor writes into the log how init ended, at level INFO. All else writes nothing there (see the configuration): each
+    exec would add to it, for as long as the VE runs. `command`: what the VE runs as its init; empty: as its configuration says.
     """
     process = await asyncio.create_subprocess_exec(
         *(program, "-P", str(lxc_path), "-n", uid, "-d", "-s", "lxc.log.level=INFO"),
