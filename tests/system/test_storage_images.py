@@ -30,8 +30,9 @@ from kit.storage import (
     tar_of,
 )
 from veagent.ports import RootSource
+from veagent.storage import images
 from veagent.storage.images import ImageLimits
-from veapi.errors import InvalidInput, NotFound, TimedOut
+from veapi.errors import Conflict, InvalidInput, NotFound, TimedOut
 from veapi.model import Digest
 
 DIE = """
@@ -394,3 +395,18 @@ async def test_one_that_is_brought_again_is_as_new_and_outlives_a_removal_that_w
     os.utime(used, (1, 1))
     assert await storage.images.add(stream(b""), expect=image.digest) == image
     assert storage.images.idle_s(image.digest) < 3600
+
+
+async def test_a_host_that_holds_very_many_images_takes_no_more_and_wants_to_let_some_go(
+    storage, monkeypatch
+):
+    image = await storage.images.add(stream(tar_of()))
+    assert not storage.images.short()
+    monkeypatch.setattr(images, "CROWDED", 0)
+    assert storage.images.short()
+    monkeypatch.setattr(images, "MOST_HELD", 1)
+    with pytest.raises(Conflict, match="holds 1 images"):
+        await storage.images.add(stream(tar_of((*BASE, Member("etc/motd", b"new\n")))))
+    assert storage.images.held() == (image,)
+    await storage.images.delete(image.digest)
+    await storage.images.add(stream(tar_of()))

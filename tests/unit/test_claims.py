@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.world import make_facts
+from veagent.storage import images
 from veapi import codec
 from veapi.errors import InvalidInput
 from veapi.model import (
@@ -195,3 +196,8 @@ def test_an_allowed_capacity_comes_back_from_the_store_as_it_went(cpu):
     facts = make_facts(capacity=Resources(cpu_millis=cpu))
     claims.check_facts(facts)
     assert codec.facts_in(codec.facts_out(facts)) == facts
+
+
+def test_a_host_never_holds_more_images_than_it_may_tell_of() -> None:
+    at_once = 4  # those that were let in while there was room
+    assert images.CROWDED < images.MOST_HELD < claims.IMAGES_LIMIT - at_once

@@ -23,7 +23,7 @@ from veagent.storage.failure import doing
 from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
 from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
-from veapi.errors import InvalidInput, NotFound, TimedOut
+from veapi.errors import Conflict, InvalidInput, NotFound, TimedOut
 from veapi.model import Digest, HeldImage, ImageConfig
 
 log = structlog.get_logger()
@@ -33,6 +33,9 @@ _ADDS_AT_ONCE = 2
 _META_LIMIT_BYTES = 64 << 10
 _TOUCH_EVERY_S = 600.0
 _SHORT_SHARE = 0.1
+MOST_HELD = 900
+"""Less than a controller lets a host tell of: beyond that it would not hear the host at all."""
+CROWDED = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,11 @@ class BtrfsImages:
         return image
 
     def short(self) -> bool:
-        """Less than a tenth of it is free beside the reserve."""
-        return self._pool.spare_bytes() < _SHORT_SHARE * self._pool.capacity_bytes()
+        """Less than a tenth of it is free beside the reserve, or there are very many images."""
+        return (
+            len(self._known()) > CROWDED
+            or self._pool.spare_bytes() < _SHORT_SHARE * self._pool.capacity_bytes()
+        )
 
     def _known(self) -> dict[Digest, HeldImage]:
         if self._held is None:
@@ -142,7 +148,11 @@ class BtrfsImages:
 
     @asynccontextmanager
     async def _workspace(self) -> AsyncIterator[Path]:
-        self._known()
+        if len(self._known()) >= MOST_HELD:
+            raise Conflict(
+                f"this host holds {MOST_HELD} images, and takes no more",
+                hint="delete some that nobody uses: `vectl image delete`; their copies go within minutes",
+            )
         work = self._pool.tmp / f"image-{secrets.token_hex(8)}"
         try:
             with doing("importing an image"):
