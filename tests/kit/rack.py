@@ -110,8 +110,9 @@ class Rack:
         until(lambda: not self.kept(), within_s=60, what="deleted VEs are removed")
 
     def pids(self) -> dict[str, tuple[int, int]]:
-        """Init's process id and its start time, by VE: equal pairs mean that nothing was restarted."""
-        return {ve["name"]: self._identity(int(ve["status"]["init_pid"])) for ve in self.ves()}
+        """Init's process id and its start time, of each VE that runs: equal pairs mean that nothing was restarted."""
+        found = {ve["name"]: int(ve["status"].get("init_pid", 0)) for ve in self.ves()}
+        return {name: self._identity(pid) for name, pid in found.items() if pid}
 
     @staticmethod
     def _identity(pid: int) -> tuple[int, int]:

@@ -36,6 +36,17 @@ def scheduled(rack: Rack) -> list[dict[str, Any]]:
     return [e for e in snapshots(rack) if e["state"] == "Ready" and e.get("rule") == "every 1h"]
 
 
+def one_more(rack: Rack) -> None:
+    """Time goes on until the schedule takes one."""
+
+    def last() -> int:
+        return max((int(each["seq"]) for each in scheduled(rack)), default=0)
+
+    before = last()
+    age_snapshots(rack, "vps", 3600)
+    until(lambda: last() > before, within_s=60, what="the next snapshot")
+
+
 def test_by_hand_listed_restored_and_deleted(vps: Rack) -> None:
     sh(vps, "vps", "echo one >/root/data")
     with unrestarted(vps, "vps"):
@@ -101,13 +112,8 @@ def test_a_schedule_takes_them_and_keeps_so_many(vps: Rack) -> None:
     vps.vectl("snapshot", "vps", "mine")
     vps.vectl("set", "vps", "--snapshots", "every 1h keep 2")
 
-    def last() -> int:
-        return max((int(each["seq"]) for each in scheduled(vps)), default=0)
-
     for _ in range(3):
-        before = last()
-        age_snapshots(vps, "vps", 3600)
-        until(lambda before=before: last() > before, within_s=60, what="the next snapshot")
+        one_more(vps)
     until(lambda: len(scheduled(vps)) == 2, within_s=60, what="the oldest is gone")
     assert ready(vps) == ["mine"]
     kept = scheduled(vps)
