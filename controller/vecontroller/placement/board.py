@@ -1,6 +1,6 @@
 """Hosts as NumPy columns: what a placement looks at, and what it changes when it takes a host."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Self
 
@@ -28,14 +28,14 @@ def amounts(amount: Resources) -> tuple[int, int, int, int]:
 
 def _matrix(rows: Sequence[Resources]) -> Ints:
     if not rows:
-        return np.zeros((0, len(RESOURCES)), dtype=np.int64)
-    return np.array([amounts(row) for row in rows], dtype=np.int64)
+        return np.zeros((len(RESOURCES), 0), dtype=np.int64)
+    return np.ascontiguousarray(np.array([amounts(row) for row in rows], dtype=np.int64).T)
 
 
 class Board:
     """Hosts in the order of rack and name, so that each rack is a slice and the first of equals the one with the lowest name.
 
-    `free` is (hosts, 4) and may be negative where a host shrank; `rack` is each host's index into the rack columns, and
+    `capacity` and `free` are (4, hosts), in the order of RESOURCES; `free` may be negative where a host shrank; `rack` is each host's index into the rack columns, and
     `starts` and `ends` the slice of each rack. Racks count only hosts that are able to take VEs. `log`: hosts that were changed;
     `lost`: those that are imagined to be.
     """
@@ -44,6 +44,8 @@ class Board:
         self.hosts = sorted(hosts, key=lambda row: (row.rack, row.name))
         self.index: dict[str, int] = {row.name: index for index, row in enumerate(self.hosts)}
         self.capacity = _matrix([row.capacity for row in self.hosts])
+        self.whole = np.maximum(self.capacity, 1)
+        """To divide by."""
         self.free = self.capacity - _matrix([row.committed for row in self.hosts])
         self.placed = np.array([row.placed for row in self.hosts], dtype=np.int64)
         self.able: Bools = np.array([row.able for row in self.hosts], dtype=np.bool_)
@@ -55,8 +57,10 @@ class Board:
         self.count_racks()
         self.lost: frozenset[int] = frozenset()
         self.crowds = Crowds(self)
-        self._domains: dict[str, Domain] = {}
+        self._domains: dict[str, Domain[str]] = {}
         self._matching: dict[Terms, Bools] = {}
+        self._holding: dict[str, Bools] = {}
+        self._taints: Domain[tuple[str, ...]] | None = None
         self.log: list[int] = []
 
     def without(self, hosts: Iterable[int]) -> Self:
@@ -70,7 +74,7 @@ class Board:
         other.count_racks()
         return other
 
-    def domain(self, key: str) -> Domain:
+    def domain(self, key: str) -> Domain[str]:
         """Hosts by the value of a label, or by themselves (`host`)."""
         found = self._domains.get(key)
         if found is None:
@@ -90,7 +94,17 @@ class Board:
 
     def holding(self, image: str) -> Bools:
         """Hosts that have the image; all, where it is none."""
-        return np.array([not image or image in row.images for row in self.hosts], dtype=np.bool_)
+        found = self._holding.get(image)
+        if found is None:
+            has = [not image or image in row.images for row in self.hosts]
+            found = self._holding[image] = np.array(has, dtype=np.bool_)
+        return found
+
+    def tainted(self, minded: Callable[[tuple[str, ...]], bool]) -> Bools:
+        """Hosts whose taints are minded; each set of taints is asked about once."""
+        if self._taints is None:
+            self._taints = Domain([row.taints for row in self.hosts])
+        return self._taints.where(lambda taints: taints is not None and minded(taints))
 
     def count_racks(self) -> None:
         """Anew, of the hosts that are able."""
@@ -115,7 +129,7 @@ class Board:
         self._change(host, request, -1)
 
     def _change(self, host: int, request: Request, sign: int) -> None:
-        self.free[host] -= sign * np.array(amounts(request.resources))
+        self.free[:, host] -= np.array(amounts(request.resources)) * sign
         self.placed[host] += sign
         if self.able[host]:
             self.rack_placed[self.rack[host]] += sign

@@ -64,7 +64,7 @@ def capacity(board: Board, sizes: Sequence[Resources]) -> Capacity:
 
 def more(board: Board, size: Resources) -> int:
     """How many of that size, with no wishes, fit beside what is there."""
-    return int(_each(board, size).min(axis=1, initial=_BOUNDLESS)[_open(board, size)].sum())
+    return int(_each(board, size).min(axis=0, initial=_BOUNDLESS)[_open(board, size)].sum())
 
 
 def _open(board: Board, size: Resources) -> Bools:
@@ -76,14 +76,16 @@ _BOUNDLESS = 1 << 40
 
 
 def _each(board: Board, size: Resources) -> Ints:
-    """Shape (hosts, 4): how many fit by each resource alone; never below 0."""
-    wanted = np.array(amounts(size))
+    """Shape (4, hosts): how many fit by each resource alone; never below 0."""
+    wanted = np.array(amounts(size))[:, np.newaxis]
     return np.where(wanted > 0, np.maximum(board.free, 0) // np.maximum(wanted, 1), _BOUNDLESS)
 
 
 def _flavor(board: Board, size: Resources) -> Flavor:
     each = _each(board, size)
-    firsts = Counter(RESOURCES[index] for index in each[_open(board, size)].argmin(axis=1).tolist())
+    firsts = Counter(
+        RESOURCES[index] for index in each[:, _open(board, size)].argmin(axis=0).tolist()
+    )
     by_count = sorted(firsts.items(), key=lambda item: (-item[1], item[0]))
     return Flavor(resources=size, now=more(board, size), stopped_by=tuple(by_count))
 

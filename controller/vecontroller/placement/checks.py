@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from veapi import selector
 from veapi.errors import InvalidInput
 from veapi.model import HostState
 from veapi.units import format_cpu, format_size
-from veapi.wishes import among, preferred
+from veapi.wishes import Among, among, preferred
 from vecontroller.placement.board import RESOURCES, Board, Bools, amounts
 from vecontroller.placement.check import Check, When
 from vecontroller.placement.model import ASKED_FOR, Request
@@ -24,7 +24,6 @@ from vecontroller.placement.wishchecks import (
     Spread,
     Tolerate,
     Unreadable,
-    company,
 )
 
 T = TypeVar("T")
@@ -112,11 +111,11 @@ class Room:
         return RESOURCES.index(self.name)
 
     def passes(self, board: Board) -> Bools:
-        return np.asarray(board.free[:, self._column] >= self.wanted, dtype=np.bool_)
+        return np.asarray(board.free[self._column] >= self.wanted, dtype=np.bool_)
 
     def why(self, board: Board, host: int) -> str:
         form, free = FORMAT[self.name], self._free(board, host)
-        whole = int(board.capacity[host, self._column])
+        whole = int(board.capacity[self._column, host])
         lacks = f"{form(self.wanted - free)} too little"
         return f"free {form(max(free, 0))} of {form(whole)}, wanted {form(self.wanted)}: {lacks}"
 
@@ -126,13 +125,13 @@ class Room:
 
     def effort(self, board: Board, host: int) -> float:
         """More than the host has at all can't be freed there."""
-        whole = int(board.capacity[host, self._column])
+        whole = int(board.capacity[self._column, host])
         if self.wanted > whole:
             return 10.0 + self.wanted / max(whole, 1)
         return (self.wanted - self._free(board, host)) / max(whole, 1)
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
-        largest = max(int(board.free[failing, self._column].max()), 0)
+        largest = max(int(board.free[self._column, failing].max()), 0)
         word = f"too little {self.name} (largest free {FORMAT[self.name](largest)})"
         return [f"{int(failing.sum())} {word}"]
 
@@ -141,7 +140,7 @@ class Room:
         return max(self._free(board, host), 0)
 
     def _free(self, board: Board, host: int) -> int:
-        return int(board.free[host, self._column])
+        return int(board.free[self._column, host])
 
 
 SOFT_TAINT_WEIGHT = 50
@@ -167,15 +166,27 @@ def checks_of(board: Board, request: Request) -> Checks:
     fixed = board.able.copy()
     for check in (*pin, *musts):
         fixed &= check.passes(board)
-    hard, soft = _of_company(request, fixed)
-    minded = [
-        Minded(wish=each.wish, project=request.project, own=True, minding=each)
-        for each in board.crowds.minded(request)
-    ]
+    hard, soft = _of_company(board, request, fixed)
     room = [
         Room(name, want) for name, want in zip(RESOURCES, amounts(request.resources), strict=True)
     ]
+    minded = minded_by(board, request)
     return Checks((*pin, *musts, *hard, *minded, *room, Able()), (*shoulds, *soft), fixed)
+
+
+def minded_by(board: Board, request: Request) -> list[Check]:
+    """Of what VEs that are there wish to be apart from. It changes with the VEs."""
+    crowds = board.crowds
+    return [
+        Minded(
+            each.wish,
+            True,
+            crowds.members(request.project, each.wish),
+            each.most,
+            crowds.holders(each),
+        )
+        for each in crowds.minded(request)
+    ]
 
 
 def _of_hosts(request: Request) -> tuple[list[Check], list[tuple[Check, int]]]:
@@ -198,26 +209,33 @@ def _of_hosts(request: Request) -> tuple[list[Check], list[tuple[Check, int]]]:
     return must, should
 
 
-_KINDS: dict[str, type[Near | Apart | Spread]] = {"near": Near, "apart": Apart, "spread": Spread}
-
-
-def _of_company(request: Request, fixed: Bools) -> tuple[list[Check], list[tuple[Check, int]]]:
+def _of_company(
+    board: Board, request: Request, fixed: Bools
+) -> tuple[list[Check], list[tuple[Check, int]]]:
     must: list[Check] = []
     should: list[tuple[Check, int]] = []
-    for kind, cls in _KINDS.items():
+    for kind in ("near", "apart", "spread"):
         for text in getattr(request, kind):
             wish = _read(partial(among, kind), text)
             if wish is None:
                 must.append(Unreadable(text))
-                continue
-            check: Check = company(cls, wish, request)
-            if isinstance(check, Spread):
-                check = replace(check, eligible=fixed)
-            if wish.weight:
-                should.append((check, wish.weight))
+            elif wish.weight:
+                should.append((_company(board, request, wish, fixed), wish.weight))
             else:
-                must.append(check)
+                must.append(_company(board, request, wish, fixed))
     return must, should
+
+
+def _company(board: Board, request: Request, wish: Among, fixed: Bools) -> Check:
+    own, crowd = wish.match(request.labels), board.crowds.members(request.project, wish)
+    match wish.kind:
+        case "near":
+            return Near(wish, own, crowd)
+        case "apart":
+            return Apart(wish, own, crowd)
+        case _:
+            places = np.unique(crowd.domain.index[fixed])
+            return Spread(wish, own, crowd, places[places < crowd.domain.nowhere])
 
 
 def _read(read: Callable[[str], T], text: str) -> T | None:

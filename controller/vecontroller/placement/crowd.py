@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Crowd:
     """`counts` has one more place than the domain has names: for hosts without the label."""
 
-    domain: Domain
+    domain: Domain[str]
     counts: Ints
 
     @property
@@ -90,6 +90,8 @@ class Crowds:
         """`before`: of the board that this one was made of."""
         self._board = board
         self._kept: dict[_Members | Minding, Crowd] = {}
+        self._began: list[tuple[int, Request, int]] | None = None
+        self._of: dict[tuple[object, ...], list[Crowd]] = {}
         self._minded: dict[Minding, int] | None = None
         changes = before.changes if before is not None else []
         self.changes: list[tuple[int, Request, int]] = [
@@ -126,11 +128,19 @@ class Crowds:
     def change(self, host: int, request: Request, sign: int) -> None:
         """A VE comes (1) to the host, or goes (-1)."""
         self.changes.append((host, request, sign))
-        for who, crowd in self._kept.items():
-            if who.hold(request):
-                crowd.counts[crowd.domain.index[host]] += sign
+        for crowd in self._holding(request):
+            crowd.counts[crowd.domain.index[host]] += sign
         if self._minded is not None and request.apart:
             self._mind(request, sign)
+
+    def _holding(self, request: Request) -> list[Crowd]:
+        """The crowds that such a VE is one of."""
+        key = (request.project, frozenset(request.labels.items()), request.apart)
+        found = self._of.get(key)
+        if found is None:
+            found = [crowd for who, crowd in self._kept.items() if who.hold(request)]
+            self._of[key] = found
+        return found
 
     def _mind(self, request: Request, sign: int) -> None:
         assert self._minded is not None
@@ -146,6 +156,7 @@ class Crowds:
     def _crowd(self, who: _Members | Minding) -> Crowd:
         found = self._kept.get(who)
         if found is None:
+            self._of.clear()
             domain = self._board.domain(who.over)
             found = self._kept[who] = Crowd(domain, domain.zeros())
             for host, tenant, sign in self._tenants():
@@ -155,8 +166,12 @@ class Crowds:
 
     def _tenants(self) -> Iterator[tuple[int, Request, int]]:
         """What hosts began with, but for what is imagined to be lost; then all that changed."""
-        for host, row in enumerate(self._board.hosts):
-            if host not in self._board.lost:
-                for tenant in row.tenants:
-                    yield host, tenant, 1
+        if self._began is None:
+            self._began = [
+                (host, tenant, 1)
+                for host, row in enumerate(self._board.hosts)
+                if row.tenants and host not in self._board.lost
+                for tenant in row.tenants
+            ]
+        yield from self._began
         yield from self.changes

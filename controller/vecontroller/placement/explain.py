@@ -89,8 +89,8 @@ def _fetch(kind: Kind, host: int) -> list[Part]:
 def _share(kind: Kind, host: int) -> tuple[int, str]:
     """The largest share of a resource that would be committed, in parts, and which it is."""
     board = kind.board
-    capacity = np.maximum(board.capacity[host], 1)
-    shares = (capacity - board.free[host] + amounts(kind.request.resources)) / capacity * PARTS
+    capacity = np.maximum(board.capacity[:, host], 1)
+    shares = (capacity - board.free[:, host] + amounts(kind.request.resources)) / capacity * PARTS
     scarcest = int(shares.argmax())
     return int(shares[scarcest]), RESOURCES[scarcest]
 

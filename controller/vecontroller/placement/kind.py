@@ -20,7 +20,8 @@ PLACED_BITS = 20
 _PLACED_MOST = (1 << PLACED_BITS) - 1
 SHARE_BITS = 21
 WISH_BIT = PLACED_BITS + SHARE_BITS
-_MEND_ONE_BY_ONE = 32
+_MEND_ONE_BY_ONE = 4
+EVERY = slice(None)
 Key = tuple[object, ...]
 
 
@@ -54,6 +55,7 @@ class Kind:
         self.board = board
         self.request = request
         self._wanted = amounts(request.resources)
+        self._column = np.array(self._wanted)[:, np.newaxis]
         self._look()
         self.score = self._scores()
         self.last = self.score
@@ -62,13 +64,15 @@ class Kind:
     def _look(self) -> None:
         board, request = self.board, self.request
         self.checks: Checks = checks_of(board, request)
-        self._minded = board.crowds.minded_version
+        self._minded_version = board.crowds.minded_version
+        self._minded = board.crowds.minded(request)
         self._seen = len(board.log)
         must, should = self.checks.must, self.checks.should
         self._company = [check for check in must if check.when is When.CROWD]
         self._soft_company = [pair for pair in should if pair[0].when is When.CROWD]
-        self._extra = np.where(board.holding(request.image), 0, FETCH)
-        self._wishes = self._cost([pair for pair in should if pair[0].when is not When.CROWD])
+        extra = np.where(board.holding(request.image), 0, FETCH) << PLACED_BITS
+        wishes = self._cost([pair for pair in should if pair[0].when is not When.CROWD])
+        self._base = (wishes << WISH_BIT) + extra
 
     @property
     def crowded(self) -> bool:
@@ -94,17 +98,26 @@ class Kind:
 
     def mend(self) -> None:
         """Takes in what changed on the board since it was last looked at."""
+        self._look_who_minds()
         log = self.board.log
-        if self._minded != self.board.crowds.minded_version:
-            self._look()
-            self.score = self._scores()
         changed, self._seen = log[self._seen :], len(log)
-        if len(changed) > _MEND_ONE_BY_ONE:
-            self.score = self._scores()
-        else:
+        if len(changed) <= _MEND_ONE_BY_ONE:
             for host in set(changed):
                 self.score[host] = self._score(host)
+        else:
+            hosts = np.array(list(set(changed)))
+            self.score[hosts] = self._scores(hosts)
         self.last = self._in_company(self.score)
+
+    def _look_who_minds(self) -> None:
+        """Others that wish to be apart from such VEs may have come or gone."""
+        crowds = self.board.crowds
+        if self._minded_version == crowds.minded_version:
+            return
+        self._minded_version = crowds.minded_version
+        if crowds.minded(self.request) != self._minded:
+            self._look()
+            self.score = self._scores()
 
     def _in_company(self, score: Ints) -> Ints:
         if self._company:
@@ -148,20 +161,17 @@ class Kind:
         start, end = int(board.starts[rack]), int(board.ends[rack])
         return start + int(score[start:end].argmin())
 
-    def _scores(self) -> Ints:
+    def _scores(self, hosts: Ints | slice = EVERY) -> Ints:
         board = self.board
-        capacity = np.maximum(board.capacity, 1)
+        whole, left = board.whole[:, hosts], board.free[:, hosts]
         # Divided first: bytes times a million overflow 64 bits at 9 TB.
-        shares = (capacity - board.free + self._wanted) / capacity * PARTS
-        share = shares.max(axis=1, initial=0).astype(np.int64)
+        share = ((whole - left + self._column) / whole).max(axis=0, initial=0.0)
+        fits = self.checks.fixed[hosts] & (left >= self._column).all(axis=0)
+        parts = (share * PARTS).astype(np.int64)
         if self.request.strategy is Strategy.PACK:
-            share = PARTS - share
-        score = (
-            (self._wishes << WISH_BIT)
-            | ((share + self._extra) << PLACED_BITS)
-            | np.minimum(board.placed, _PLACED_MOST)
-        )
-        fits = self.checks.fixed & (board.free >= self._wanted).all(axis=1)
+            parts = PARTS - parts
+        placed = np.minimum(board.placed[hosts], _PLACED_MOST)
+        score = self._base[hosts] + (parts << PLACED_BITS) + placed
         return np.where(fits, score, NEVER)
 
     def _score(self, host: int) -> int:
@@ -170,17 +180,13 @@ class Kind:
         if not self.checks.fixed[host]:
             return NEVER
         most = 0.0
-        free, capacity = board.free[host].tolist(), board.capacity[host].tolist()
-        for left, whole, want in zip(free, capacity, self._wanted, strict=True):
+        free, wholes = board.free[:, host].tolist(), board.whole[:, host].tolist()
+        for left, whole, want in zip(free, wholes, self._wanted, strict=True):
             if left < want:
                 return NEVER
-            of = max(whole, 1)
-            most = max(most, (of - left + want) / of * PARTS)
-        share = int(most)
+            most = max(most, (whole - left + want) / whole)
+        parts = int(most * PARTS)
         if self.request.strategy is Strategy.PACK:
-            share = PARTS - share
-        return (
-            (int(self._wishes[host]) << WISH_BIT)
-            | ((share + int(self._extra[host])) << PLACED_BITS)
-            | min(int(board.placed[host]), _PLACED_MOST)
-        )
+            parts = PARTS - parts
+        placed = min(int(board.placed[host]), _PLACED_MOST)
+        return int(self._base[host]) + (parts << PLACED_BITS) + placed

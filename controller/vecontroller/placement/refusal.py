@@ -54,7 +54,7 @@ def _hint(board: Board, request: Request) -> str:
     over = [
         f"{resource} (at most {FORMAT[resource](int(most))})"
         for resource, most, want in zip(
-            RESOURCES, board.capacity.max(axis=0), amounts(request.resources), strict=True
+            RESOURCES, board.capacity.max(axis=1), amounts(request.resources), strict=True
         )
         if want > most
     ]
@@ -71,7 +71,9 @@ def _hint(board: Board, request: Request) -> str:
 
 def _room_is_left(board: Board, request: Request) -> bool:
     """Whether some able host fails only for what is wished."""
-    left = board.able & (board.free >= amounts(request.resources)).all(axis=1)
+    left = board.able.copy()
+    for free, want in zip(board.free, amounts(request.resources), strict=True):
+        left &= free >= want
     return bool(left.any())
 
 

@@ -2,16 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from veapi.selector import Terms
 from veapi.wishes import MAX_LIMIT, Among, Taint, taint_of
-from vecontroller.placement.board import Board, Bools
+from vecontroller.placement.board import Board, Bools, Ints
 from vecontroller.placement.check import When
-from vecontroller.placement.crowd import Crowd, Minding
-from vecontroller.placement.model import Request
+from vecontroller.placement.crowd import Crowd
 
 _WISH = 1.0
 
@@ -57,11 +55,7 @@ class Tolerate:
     when: When = When.NEVER
 
     def passes(self, board: Board) -> Bools:
-        fine: dict[tuple[str, ...], bool] = {}
-        for row in board.hosts:
-            if row.taints not in fine:
-                fine[row.taints] = not self._minds(row.taints)
-        return np.array([fine[row.taints] for row in board.hosts], dtype=np.bool_)
+        return ~board.tainted(lambda taints: bool(self._minds(taints)))
 
     def _minds(self, taints: tuple[str, ...]) -> list[Taint]:
         read = (taint_of(text) for text in taints)
@@ -91,80 +85,88 @@ class Tolerate:
         return [f"{count} tainted `{word}`" for word, count in sorted(words.items())]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Company:
-    """Base of wishes about other VEs. `own`: the VE is one of those that the wish is about."""
+    """Base of wishes about other VEs. `own`: the VE is one of those that the wish is about; `crowd`: where these are."""
 
     wish: Among
-    project: str
     own: bool
-    when: When = When.CROWD
+    crowd: Crowd
 
-    def crowd(self, board: Board) -> Crowd:
-        return board.crowds.members(self.project, self.wish)
+    @property
+    def name(self) -> str:
+        return self.wish.kind
 
-    def place(self, board: Board, host: int) -> str:
+    @property
+    def when(self) -> When:
+        return When.CROWD
+
+    def _where(self, table: Bools) -> Bools:
+        """By host, of a table by place."""
+        return np.asarray(table[self.crowd.domain.index], dtype=np.bool_)
+
+    def place(self, host: int) -> str:
         """`rack r1`, or that the host is in none."""
-        name = board.domain(self.wish.over).name(host)
-        return f"{self.wish.over} {name}" if name else f"a host without {self.wish.over}"
+        name = self.crowd.domain.name(host)
+        return (
+            f"{self.wish.over} {name}" if name is not None else f"a host without {self.wish.over}"
+        )
 
-    def count(self, board: Board, host: int) -> int:
-        crowd = self.crowd(board)
-        return int(crowd.counts[crowd.domain.index[host]])
+    def count(self, host: int) -> int:
+        """Of those VEs where the host is."""
+        return int(self.crowd.counts[self.crowd.domain.index[host]])
 
     def effort(self, board: Board, host: int) -> float:
         del board, host
         return _WISH
 
 
-@dataclass(frozen=True, slots=True)
 class Near(_Company):
     """At least one of those VEs is there. The first of VEs that are to be near each other may go anywhere."""
 
-    name: str = "near"
-
     def passes(self, board: Board) -> Bools:
-        crowd = self.crowd(board)
-        there = crowd.counts > 0
-        if self.own and crowd.total == 0:
+        del board
+        there = self.crowd.counts > 0
+        if self.own and self.crowd.total == 0:
             there = np.ones_like(there)
-        there[crowd.domain.nowhere] = False
-        return np.asarray(there[crowd.domain.index], dtype=np.bool_)
+        there[self.crowd.domain.nowhere] = False
+        return self._where(there)
 
     def why(self, board: Board, host: int) -> str:
-        return f"no VE {self.wish.match} in {self.place(board, host)}"
+        del board
+        return f"no VE {self.wish.match} in {self.place(host)}"
 
     def change(self, board: Board, host: int) -> str:
-        return f"place a VE {self.wish.match} in {self.place(board, host)} first, or only prefer it"
+        del board
+        return f"place a VE {self.wish.match} in {self.place(host)} first, or only prefer it"
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
         del board
         return [f"{int(failing.sum())} with no {self.wish.match} in their {self.wish.over}"]
 
 
-@dataclass(frozen=True, slots=True)
 class Apart(_Company):
     """Fewer of those VEs are there than may be together. Hosts without the label are no company."""
 
-    name: str = "apart"
-
     def passes(self, board: Board) -> Bools:
-        crowd = self.crowd(board)
-        few = crowd.counts < self.wish.limit
-        few[crowd.domain.nowhere] = True
-        return np.asarray(few[crowd.domain.index], dtype=np.bool_)
+        del board
+        few = self.crowd.counts < self.wish.limit
+        few[self.crowd.domain.nowhere] = True
+        return self._where(few)
 
     def why(self, board: Board, host: int) -> str:
-        there, most = self.count(board, host), self.wish.limit
-        return f"{there} of {self.wish.match} in {self.place(board, host)}, at most {most}"
+        del board
+        there, most = self.count(host), self.wish.limit
+        return f"{there} of {self.wish.match} in {self.place(host)}, at most {most}"
 
     def change(self, board: Board, host: int) -> str:
-        more = self.count(board, host) + 1
-        return f"allow {more} of {self.wish.match} per {self.wish.over}"
+        del board
+        return f"allow {self.count(host) + 1} of {self.wish.match} per {self.wish.over}"
 
     def effort(self, board: Board, host: int) -> float:
         """The more would have to be allowed, the larger."""
-        return _WISH + (self.count(board, host) - self.wish.limit) / MAX_LIMIT
+        del board
+        return _WISH + (self.count(host) - self.wish.limit) / MAX_LIMIT
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
         del board
@@ -173,25 +175,26 @@ class Apart(_Company):
         return [f"{int(failing.sum())} with {most}{wish.match} in their {wish.over}"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Minded(_Company):
-    """Others that wish to be apart from it are not there, or mind one more not."""
+    """VEs that wish to be apart from it (`holders`) are not there, or there are fewer than the `most` that they bear."""
 
-    minding: Minding | None = None
-    name: str = "apart"
+    most: int
+    holders: Crowd
 
     def passes(self, board: Board) -> Bools:
-        assert self.minding is not None
-        holders = board.crowds.holders(self.minding)
-        few = (self.crowd(board).counts < self.minding.most) | (holders.counts == 0)
-        few[holders.domain.nowhere] = True
-        return np.asarray(few[holders.domain.index], dtype=np.bool_)
+        del board
+        few = (self.crowd.counts < self.most) | (self.holders.counts == 0)
+        few[self.crowd.domain.nowhere] = True
+        return self._where(few)
 
     def why(self, board: Board, host: int) -> str:
-        return f"a VE in {self.place(board, host)} wishes to be apart from {self.wish.match}"
+        del board
+        return f"a VE in {self.place(host)} wishes to be apart from {self.wish.match}"
 
     def change(self, board: Board, host: int) -> str:
-        return f"change the wish of the VE in {self.place(board, host)}: apart {self.wish}"
+        del board
+        return f"change the wish of the VE in {self.place(host)}: apart {self.wish}"
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
         del board
@@ -203,44 +206,42 @@ class Minded(_Company):
 class Spread(_Company):
     """With it there, no place has more than `limit` more of those VEs than the place with the fewest.
 
-    Places count that have an able host which passes all checks that stand as long as the board stands (`eligible`).
+    `places` count: those with an able host which passes all that placing VEs never changes.
     """
 
-    eligible: Bools | None = None
-    name: str = "spread"
+    places: Ints
 
     def passes(self, board: Board) -> Bools:
-        crowd = self.crowd(board)
-        even = crowd.counts + int(self.own) <= self._least(crowd) + self.wish.limit
-        even[crowd.domain.nowhere] = False
-        return np.asarray(even[crowd.domain.index], dtype=np.bool_)
+        del board
+        even = self.crowd.counts + int(self.own) <= self._least() + self.wish.limit
+        even[self.crowd.domain.nowhere] = False
+        return self._where(even)
 
-    def _least(self, crowd: Crowd) -> int:
-        assert self.eligible is not None
-        places = crowd.domain.index[self.eligible]
-        counts = crowd.counts[places[places < crowd.domain.nowhere]]
-        return int(counts.min()) if counts.size else 0
+    def _least(self) -> int:
+        return int(self.crowd.counts[self.places].min()) if self.places.size else 0
+
+    def _skew(self, host: int) -> int:
+        """If it was there."""
+        return self.count(host) + int(self.own) - self._least()
 
     def why(self, board: Board, host: int) -> str:
-        crowd, wish = self.crowd(board), self.wish
-        if int(crowd.domain.index[host]) == crowd.domain.nowhere:
+        del board
+        wish = self.wish
+        if self.crowd.domain.name(host) is None:
             return f"the host has no label {wish.over}"
         return (
-            f"{self.count(board, host)} of {wish.match} in {self.place(board, host)}, {self._least(crowd)} in another: "
+            f"{self.count(host)} of {wish.match} in {self.place(host)}, {self._least()} in another: "
             f"one more were uneven by more than {wish.limit}"
         )
 
     def change(self, board: Board, host: int) -> str:
-        skew = self._skew(board, host)
-        return f"allow a skew of {skew} of {self.wish.match} over {self.wish.over}"
+        del board
+        return f"allow a skew of {self._skew(host)} of {self.wish.match} over {self.wish.over}"
 
     def effort(self, board: Board, host: int) -> float:
         """The more uneven it would become, the larger."""
-        return _WISH + self._skew(board, host) / MAX_LIMIT
-
-    def _skew(self, board: Board, host: int) -> int:
-        """If it was there."""
-        return self.count(board, host) + int(self.own) - self._least(self.crowd(board))
+        del board
+        return _WISH + self._skew(host) / MAX_LIMIT
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
         del board
@@ -273,11 +274,3 @@ class Unreadable:
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
         return [f"{int(failing.sum())} {self.why(board, 0)}"]
-
-
-C = TypeVar("C", bound=_Company)
-
-
-def company(kind: type[C], wish: Among, request: Request) -> C:
-    """The check of a wish of the request."""
-    return kind(wish=wish, project=request.project, own=wish.match(request.labels))
