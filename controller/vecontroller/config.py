@@ -125,7 +125,7 @@ def load(path: Path, *, embedded_etcd: bool = False) -> Config:
     if embedded_etcd:
         config = msgspec.structs.replace(config, etcd=EtcdSection(embedded=True))
     try:
-        _check(config)
+        check(config)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error.message}", hint=error.hint) from None
     return config
@@ -137,7 +137,8 @@ def _path(kind: type, value: object) -> Path:
     raise ValueError("is not a path")
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """InvalidInput names the first field that can't be as it is."""
     validate.name("name", config.name)
     validate.name("cluster", config.cluster)
     if not config.listen:

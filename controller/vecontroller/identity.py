@@ -33,7 +33,13 @@ LEAF_DAYS = 365
 MAX_LEAF_DAYS = CA_DAYS
 RENEW_BEFORE_S = 30 * 86_400
 _CLOCK = SystemClock()
-_ETCD_CLUSTER = "etcd"
+ETCD_CLUSTER = "etcd"
+"""What etcd's own CA is called."""
+_LOOPBACK = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
+    x509.IPAddress(ipaddress.IPv6Address("::1")),
+)
 _DNS = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
 _USAGES: dict[Role, tuple[x509.ObjectIdentifier, ...]] = {
     Role.CONTROLLER: (SERVER, CLIENT),
@@ -87,18 +93,55 @@ def issue(
     files of another CA.
     """
     validate.name(role.value, name)
-    if not 1 <= days <= MAX_LEAF_DAYS:
-        raise InvalidInput(f"days: {days}; must be 1 to {MAX_LEAF_DAYS}", hint="365 is usual")
     authority = _load_authority(directory)
+    if authority.cluster == ETCD_CLUSTER:
+        raise InvalidInput(
+            f"{directory} holds the CA of etcd: whoever has a certificate of it can read and write all there is",
+            hint="give the folder of the cluster's CA",
+        )
     role_name = _role_name(role, name, authority.cluster)
     extra = tuple(_address(text, authority.cluster) for text in addresses)
-    leaf = Leaf(name, (x509.DNSName(role_name), *extra), _USAGES[role], days)
+    leaf = Leaf(name, (x509.DNSName(role_name), *extra), _USAGES[role], _checked(days))
+    return _write_identity(authority, leaf, out, now_s=clock.wall())
+
+
+def issue_etcd(
+    directory: Path,
+    name: str,
+    out: Path,
+    *,
+    member: bool,
+    addresses: Iterable[str] = (),
+    days: int = LEAF_DAYS,
+    clock: Clock = _CLOCK,
+) -> Identity:
+    """As `issue`, by etcd's own CA: for a member of an etcd cluster at `addresses`, or for a controller as its client."""
+    validate.name("etcd", name)
+    authority = _load_authority(directory)
+    if authority.cluster != ETCD_CLUSTER:
+        raise InvalidInput(
+            f"{directory} holds the CA of cluster {authority.cluster}, whose hosts and users must not open etcd",
+            hint=f"etcd gets a CA of its own: vecontroller init --cluster {ETCD_CLUSTER} --dir DIR",
+        )
+    extra = tuple(_address(text, authority.cluster) for text in addresses)
+    names = (*_LOOPBACK, *extra) if member else (x509.DNSName(name),)
+    leaf = Leaf(name, names, (SERVER, CLIENT) if member else (CLIENT,), _checked(days))
+    return _write_identity(authority, leaf, out, now_s=clock.wall())
+
+
+def _checked(days: int) -> int:
+    if not 1 <= days <= MAX_LEAF_DAYS:
+        raise InvalidInput(f"days: {days}; must be 1 to {MAX_LEAF_DAYS}", hint="365 is usual")
+    return days
+
+
+def _write_identity(authority: Authority, leaf: Leaf, out: Path, *, now_s: float) -> Identity:
     identity = Identity(out / "ca.crt", out / "tls.crt", out / "tls.key")
     with pem.named_errors(out):
         pem.make_directory(out)
         _refuse_other_ca(identity.ca, authority)
     pem.write(identity.ca, pem.cert_pem(authority.certificate), pem.PUBLIC)
-    _write_pair(authority, leaf, identity.cert, identity.key, now_s=clock.wall())
+    _write_pair(authority, leaf, identity.cert, identity.key, now_s=now_s)
     return identity
 
 
@@ -112,12 +155,10 @@ def make_etcd_identity(directory: Path, *, clock: Clock = _CLOCK) -> EtcdIdentit
         client_key=directory / "client.key",
     )
     if not identity.ca.exists():
-        create_ca(directory, _ETCD_CLUSTER, clock=clock)
+        create_ca(directory, ETCD_CLUSTER, clock=clock)
     authority = _load_authority(directory)
-    loopback = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
-    names = (x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback))
     # etcd's own gateway dials etcd with the server's certificate.
-    server = Leaf("etcd", names, (SERVER, CLIENT), CA_DAYS)
+    server = Leaf("etcd", _LOOPBACK, (SERVER, CLIENT), CA_DAYS)
     client = Leaf("controller", (x509.DNSName("controller"),), (CLIENT,), CA_DAYS)
     for leaf, cert, key in (
         (server, identity.server_cert, identity.server_key),

@@ -11,10 +11,9 @@ import structlog
 from veapi.daemon import EndedEarly, configure_logs, run_until_signal
 from veapi.errors import VerackError
 from vecontroller.config import Config, load
-from vecontroller.identity_cli import cert, init, refusing
+from vecontroller.identity_cli import DEFAULT_CONFIG, cert, init, join, refusing
 
 log = structlog.get_logger()
-DEFAULT_CONFIG = Path("/etc/verack/controller.toml")
 EXIT_DEPOSED = 75
 """Another controller leads now; started anew, this one stands by (systemd does that)."""
 EXIT_FAULT = 70
@@ -57,6 +56,7 @@ def run(*, config: Path, embedded_etcd: bool) -> None:
 
 main.add_command(init)
 main.add_command(cert)
+main.add_command(join)
 
 
 def _run(settings: Config) -> None:
