@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -179,3 +181,17 @@ def test_the_layouts_here_are_what_skopeo_reads(tmp_path):
     )
     assert digest_of(done.stdout) == digest
     assert json.loads(done.stdout)["mediaType"] == MANIFEST
+
+
+async def test_nothing_that_a_pull_began_outlives_it(storage, monkeypatch):
+    """The program that talks to the registry may be taken over by it."""
+    with tempfile.TemporaryDirectory() as folder:
+        fake = Path(folder) / "skopeo"
+        fake.write_text("#!/bin/sh\nsleep 1000 </dev/null >/dev/null 2>&1 &\nexit 1\n")
+        for path in (fake, fake.parent):
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        with pytest.raises(VerackError):
+            await storage.images.pull(RegistrySource("docker://127.0.0.1:1/app"), Progress())
+    assert running_as(ID_BASE) == []
+    assert_nothing_is_left(storage)

@@ -123,11 +123,14 @@ async def packed(layout: Path) -> AsyncIterator[bytes]:
 
 
 def _argv(source: RegistrySource, layout: Path, user: int) -> list[str]:
-    """One process from unshare to skopeo: each becomes the next."""
+    """Skopeo is process 1 of a PID namespace: once it has ended, nothing that it began can change what is checked then."""
     mount = f'mount --bind -- "$1" {_PLACE} && shift && exec "$@"'
     return [
+        *unpack.located(["setpriv"]),
+        "--pdeathsig=KILL",
         *unpack.located(["unshare"]),
-        *("--mount", "--propagation=private", "sh", "-c", mount, "sh", str(layout)),
+        *("--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL"),
+        *("sh", "-c", mount, "sh", str(layout)),
         *unpack.located(["setpriv"]),
         *(f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"),
         *("--bounding-set=-all", "--no-new-privs", "--pdeathsig=KILL"),
