@@ -65,7 +65,7 @@ class Rack:
     ) -> Result:
         """Runs vectl; asserts its exit code unless `code` is None, and that no traceback came."""
         done = subprocess.run(
-            [str(self.plan.bin / "vectl"), *arguments],
+            daemons.vectl_argv(self.plan, arguments),
             env=self.env,
             input=text_in,
             stdin=subprocess.DEVNULL if text_in is None else None,
@@ -165,8 +165,8 @@ class Rack:
     def kill(self, daemon: str) -> None:
         daemons.end(self.plan, daemon, signal.SIGKILL)
 
-    def start_controller(self) -> None:
-        daemons.start_controller(self.plan)
+    def start_controller(self, number: int = 1) -> None:
+        daemons.start_controller(self.plan, self.plan.controllers[number - 1])
 
     def start_agent(self, host: str) -> None:
         daemons.start_agent(self.plan, self.host(host))
@@ -215,6 +215,7 @@ def running_rack(
     memory: str = "6G",
     pool_size: str = "40G",
     keep: str = "24h",
+    controllers: int = 1,
 ) -> Iterator[Rack]:
     """A rack of this process with the busybox image; gone afterwards, and asserted to be.
 
@@ -229,6 +230,7 @@ def running_rack(
         memory=memory,
         pool_size=pool_size,
         keep=keep,
+        controller_count=controllers,
     )
     if hosts:
         plan = replace(plan, hosts=tuple(hosts))

@@ -99,7 +99,8 @@ def main() -> int:
 
 
 def _status(plan: RackPlan) -> None:
-    names = ["controller", "lxcfs", *(f"{host.name}-agent" for host in plan.hosts)]
+    controllers = (controller.daemon for controller in plan.controllers)
+    names = [*controllers, "lxcfs", *(f"{host.name}-agent" for host in plan.hosts)]
     for name in names:
         print(f"{name:12} {daemons.pid_of(plan, name) or 'not running'}")
     for namespace in network.existing(plan):

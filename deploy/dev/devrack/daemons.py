@@ -10,7 +10,7 @@ from pathlib import Path
 
 from devrack import cgroups
 from devrack.network import NETNS
-from devrack.plan import HostPlan, RackPlan
+from devrack.plan import ControllerPlan, HostPlan, RackPlan
 from devrack.shell import run
 
 # A host needs a /sys of its own namespace (LXC looks there for its bridge), with the machine's cgroups in it.
@@ -124,6 +124,47 @@ def start_agent(plan: RackPlan, host: HostPlan) -> int:
     return spawn(plan, f"{host.name}-agent", ["nsenter", "-t", str(holder), "-m", "-n", *argv])
 
 
-def start_controller(plan: RackPlan) -> int:
-    argv = [str(plan.bin / "vecontroller"), "run", "--config", str(plan.state / "controller.toml")]
-    return spawn(plan, "controller", ["nsenter", f"--net={NETNS / plan.switch}", *argv])
+def at_the_switch(plan: RackPlan, argv: Sequence[str]) -> list[str]:
+    """The command, in the namespace in which the controllers are."""
+    return ["nsenter", f"--net={NETNS / plan.switch}", *argv]
+
+
+def vectl_argv(plan: RackPlan, arguments: Sequence[str]) -> list[str]:
+    """Of a rack with several controllers, vectl runs where their addresses are."""
+    argv = [str(plan.bin / "vectl"), *arguments]
+    return argv if plan.controller_count == 1 else at_the_switch(plan, argv)
+
+
+def start_controller(plan: RackPlan, controller: ControllerPlan | None = None) -> int:
+    """That one, else the first."""
+    daemon = (controller or plan.controllers[0]).daemon
+    config = plan.state / f"{daemon}.toml"
+    argv = [str(plan.bin / "vecontroller"), "run", "--config", str(config)]
+    return spawn(plan, daemon, at_the_switch(plan, argv))
+
+
+def start_etcd(plan: RackPlan, controller: ControllerPlan) -> int:
+    """The member of the etcd cluster that is beside that controller, as docs/operations/controllers.md tells."""
+    address, folder = plan.address_of(controller), plan.identity(controller.etcd)
+    members = [f"{each.etcd}=https://{plan.address_of(each)}:2380" for each in plan.controllers]
+    files = [f"cert-file={folder}/tls.crt", f"key-file={folder}/tls.key"]
+    files += [f"trusted-ca-file={folder}/ca.crt", "client-cert-auth=true"]
+    argv = [
+        "etcd",
+        f"--name={controller.etcd}",
+        f"--data-dir={plan.state / controller.etcd}",
+        f"--listen-client-urls=https://{address}:2379",
+        f"--advertise-client-urls=https://{address}:2379",
+        f"--listen-peer-urls=https://{address}:2380",
+        f"--initial-advertise-peer-urls=https://{address}:2380",
+        f"--initial-cluster={','.join(members)}",
+        f"--initial-cluster-token={plan.name}",
+        *(f"--{file}" for file in files),
+        *(f"--peer-{file}" for file in files),
+        "--auto-compaction-mode=revision",
+        "--auto-compaction-retention=10000",
+        "--quota-backend-bytes=4294967296",
+        "--logger=zap",
+        "--log-level=warn",
+    ]
+    return spawn(plan, controller.etcd, at_the_switch(plan, argv))

@@ -6,7 +6,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
-from devrack.plan import REPOSITORY, HostPlan, RackPlan
+from devrack.plan import REPOSITORY, ControllerPlan, HostPlan, RackPlan
 from devrack.shell import run
 
 USER = "admin"
@@ -17,7 +17,9 @@ def write(plan: RackPlan) -> None:
     plan.run.mkdir(parents=True, exist_ok=True)
     plan.state.mkdir(parents=True, exist_ok=True)
     _certificates(plan)
-    (plan.state / "controller.toml").write_text(_controller(plan))
+    for controller in plan.controllers:
+        config = plan.state / f"{controller.daemon}.toml"
+        config.write_text(_controller(plan, controller))
     for host in plan.hosts:
         plan.host_state(host).mkdir(exist_ok=True)
         (plan.host_state(host) / "agent.toml").write_text(_agent(plan, host))
@@ -27,35 +29,63 @@ def write(plan: RackPlan) -> None:
 
 
 def _certificates(plan: RackPlan) -> None:
-    program = str(plan.bin / "vecontroller")
-    ca = plan.state / "ca"
-    if not (ca / "ca.crt").exists():
-        run([program, "init", "--cluster", plan.name, "--dir", str(ca)])
-    wanted = [("controller", "c1"), ("user", USER), *(("host", host.name) for host in plan.hosts)]
+    ca = _authority(plan, "ca", plan.name)
+    wanted = [("user", USER), *(("host", host.name) for host in plan.hosts)]
+    wanted += [("controller", controller.name) for controller in plan.controllers]
     for kind, name in wanted:
-        out = plan.identity(name)
-        if not (out / "tls.crt").exists():
-            run([program, "cert", kind, name, "--dir", str(ca), "--out", str(out)])
+        _certificate(plan, ca, kind, name, name)
+    if plan.controller_count > 1:
+        etcd_ca = _authority(plan, "etcd-ca", "etcd")
+        for each in plan.controllers:
+            address = plan.address_of(each)
+            _certificate(plan, etcd_ca, "etcd", each.etcd, each.etcd, "--address", address)
+            _certificate(plan, etcd_ca, "etcd-client", each.name, f"{each.name}-etcd")
+
+
+def _authority(plan: RackPlan, folder: str, cluster: str) -> Path:
+    ca = plan.state / folder
+    if not (ca / "ca.crt").exists():
+        program = str(plan.bin / "vecontroller")
+        run([program, "init", "--cluster", cluster, "--dir", str(ca)])
+    return ca
+
+
+def _certificate(
+    plan: RackPlan, ca: Path, kind: str, name: str, folder: str, *options: str
+) -> None:
+    out = plan.identity(folder)
+    if not (out / "tls.crt").exists():
+        program = str(plan.bin / "vecontroller")
+        run([program, "cert", kind, name, "--dir", str(ca), "--out", str(out), *options])
 
 
 def _tls(folder: Path) -> str:
-    return f'[tls]\nca = "{folder}/ca.crt"\ncert = "{folder}/tls.crt"\nkey = "{folder}/tls.key"\n'
+    return "[tls]\n" + _files(folder)
 
 
-def _controller(plan: RackPlan) -> str:
-    address = f"{plan.controller_address}:7443"
+def _files(folder: Path) -> str:
+    return f'ca = "{folder}/ca.crt"\ncert = "{folder}/tls.crt"\nkey = "{folder}/tls.key"\n'
+
+
+def _etcd(plan: RackPlan, controller: ControllerPlan) -> str:
+    if plan.controller_count == 1:
+        return "[etcd]\nembedded = true\n"
+    endpoints = json.dumps([f"{plan.address_of(each)}:2379" for each in plan.controllers])
+    return f"[etcd]\nendpoints = {endpoints}\n" + _files(plan.identity(f"{controller.name}-etcd"))
+
+
+def _controller(plan: RackPlan, controller: ControllerPlan) -> str:
+    address = f"{plan.address_of(controller)}:7443"
     return f"""\
-name = "c1"
+name = "{controller.name}"
 cluster = "{plan.name}"
-data = "{plan.state}/controller"
-listen = ["{address}", "unix:{plan.socket}"]
+data = "{plan.state}/{controller.daemon}"
+listen = ["{address}", "unix:{plan.socket_of(controller)}"]
 address = "{address}"
-metrics = "{plan.controller_address}:7480"
+metrics = "{plan.address_of(controller)}:7480"
 
-{_tls(plan.identity("c1"))}
-[etcd]
-embedded = true
-
+{_tls(plan.identity(controller.name))}
+{_etcd(plan, controller)}
 [network]
 cidr = "{plan.pool}"
 
@@ -67,10 +97,11 @@ keep = "{plan.keep}"
 def _agent(plan: RackPlan, host: HostPlan) -> str:
     state = plan.host_state(host)
     address = plan.address(host)
+    controllers = json.dumps([f"{plan.address_of(each)}:7443" for each in plan.controllers])
     return f"""\
 host = "{host.name}"
 cluster = "{plan.name}"
-controllers = ["{plan.controller_address}:7443"]
+controllers = {controllers}
 address = "{address}"
 state = "{state}/agent"
 runtime = "{plan.runtime}"
@@ -118,7 +149,8 @@ def _prometheus(plan: RackPlan) -> None:
     for name in ("prometheus.yml", "verack.rules.yml"):
         shutil.copy(REPOSITORY / "deploy" / "prometheus" / name, folder)
     agents = [f"{plan.address(host)}:7481" for host in plan.hosts]
-    for kind, targets in (("controllers", [f"{plan.controller_address}:7480"]), ("agents", agents)):
+    controllers = [f"{plan.address_of(each)}:7480" for each in plan.controllers]
+    for kind, targets in (("controllers", controllers), ("agents", agents)):
         group = [{"targets": targets, "labels": {"cluster": plan.name}}]
         (folder / "targets" / f"{kind}.json").write_text(json.dumps(group, indent=2))
 
@@ -133,10 +165,15 @@ def user_context_file() -> Path:
     return Path(home) / "vectl" / "contexts.toml"
 
 
-def _context(plan: RackPlan) -> dict[str, str]:
+def _context(plan: RackPlan) -> dict[str, object]:
+    """By the socket; of several controllers, by their addresses, which only the switch's namespace reaches."""
     folder = plan.identity(USER)
+    several = [f"{plan.address_of(each)}:7443" for each in plan.controllers]
+    where: dict[str, object] = {"endpoint": f"unix:{plan.socket}"}
+    if len(several) > 1:
+        where = {"endpoints": several}
     return {
-        "endpoint": f"unix:{plan.socket}",
+        **where,
         "cluster": plan.name,
         "ca": f"{folder}/ca.crt",
         "cert": f"{folder}/tls.crt",
@@ -145,18 +182,18 @@ def _context(plan: RackPlan) -> dict[str, str]:
     }
 
 
-def _contexts(contexts: dict[str, dict[str, str]], current: str) -> str:
+def _contexts(contexts: dict[str, dict[str, object]], current: str) -> str:
     lines = [f'current = "{current}"'] if current else []
     for name, fields in contexts.items():
         lines += [
             "",
             f"[contexts.{name}]",
-            *(f'{key} = "{value}"' for key, value in fields.items()),
+            *(f"{key} = {json.dumps(value)}" for key, value in fields.items()),
         ]
     return "\n".join(lines) + "\n"
 
 
-def _user_contexts() -> dict[str, dict[str, str]]:
+def _user_contexts() -> dict[str, dict[str, object]]:
     """Raises tomllib.TOMLDecodeError: a file that we can't read is never rewritten."""
     path = user_context_file()
     if not path.exists():

@@ -15,7 +15,7 @@ def create(plan: RackPlan) -> None:
         plan.switch,
         "link set lo up",
         "link add sw0 type bridge",
-        f"addr add {plan.controller_address}/24 dev sw0",
+        *(f"addr add {plan.address_of(each)}/24 dev sw0" for each in plan.controllers),
         "link set sw0 up",
     )
     for host in plan.hosts:

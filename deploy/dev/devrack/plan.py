@@ -16,6 +16,26 @@ class HostPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerPlan:
+    """One controller: its name, and how its process is called, with its files."""
+
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"c{self.number}"
+
+    @property
+    def daemon(self) -> str:
+        return "controller" if self.number == 1 else f"controller-{self.number}"
+
+    @property
+    def etcd(self) -> str:
+        """The member of etcd beside it, in a rack of several."""
+        return f"etcd-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
 class RackPlan:
     """A rack. Two racks of different names never share a name, folder, cgroup or id range.
 
@@ -30,6 +50,8 @@ class RackPlan:
         HostPlan("h2", "r1", 2),
         HostPlan("h3", "r2", 3),
     )
+    controller_count: int = 1
+    """With 1 its etcd is embedded; several are for tests, each with a member of an etcd cluster beside it."""
     uplink: bool = True
     """A link from this machine's own network to the switch, so that curl and Prometheus reach the metrics."""
     id_base: int = 100_000_000
@@ -69,11 +91,23 @@ class RackPlan:
 
     @property
     def socket(self) -> Path:
+        """Of the first controller."""
         return self.run / "controller.sock"
+
+    def socket_of(self, controller: ControllerPlan) -> Path:
+        return self.run / f"{controller.daemon}.sock"
+
+    @property
+    def controllers(self) -> tuple[ControllerPlan, ...]:
+        return tuple(ControllerPlan(number) for number in range(1, self.controller_count + 1))
 
     @property
     def controller_address(self) -> str:
+        """Of the first."""
         return f"{self.subnet}.1"
+
+    def address_of(self, controller: ControllerPlan) -> str:
+        return f"{self.subnet}.{controller.number}"
 
     @property
     def uplink_device(self) -> str:

@@ -24,7 +24,7 @@ def vectl(plan: RackPlan, *arguments: str, timeout_s: float = 60) -> str:
     """Runs vectl with the rack's own context file."""
     env = {**os.environ, "XDG_CONFIG_HOME": str(files.context_file(plan).parents[1])}
     env.pop("VECTL_CONTEXT", None)
-    return run([str(plan.bin / "vectl"), *arguments], env=env, timeout_s=timeout_s)
+    return run(daemons.vectl_argv(plan, arguments), env=env, timeout_s=timeout_s)
 
 
 def up(plan: RackPlan, say: Say) -> None:
@@ -40,13 +40,21 @@ def up(plan: RackPlan, say: Say) -> None:
     if plan.runtime == "lxc":
         daemons.start_lxcfs(plan)
     say("controller with its etcd")
-    daemons.start_controller(plan)
+    _start_controllers(plan)
     for host in plan.hosts:
         daemons.start_holder(plan, host)
         daemons.start_agent(plan, host)
     _wait(lambda: _answers(plan), plan, "controller", within_s=30)
     say("agents: " + ", ".join(host.name for host in plan.hosts))
     _wait(lambda: ready_hosts(plan) == len(plan.hosts), plan, "h1-agent", within_s=60)
+
+
+def _start_controllers(plan: RackPlan) -> None:
+    if plan.controller_count > 1:
+        for controller in plan.controllers:
+            daemons.start_etcd(plan, controller)
+    for controller in plan.controllers:
+        daemons.start_controller(plan, controller)
 
 
 def _share(plan: RackPlan) -> None:
@@ -78,7 +86,8 @@ def ready_hosts(plan: RackPlan) -> int:
 def _wait(done: Callable[[], bool], plan: RackPlan, what: str, *, within_s: float) -> None:
     deadline = time.monotonic() + within_s
     while not done():
-        dead = [name for name in ("controller", what) if daemons.pid_of(plan, name) is None]
+        names = [*(controller.daemon for controller in plan.controllers), what]
+        dead = [name for name in names if daemons.pid_of(plan, name) is None]
         if dead or time.monotonic() > deadline:
             name = (dead or [what])[0]
             tail = daemons.log_path(plan, name).read_text(errors="replace")[-2000:]
