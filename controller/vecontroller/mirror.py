@@ -6,7 +6,9 @@ list is compared with the view once a minute as well: a difference is an alarm, 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import structlog
@@ -15,13 +17,29 @@ from veapi.clock import Clock
 from veapi.errors import TimedOut, Unavailable
 from vecontroller import fold
 from vecontroller.store.keys import ROOT
-from vecontroller.store.port import Batch, Compacted, Regressed, Snapshot, Store, StoreItem
+from vecontroller.store.port import (
+    Batch,
+    Compacted,
+    Regressed,
+    Snapshot,
+    Store,
+    StoreEvent,
+    StoreItem,
+)
 from vecontroller.topic import Topic
 from vecontroller.view import Changed, View
 
 log = structlog.get_logger()
 AUDIT_EVERY_S = 60.0
 RETRY_AFTER_S = 0.5
+
+
+@dataclass(slots=True)
+class Trace:
+    """All that happened to one key since it was asked for; unless there is a `gap`: then something may be missing."""
+
+    events: list[StoreEvent] = field(default_factory=list)
+    gap: bool = False
 
 
 class Mirror:
@@ -42,6 +60,17 @@ class Mirror:
         self._touched: set[str] | None = None
         """Keys that changed since the running audit began."""
         self._waiters: dict[asyncio.Future[None], int] = {}
+        self._traces: list[tuple[str, Trace]] = []
+
+    @contextmanager
+    def tracing(self, key: str) -> Iterator[Trace]:
+        """What happens to the key meanwhile: also what is overwritten before anybody could read it."""
+        entry = key, Trace()
+        self._traces.append(entry)
+        try:
+            yield entry[1]
+        finally:
+            self._traces = [each for each in self._traces if each is not entry]
 
     async def start(self) -> None:
         """Lists everything once. Unavailable when the store can't be reached."""
@@ -123,6 +152,8 @@ class Mirror:
             self._fold([(key, stored.get(key)) for key in wrong], self.view.revision, relisted=True)
 
     def _fold_batch(self, batch: Batch) -> None:
+        for key, trace in self._traces:
+            trace.events.extend(event for event in batch.events if event.key == key)
         self._fold(((event.key, event.item) for event in batch.events), batch.revision)
 
     def _fold_snapshot(self, snapshot: Snapshot, *, trust_revisions: bool) -> None:
@@ -144,6 +175,8 @@ class Mirror:
         relisted: bool = False,
     ) -> None:
         changes = fold.Changes(all=relisted)
+        for _, trace in self._traces:
+            trace.gap |= relisted
         for key, item in pairs:
             self._note(key, item)
             fold.apply(self.view, key, item, changes)

@@ -3,8 +3,9 @@
 A write whose answer was lost may have been applied, or may yet be, seconds later. Sending it again blindly turns its own
 success into "refused"; calling it failed lets it appear later, and then even after what it made was deleted again, as "there
 is no such key" holds once more. So every write is guarded on the *fence* too, a key that the leader moves on in this case:
-what was sent before can't be applied any more. Then the key to `confirm` is read back: our `op_id` in it says that the write
-was applied; a key that somebody else changed, that it never will be. If the key is as it was, the write is sent once more.
+what was sent before can't be applied any more. Then the mirror has seen our `op_id` at the key to `confirm`, whoever has
+changed that since, or the write was not applied and is sent once more. When the mirror can't tell, as its watch has a gap or
+lags, the key is read back; what somebody else has changed by then stays unknown.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import structlog
 
 from veapi.errors import Conflict, TimedOut, Unavailable
 from vecontroller.leader import Leadership, NotLeader
-from vecontroller.mirror import Mirror
+from vecontroller.mirror import Mirror, Trace
 from vecontroller.store import values
 from vecontroller.store.keys import FENCE, LEADER
 from vecontroller.store.port import (
@@ -149,12 +150,13 @@ class Writer:
 
     async def _transact(self, attempt: _Attempt) -> Transacted | None:
         """None: it was surely not applied, and may be sent again."""
-        try:
-            done = await self._store.transact(attempt.all_guards, attempt.writes)
-        except Ambiguous as unknown:
-            self.ambiguous += 1
-            log.warning("write of unknown outcome", why=unknown.message)
-            return await self._settle(attempt, unknown)
+        with self._mirror.tracing(attempt.confirm[0] if attempt.confirm else "") as trace:
+            try:
+                done = await self._store.transact(attempt.all_guards, attempt.writes)
+            except Ambiguous as unknown:
+                self.ambiguous += 1
+                log.warning("write of unknown outcome", why=unknown.message)
+                return await self._settle(attempt, trace, unknown)
         return None if self._was_fenced_off(attempt, done) else done
 
     def _was_fenced_off(self, attempt: _Attempt, done: Transacted) -> bool:
@@ -166,26 +168,33 @@ class Writer:
         attempt.term.fence = max(attempt.term.fence, revisions.get(FENCE, 0))
         return attempt.term.fence != attempt.fence
 
-    async def _settle(self, attempt: _Attempt, unknown: Ambiguous) -> Transacted | None:
-        """Finds out what became of the write; raises `unknown` when that can't be."""
+    async def _settle(
+        self, attempt: _Attempt, trace: Trace, unknown: Ambiguous
+    ) -> Transacted | None:
+        """Finds out what became of the write; raises `unknown` when that can't be. None: as of `_transact`."""
         if attempt.confirm is None:
             raise unknown
         key, op_id = attempt.confirm
-        guarded = attempt.guarded_at(key)
         try:
-            if guarded is not None:
+            if attempt.guarded_at(key) is not None:
                 await self._move_fence(attempt)
+                if await self._shows_all(attempt, trace):
+                    return _traced(trace, op_id)
             revision, item = await self._read_back(key)
         except (Compacted, Unavailable):
             raise unknown from None
         if _is_ours(item, op_id):
             return Transacted(succeeded=True, revision=item.mod_revision if item else revision)
-        if guarded is None:
+        if attempt.guarded_at(key) != (item.mod_revision if item else 0):
             raise unknown
-        if guarded != (item.mod_revision if item else 0):
-            await self._catch_up(revision)
-            raise LostRace((item,) if item else ())
         return None
+
+    async def _shows_all(self, attempt: _Attempt, trace: Trace) -> bool:
+        """Whether the mirror has seen all that happened up to the fence. No: another leads, and nothing was moved."""
+        fence = attempt.term.fence
+        await self._catch_up(fence)
+        seen = self._mirror.view.revision >= fence and not trace.gap
+        return seen and fence != attempt.fence
 
     async def _move_fence(self, attempt: _Attempt) -> None:
         """Afterwards the attempt can't be applied any more, if it was not. Raises Unavailable."""
@@ -234,6 +243,12 @@ class Writer:
         except TimedOut as late:
             self._unseen = max(self._unseen, revision)
             log.warning("own write not seen", why=late.message, revision=revision)
+
+
+def _traced(trace: Trace, op_id: str) -> Transacted | None:
+    """Our write as it was seen; None: it was not, and won't be."""
+    ours = next((event for event in trace.events if _is_ours(event.item, op_id)), None)
+    return Transacted(succeeded=True, revision=ours.revision) if ours is not None else None
 
 
 def _is_ours(item: StoreItem | None, op_id: str) -> bool:

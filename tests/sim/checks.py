@@ -14,7 +14,7 @@ from veagent.ports import StartPlan
 from veapi.model import Action, Digest, HostName, HostSet, Order, Uid
 from vecontroller.store import keys
 from vecontroller.store.keys import BEAT, LEADER, Kind
-from vecontroller.store.port import Guard, StoreEvent
+from vecontroller.store.port import StoreEvent
 
 if TYPE_CHECKING:
     from sim.controller import Controller
@@ -93,10 +93,10 @@ class Checks:
 
     # The store.
 
-    def committed(self, who: str, guards: Sequence[Guard], events: Sequence[StoreEvent]) -> None:
+    def committed(self, who: str, epoch: int, events: Sequence[StoreEvent]) -> None:
         """After each transaction that wrote something."""
         truth, touched = self.truth, []
-        epoch = truth.epoch
+        leads = truth.epoch
         for event in events:
             found = truth.fold(event, self._loop.time())
             if found is not None:
@@ -104,8 +104,8 @@ class Checks:
         if any(event.key != BEAT for event in events):
             shown = [f"{'put' if event.item else 'del'} {event.key[8:40]}" for event in events]
             self.note(f"{who} writes {events[0].revision}: {', '.join(shown)}")
-        self._leads(who, epoch, events)
-        self._takes_over(who, epoch, events)
+        self._leads(who, epoch, leads, events)
+        self._takes_over(who, leads, events)
         uids = {Uid(parts[0]) for kind, parts in touched if kind.value.startswith("ve/") and kind is not Kind.VE_NAME}
         uids |= {uid for kind, parts in touched if kind is Kind.VE_NAME and (uid := truth.names.get((parts[0], parts[1])))}
         for uid in sorted(uids):
@@ -119,15 +119,13 @@ class Checks:
                 self._status(Uid(parts[0]))
         self._rooms(touched)
 
-    def _leads(self, who: str, epoch: int, events: Sequence[StoreEvent]) -> None:
+    def _leads(self, who: str, epoch: int, leads: int, events: Sequence[StoreEvent]) -> None:
         """[S6] Whoever writes leads, at that moment."""
-        controller = self.controllers.get(who)
-        if controller is None or all(event.key in (LEADER, BEAT, keys.CLUSTER) for event in events):
-            return
+        ours = all(event.key in (LEADER, BEAT, keys.CLUSTER) for event in events)
         self.demand(
             "only the leader writes",
-            controller.core is None or controller.epoch == epoch,
-            f"{who} of epoch {controller.epoch} wrote {events[0].key} under {epoch}",
+            ours or who == "the story" or epoch == leads,
+            f"{who} of epoch {epoch} wrote {events[0].key} under {leads}",
         )
 
     def _takes_over(self, who: str, epoch: int, events: Sequence[StoreEvent]) -> None:

@@ -106,6 +106,7 @@ class Controller:
             replicas=settings.replicas,
             keep_deleted_s=settings.keep_deleted_s,
         )
+        store.epoch = lambda: core.standing.epoch
         departed = self._open_services(core)
         Server(
             self._network, self.process, self.name, serve=self._answer, peer_of=_certificate_of

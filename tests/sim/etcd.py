@@ -31,7 +31,8 @@ READ_S = 10.0
 LATE_S = 6.0
 """How long a write whose answer nobody waits for any more may be under way."""
 T = TypeVar("T")
-Committed = Callable[[str, Sequence[Guard], Sequence[StoreEvent]], None]
+Committed = Callable[[str, int, Sequence[StoreEvent]], None]
+"""Who wrote, the epoch of his term, and what."""
 
 
 class SimEtcd(ModelEtcd):
@@ -46,14 +47,14 @@ class SimEtcd(ModelEtcd):
         self.watches: dict[asyncio.Event, None] = {}
 
     def write(
-        self, who: str, guards: Sequence[Guard], writes: Sequence[Write]
+        self, who: str, epoch: int, guards: Sequence[Guard], writes: Sequence[Write]
     ) -> Transacted:
         before = self.revision
         done = self.transact(guards, writes)
         if done.succeeded and self.revision > before:
             events = list(takewhile(lambda e: e.revision == self.revision, reversed(self._history)))
             self.history += events
-            self.committed(who, guards, events)
+            self.committed(who, epoch, events)
         return done
 
     def wake(self) -> None:
@@ -74,7 +75,7 @@ class SimEtcd(ModelEtcd):
 
     def seed(self, writes: Sequence[Put]) -> None:
         """What is there when the story begins."""
-        self.write("the story", [], writes)
+        self.write("the story", 0, [], writes)
 
 
 class SimStore:
@@ -90,6 +91,7 @@ class SimStore:
         self._rng = rng
         self.loss = loss
         self.watch_cut = False
+        self.epoch: Callable[[], int] = lambda: 0
 
     async def get(self, key: str) -> StoreItem | None:
         return await self._read(lambda: self._etcd.items.get(key))
@@ -103,8 +105,8 @@ class SimStore:
             await self._process.clock.sleep(0.1)
             raise Unavailable("etcd can't be reached")
         try:
-            work = self._etcd.write
-            return await self._ask(lambda: work(self._node, guards, writes), late=True)
+            work, epoch = self._etcd.write, self.epoch()
+            return await self._ask(lambda: work(self._node, epoch, guards, writes), late=True)
         except TimeoutError:
             raise Ambiguous("etcd did not say whether it wrote") from None
 

@@ -36,6 +36,7 @@ COUNTED = {
 """What an operation counts up, by one."""
 
 
+REFUSALS = ("not_found", "conflict", "invalid_input", "no_host_fits", "denied")
 TWICE = {"fickle": ("create", "delete", 0.0), "regret": ("delete", "undelete", 3.0)}
 """Operations that are two: the second one comes right after the first, or up to so many seconds later."""
 
@@ -65,6 +66,8 @@ class Operators:
             answer = await self._call(f"o{number}", method, request)
         except VerackError as error:
             world.tell(f"op{number} {what}: {error.kind}: {error.message}")
+            if error.kind in REFUSALS:
+                self._note_refused(what, request)
             return False
         world.tell(f"op{number} {what}: done")
         self._acknowledged(what, request, answer)
@@ -84,13 +87,22 @@ class Operators:
             "purge": lambda: ("VE.Purge", ref),
             "undelete": lambda: ("VE.Undelete", self._undelete(ref, b)),
             "start": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="running")),
-            "stop": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="stopped", force=b % 3 == 0)),
+            "stop": lambda: (
+                "VE.SetRun",
+                api_pb2.SetRunRequest(ve=ref, run="stopped", force=b % 3 == 0),
+            ),
             "freeze": lambda: ("VE.SetRun", api_pb2.SetRunRequest(ve=ref, run="frozen")),
             "restart": lambda: ("VE.Restart", api_pb2.RestartRequest(ve=ref, force=b % 3 == 0)),
             "set": lambda: ("VE.Set", self._set(ref, b, c)),
-            "rename": lambda: ("VE.Rename", api_pb2.RenameVERequest(ve=ref, name=f"v{b % self._world.story.knobs.names}")),
+            "rename": lambda: (
+                "VE.Rename",
+                api_pb2.RenameVERequest(ve=ref, name=f"v{b % self._world.story.knobs.names}"),
+            ),
             "clone": lambda: ("VE.Clone", self._clone(ref, number, b, tag)),
-            "rebuild": lambda: ("VE.Rebuild", api_pb2.RebuildVERequest(ve=ref, image=image if b % 2 else "")),
+            "rebuild": lambda: (
+                "VE.Rebuild",
+                api_pb2.RebuildVERequest(ve=ref, image=image if b % 2 else ""),
+            ),
             "snapshot": lambda: ("VE.TakeSnapshot", api_pb2.SnapshotRef(ve=ref, tag=tag)),
             "unsnapshot": lambda: ("VE.DeleteSnapshot", api_pb2.SnapshotRef(ve=ref, tag=tag)),
             "restore": lambda: ("VE.Restore", api_pb2.SnapshotRef(ve=ref, tag=tag)),
@@ -102,13 +114,20 @@ class Operators:
 
     def _create(self, name: str, number: int, b: int, c: int) -> api_pb2.CreateVERequest:
         spec = types_pb2.VESpec(
-            image=f"base{c % 2}", cpu=CPU, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES, pids=PIDS, run="running"
+            image=f"base{c % 2}",
+            cpu=CPU,
+            memory_bytes=MEMORY_BYTES,
+            disk_bytes=DISK_BYTES,
+            pids=PIDS,
+            run="running",
         )
         if b % 5 == 0:
             spec.host = f"h{c % self._world.story.knobs.hosts}"
         if b % 7 == 0:
             spec.ip = f"10.66.0.{10 + c % 4}"
-        return api_pb2.CreateVERequest(ve=types_pb2.VE(name=name, spec=spec), request_id=f"r{number}")
+        return api_pb2.CreateVERequest(
+            ve=types_pb2.VE(name=name, spec=spec), request_id=f"r{number}"
+        )
 
     def _undelete(self, ref: api_pb2.VERef, b: int) -> api_pb2.UndeleteVERequest:
         name = f"v{b % self._world.story.knobs.names}" if b % 3 == 0 else ""
@@ -128,7 +147,10 @@ class Operators:
     def _clone(self, ref: api_pb2.VERef, number: int, b: int, tag: str) -> api_pb2.CloneVERequest:
         name = f"v{(b // 3) % self._world.story.knobs.names}"
         return api_pb2.CloneVERequest(
-            source=ref, snapshot=tag if b % 2 else "", ve=types_pb2.VE(name=name), request_id=f"r{number}"
+            source=ref,
+            snapshot=tag if b % 2 else "",
+            ve=types_pb2.VE(name=name),
+            request_id=f"r{number}",
         )
 
     def _prefetch(self, image: str, b: int) -> api_pb2.SetPrefetchRequest:
@@ -147,6 +169,12 @@ class Operators:
         counted = COUNTED.get(what)
         if counted is not None and (what != "set" or request.restart):
             checks.asked[counted] += 1
+
+    def _note_refused(self, what: str, request: Any) -> None:
+        """It was surely not done."""
+        counted = COUNTED.get(what)
+        if counted is not None and (what != "set" or request.restart):
+            self._checks.asked[counted] -= 1
 
     # How.
 
@@ -191,7 +219,9 @@ class Operators:
         """[S2] What is acknowledged is in the store, and stays until somebody changes it."""
         if isinstance(answer, types_pb2.VE):
             uid = Uid(answer.uid)
-            wrote = {(key, answer.resource_version) for key in (keys.ve_spec(uid), keys.ve_deleted(uid))}
+            wrote = {
+                (key, answer.resource_version) for key in (keys.ve_spec(uid), keys.ve_deleted(uid))
+            }
             self._checks.demand(
                 "what is acknowledged is written",
                 wrote & self._checks.truth.written,
@@ -201,7 +231,12 @@ class Operators:
 
 
 def _surely_not_done(error: VerackError, leader: str) -> bool:
-    return bool(leader) or "does not lead" in error.message or "no controller leads" in error.message or "failed to connect" in error.message
+    return (
+        bool(leader)
+        or "does not lead" in error.message
+        or "no controller leads" in error.message
+        or "failed to connect" in error.message
+    )
 
 
 def _shown(request: Any) -> str:

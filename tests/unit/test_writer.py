@@ -93,20 +93,52 @@ async def test_a_write_of_unknown_outcome_is_done_exactly_once(it: Leading, how:
     assert it.writer.ambiguous == 1
 
 
+def overtaking(it: Leading, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the next write another one writes the same key, whatever is there."""
+    transact = it.store.transact
+
+    async def overtaken(guards, writes):
+        monkeypatch.setattr(it.store, "transact", transact)
+        try:
+            return await transact(guards, writes)
+        finally:
+            await it.other.transact([], [spec("theirs")])
+
+    monkeypatch.setattr(it.store, "transact", overtaken)
+
+
 async def test_a_write_of_unknown_outcome_that_another_overtook_is_a_lost_race(
     it: Leading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it.store.fail_writes(Fail.LOST)
-    listing = it.store.list
-
-    async def overtaken(prefix: str):
-        await it.other.transact([], [spec("theirs")])
-        return await listing(prefix)
-
-    monkeypatch.setattr(it.store, "list", overtaken)
+    overtaking(it, monkeypatch)
     with pytest.raises(LostRace):
         await it.create()
     assert it.mirror.view.ves[Uid("u1")].value.op_id == "theirs"
+
+
+async def test_a_write_that_was_applied_and_then_overwritten_is_a_success(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a lost race it would be done a second time."""
+    it.store.fail_writes(Fail.APPLIED)
+    overtaking(it, monkeypatch)
+    revision = await it.create()
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.create_revision == revision < item.mod_revision
+
+
+async def test_what_was_overwritten_while_the_mirror_was_blind_stays_unknown(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it.store.fail_writes(Fail.APPLIED)
+    overtaking(it, monkeypatch)
+    monkeypatch.setattr("vecontroller.writer.CATCH_UP_S", 0.01)
+    it.store.cut_watches()
+    with pytest.raises(Ambiguous):
+        await it.create()
+    it.store.heal_watches()
 
 
 async def test_a_second_sending_that_meets_the_first_is_a_success(
@@ -152,6 +184,8 @@ async def test_an_unknown_outcome_stays_unknown_when_the_store_stays_away(
     it: Leading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it.store.fail_writes(Fail.APPLIED)
+    it.store.cut_watches()
+    monkeypatch.setattr("vecontroller.writer.CATCH_UP_S", 0.01)
 
     async def away(prefix: str):
         raise Unavailable("away")
