@@ -30,6 +30,14 @@ class Changes:
     projects: bool = False
     all: bool = False
 
+    def add(self, other: "Changes") -> None:
+        self.ves |= other.ves
+        self.hosts |= other.hosts
+        self.placed |= other.placed
+        self.images |= other.images
+        self.projects |= other.projects
+        self.all |= other.all
+
     def done(self, revision: int) -> Changed | None:
         """As one value; None when nothing changed."""
         changed = Changed(
@@ -53,13 +61,16 @@ def apply(view: View, key: str, item: StoreItem | None, changes: Changes) -> Non
     rule = _RULES.get(kind)
     if rule is None:
         return
+    own = Changes()
     try:
-        rule(view, parts, item, changes)
+        rule(view, parts, item, own)
         view.quarantined.pop(key, None)
     except Unreadable:
         assert item is not None
-        rule(view, parts, None, changes)
+        rule(view, parts, None, own)
         view.quarantined[key] = item.mod_revision
+    view.touch(own.hosts | own.placed)
+    changes.add(own)
 
 
 def _set(

@@ -64,6 +64,9 @@ class Reserved:
     def on(self, host: HostName) -> list[Resources]:
         return [amount for at, amount in self._holding.live() if at == host]
 
+    def all(self) -> list[tuple[HostName, Resources]]:
+        return self._holding.live()
+
     @contextmanager
     def holding(self, host: HostName, amount: Resources) -> Iterator[None]:
         """Within it nobody else gets that room."""

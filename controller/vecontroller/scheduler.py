@@ -24,14 +24,15 @@ from vecontroller.leader import NotLeader
 from vecontroller.placement import (
     Board,
     HostRow,
+    Plan,
     Refusal,
     Request,
     change,
-    host_rows,
-    plan,
+    place,
     request,
 )
 from vecontroller.placement.rules import PLAIN, Rules
+from vecontroller.placement.standing import StandingBoard
 from vecontroller.ports import Commits, Hosts, Mirrored, Passes
 from vecontroller.removal import removal
 from vecontroller.store.port import Ambiguous
@@ -70,6 +71,7 @@ class Scheduler:
         rules: Rules = PLAIN,
     ) -> None:
         self._rules = rules
+        self._standing = StandingBoard(rules)
         self._reserved = reserved or Reserved(clock)
         self._passes = passes
         self._mirror = mirror
@@ -106,7 +108,14 @@ class Scheduler:
         """The hosts with all that is on its way to them, as the next decision would see them."""
         view = self._mirror.view
         coming = {host: [*self.coming(host), *self._reserved.on(host)] for host in view.hosts}
-        return Board(self._rows_with(view, coming))
+        return Board(
+            self._standing.rows_of(
+                view,
+                state=self._hosts.host_state,
+                connected=self._hosts.connected,
+                in_flight=coming,
+            )
+        )
 
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to decide."""
@@ -155,10 +164,11 @@ class Scheduler:
         again = list(self._undecided.values())
         fresh = {uid: held for uid, held in wanting.items() if uid not in self._undecided}
         refused, fresh = decisions.without_unreadable(view, fresh)
-        rows = self._rows(view) if fresh else self._refused_with
+        board = self._look(view) if fresh else None
+        rows = self._standing.rows
         asked = {uid: request(view, held, self._rules) for uid, held in fresh.items()}
         due = self._due(fresh, asked, rows)
-        made = plan(rows, [asked[uid] for uid in due])
+        made = _planned(board, [asked[uid] for uid in due])
         kept = [self._refusals[uid] for uid in fresh if uid not in due]
         waited = {each.uid: self._refusals.get(each.uid) for each in made.assignments}
         self._refuse([*refused, *made.refusals, *kept])
@@ -172,23 +182,18 @@ class Scheduler:
         ]
         return again + chosen, len(made.refusals)
 
-    def _rows(self, view: View) -> list[HostRow]:
+    def _look(self, view: View) -> Board:
+        """With what is undecided and reserved."""
         coming: dict[HostName, list[Resources]] = defaultdict(list)
         for decided in self._undecided.values():
             coming[decided.assignment.host].append(decided.resources)
-        for host in view.hosts:
-            coming[host].extend(self._reserved.on(host))
-        return self._rows_with(view, coming)
-
-    def _rows_with(
-        self, view: View, coming: Mapping[HostName, Sequence[Resources]]
-    ) -> list[HostRow]:
-        return host_rows(
+        for host, amount in self._reserved.all():
+            coming[host].append(amount)
+        return self._standing.look(
             view,
             state=self._hosts.host_state,
             connected=self._hosts.connected,
             in_flight=coming,
-            rules=self._rules,
         )
 
     def _due(
@@ -285,3 +290,13 @@ class Scheduler:
 async def _woken(changes: Subscription, at_most_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(changes.next(), at_most_s)
+
+
+def _planned(board: Board | None, requests: Sequence[Request]) -> Plan:
+    """The board is left as it is: what comes of the plan the view will show."""
+    if board is None or not requests:
+        return Plan()
+    try:
+        return place(board, requests)
+    finally:
+        board.rewind()

@@ -5,6 +5,7 @@ others; whoever holds it over an await must read it again.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -61,8 +62,26 @@ class View:
     """Index of placements by host; kept by the mirror."""
     deleted_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
     """Index of the deleted by host; kept by the mirror."""
+    touched: dict[HostName, int] = field(default_factory=dict, compare=False)
+    """Hosts in the order in which something of their ledger changed last, numbered; kept by the mirror."""
+    touches: int = field(default=0, compare=False)
+    """The last of these numbers."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """Keys whose values can't be read, with their mod-revisions; they are never rewritten."""
+
+    def touch(self, hosts: Iterable[HostName]) -> None:
+        """Something of what is placed, kept, labelled or said there has changed."""
+        for host in hosts:
+            self.touches += 1
+            self.touched.pop(host, None)
+            self.touched[host] = self.touches
+
+    def touched_since(self, number: int) -> Iterator[HostName]:
+        """Hosts that were touched after that number, the last first."""
+        for host, at in reversed(self.touched.items()):
+            if at <= number:
+                return
+            yield host
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,17 @@ def _matrix(rows: Sequence[Resources]) -> Ints:
     return np.ascontiguousarray(np.array([amounts(row) for row in rows], dtype=np.int64).T)
 
 
+def _alike(was: HostRow, now: HostRow) -> bool:
+    """Whether a board keeps its columns of labels, taints and images."""
+    return (was.name, was.rack, was.labels, was.taints, was.images) == (
+        now.name,
+        now.rack,
+        now.labels,
+        now.taints,
+        now.images,
+    )
+
+
 class Board:
     """Hosts in the order of rack and name, so that each rack is a slice and the first of equals the one with the lowest name.
 
@@ -73,6 +84,39 @@ class Board:
         other.crowds = Crowds(other, self.crowds)
         other.count_racks()
         return other
+
+    def follow(self, before: Sequence[HostRow], rows: Sequence[HostRow]) -> bool:
+        """Becomes the board of `rows`, where it was that of `before` (with nothing taken); False: it is to be made anew."""
+        if len(before) != len(rows) or len(before) != len(self.hosts):
+            return False
+        changed = [(was, now) for was, now in zip(before, rows, strict=True) if was is not now]
+        if not all(_alike(was, now) for was, now in changed):
+            return False
+        for was, now in changed:
+            self._put(self.index[now.name], was, now)
+        if changed:
+            self.count_racks()
+        return True
+
+    def _put(self, host: int, was: HostRow, now: HostRow) -> None:
+        self.hosts[host] = now
+        self.capacity[:, host] = amounts(now.capacity)
+        self.whole[:, host] = np.maximum(self.capacity[:, host], 1)
+        self.free[:, host] = self.capacity[:, host] - np.array(amounts(now.committed))
+        self.placed[host] = now.placed
+        self.able[host] = now.able
+        if was.tenants != now.tenants:
+            self.crowds.moved(host, was.tenants, now.tenants)
+
+    def rewind(self) -> None:
+        """Gives back all that was taken."""
+        for host, request, sign in reversed(self.crowds.changes):
+            self.free[:, host] += np.array(amounts(request.resources)) * sign
+            self.placed[host] -= sign
+            if self.able[host]:
+                self.rack_placed[self.rack[host]] -= sign
+        self.crowds.rewind()
+        self.log.clear()
 
     def domain(self, key: str) -> Domain[str]:
         """Hosts by the value of a label, or by themselves (`host`)."""

@@ -3,7 +3,7 @@
 Counted once when somebody asks, then kept up with what is taken and given back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -128,10 +128,31 @@ class Crowds:
     def change(self, host: int, request: Request, sign: int) -> None:
         """A VE comes (1) to the host, or goes (-1)."""
         self.changes.append((host, request, sign))
+        self._count(host, request, sign)
+
+    def _count(self, host: int, request: Request, sign: int) -> None:
         for crowd in self._holding(request):
             crowd.counts[crowd.domain.index[host]] += sign
         if self._minded is not None and request.apart:
             self._mind(request, sign)
+
+    def moved(self, host: int, were: Sequence[Request], are: Sequence[Request]) -> None:
+        """What the host began with is another one now."""
+        before, after = {each.uid: each for each in were}, {each.uid: each for each in are}
+        for uid in before.keys() | after.keys():
+            was, now = before.get(uid), after.get(uid)
+            if was != now:
+                if was is not None:
+                    self._count(host, was, -1)
+                if now is not None:
+                    self._count(host, now, 1)
+        self._began = None
+
+    def rewind(self) -> None:
+        """All that came and went since is taken back."""
+        changes, self.changes = self.changes, []
+        for host, request, sign in reversed(changes):
+            self._count(host, request, -sign)
 
     def _holding(self, request: Request) -> list[Crowd]:
         """The crowds that such a VE is one of."""

@@ -2,7 +2,9 @@
 VEs that it keeps and of the images that it holds, and what is in flight.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
 
 from veapi.model import VE, HostName, HostState, Resources
 from vecontroller.placement.model import HostRow, Request
@@ -68,24 +70,39 @@ def host_rows(
     """A row for each known host, in the order of names."""
     rows = []
     for name in sorted(view.hosts):
-        facts, coming = view.hosts[name].value, tuple(in_flight.get(name, ()))
-        rows.append(
-            HostRow(
-                name=name,
-                rack=facts.labels.get(RACK_LABEL, ""),
-                capacity=rules.room(facts),
-                committed=sum(coming, committed(view, name)),
-                placed=len(view.placed_on.get(name, ())) + len(coming),
-                state=state(name),
-                connected=connected(name),
-                refuses=facts.refuses,
-                tenants=_tenants(view, name, rules),
-                labels=facts.labels,
-                taints=taints_of(view, name),
-                images=frozenset(image.digest for image in facts.images),
-            )
-        )
+        row = host_row(view, name, rules, state=state(name), connected=connected(name))
+        rows.append(coming_too(row, tuple(in_flight.get(name, ()))))
     return rows
+
+
+def host_row(
+    view: View, name: HostName, rules: Rules, *, state: HostState, connected: bool
+) -> HostRow:
+    """Of a known host, by what the view shows."""
+    facts = view.hosts[name].value
+    return HostRow(
+        name=name,
+        rack=facts.labels.get(RACK_LABEL, ""),
+        capacity=rules.room(facts),
+        committed=committed(view, name),
+        placed=len(view.placed_on.get(name, ())),
+        state=state,
+        connected=connected,
+        refuses=facts.refuses,
+        tenants=_tenants(view, name, rules),
+        labels=facts.labels,
+        taints=taints_of(view, name),
+        images=frozenset(image.digest for image in facts.images),
+    )
+
+
+def coming_too(row: HostRow, coming: Sequence[Resources]) -> HostRow:
+    """With what is on its way there."""
+    if not coming:
+        return row
+    return msgspec.structs.replace(
+        row, committed=sum(coming, row.committed), placed=row.placed + len(coming)
+    )
 
 
 def taints_of(view: View, host: HostName) -> tuple[str, ...]:

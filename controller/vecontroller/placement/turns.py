@@ -54,6 +54,10 @@ def change(before: Sequence[HostRow], after: Sequence[HostRow]) -> Change:
     """Between two looks at all hosts."""
     known = {row.name: row for row in before}
     return Change(
-        room=any(could_help(known.get(row.name), row) for row in after),
+        room=any(
+            could_help(was, row)
+            for row, was in ((row, known.get(row.name)) for row in after)
+            if was is not row
+        ),
         any=list(before) != list(after),
     )
