@@ -101,7 +101,7 @@ async def _serving(config: Config, core: Core, registry: CollectorRegistry) -> A
         session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
         registered.append(register(server, api_deps(core)))
 
-    guard = GuardInterceptor(core.cluster.name, leader_address=lambda: core.standing.leader_address)
+    guard = GuardInterceptor(core.cluster.name, leader_address=lambda: core.standing.leader)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             listening(

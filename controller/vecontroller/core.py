@@ -148,7 +148,7 @@ def _session_deps(
         topic=topic,
         clock=clock,
         term=standing.term,
-        leader=lambda: standing.leader_address,
+        leader=lambda: standing.leader,
         roster=roster,
         liveness=liveness,
         reports=reports,

@@ -8,6 +8,7 @@ a beat that *began* after the given moment has succeeded.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -55,6 +56,8 @@ class Leadership:
         self.incarnation = incarnation
         self.fence = fence
         self.lost = asyncio.Event()
+        self.successor = ""
+        """host:port of who leads now, if it is known; of a deposed one."""
         self.stalls = 0
         self._attempts = 0
         self._revision = epoch
@@ -88,10 +91,13 @@ class Leadership:
         finally:
             self._waiters.pop(future, None)
 
-    def depose(self) -> None:
-        """Ends the term: another leads, as the store says."""
+    def depose(self, leader: StoreItem | None = None) -> None:
+        """Ends the term: another leads, as the store says; `leader` is the key as it is now, if it was seen."""
         if self.deposed:
             return
+        if leader is not None:
+            with suppress(Unreadable):
+                self.successor = values.decode_leader(leader.value).address
         log.warning("leadership lost", epoch=self.epoch, name=self.record.name)
         self._end()
 
@@ -119,7 +125,7 @@ class Leadership:
             if done.succeeded and done.revision > self._revision:
                 self._confirm(began, done.revision)
             else:
-                self.depose()
+                self.depose(next((item for item in done.found if item.key == LEADER), None))
 
     async def _read_back(self, began: float, count: int) -> None:
         try:

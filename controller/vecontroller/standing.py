@@ -27,6 +27,13 @@ class Standing:
         self.ready = False
 
     @property
+    def leader(self) -> str:
+        """host:port of whom others should ask; empty when it is not known."""
+        if self.leadership is not None and self.leadership.deposed:
+            return self.leadership.successor
+        return self.leader_address
+
+    @property
     def serving(self) -> bool:
         return self.ready and self.leadership is not None and not self.leadership.deposed
 
@@ -50,9 +57,9 @@ class Standing:
         return self.leadership
 
     def refusal(self) -> NotLeader:
-        if self.leader_address:
+        if self.leader:
             return NotLeader(
-                "this controller does not lead", hint=f"the leader is at {self.leader_address}"
+                "this controller does not lead", hint=f"the leader is at {self.leader}"
             )
         return NotLeader("no controller leads yet", hint="try again in a few seconds")
 
@@ -75,7 +82,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def closed(_request: object, context: Context) -> None:
             standing = self._standing
-            await refuse(context, standing.refusal(), leader=standing.leader_address)
+            await refuse(context, standing.refusal(), leader=standing.leader)
 
         make = _KINDS[handler.request_streaming, handler.response_streaming]
         return make(

@@ -222,9 +222,9 @@ class Writer:
         return snapshot.revision, next((item for item in snapshot.items if item.key == key), None)
 
     def _refusal(self, leadership: Leadership, found: Sequence[StoreItem]) -> NotLeader | LostRace:
-        leader = next((item.mod_revision for item in found if item.key == LEADER), 0)
-        if leader != leadership.epoch:
-            leadership.depose()
+        leader = next((item for item in found if item.key == LEADER), None)
+        if leader is None or leader.mod_revision != leadership.epoch:
+            leadership.depose(leader)
             return NotLeader(
                 "another controller leads now; nothing was written",
                 hint="ask again: the client follows the leader by itself",

@@ -58,7 +58,7 @@ class Client(Scheduling, Snapshots):
 
     async def ready(self) -> None:
         """Returns once the controller that leads is connected: another one than before, perhaps."""
-        await self.channel.find()
+        await self.channel.find("")
 
     async def create(self, wanted: Wanted, *, request_id: str = "") -> VE:
         """Asks for a VE. Conflict when the name is taken."""

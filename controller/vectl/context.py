@@ -129,10 +129,8 @@ def _context(name: str, fields: Mapping[str, object], path: Path) -> Context:
 def _named_endpoints(fields: Mapping[str, object], where: str) -> tuple[str, ...]:
     """Of `endpoint`, of `endpoints`, or both."""
     several = fields.get("endpoints", [])
-    if not several or "endpoint" in fields:
-        first = [_text(fields, "endpoint", where)]
-    else:
-        first = []
+    alone = not several or "endpoint" in fields
+    first = [_text(fields, "endpoint", where)] if alone else []
     if not isinstance(several, list) or not all(isinstance(each, str) for each in several):
         raise InvalidInput(
             f"{where}.endpoints is not a list of texts", hint='e.g. ["10.0.0.1:7443"]'

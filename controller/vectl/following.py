@@ -28,16 +28,18 @@ class Following:
             self._made = (channel, self._make(channel))
         return self._made[1](*args, **kwargs)
 
-    async def find_leader(self) -> None:
-        """What is called afterwards goes to the leader. Unavailable when none is found."""
-        await self._leader.find()
+    async def find_leader(self, named: str) -> None:
+        """What is called afterwards goes to the leader: `named` perhaps. Unavailable when none is found."""
+        await self._leader.find(named)
 
 
 class LeaderChannel(grpc.aio.Channel):
     """Stands before the channels of `channel_in_use`; `find` looks for the leader and changes what is in use."""
 
     def __init__(
-        self, channel_in_use: Callable[[], grpc.aio.Channel], find: Callable[[], Awaitable[None]]
+        self,
+        channel_in_use: Callable[[], grpc.aio.Channel],
+        find: Callable[[str], Awaitable[None]],
     ) -> None:
         self._channel_in_use = channel_in_use
         self.find = find

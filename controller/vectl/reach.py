@@ -75,14 +75,18 @@ class Reach:
     async def aclose(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
-    async def find(self) -> None:
-        """Returns once connected with the leader. Denied or Unavailable else, within FIND_S and what one try takes."""
-        async with self._lock:
-            await self._find()
+    async def find(self, named: str) -> None:
+        """Returns once connected with the leader: `named` (may be empty), if it is.
 
-    async def _find(self) -> None:
+        Denied or Unavailable else, within FIND_S and what one try takes.
+        """
+        async with self._lock:
+            await self._find(named)
+
+    async def _find(self, named: str) -> None:
         deadline = asyncio.get_running_loop().time() + FIND_S
         order = Candidates(self._context.endpoints, first=self._target)
+        order.named(named, by=self._target)
         errors: dict[str, VerackError] = {}
         while True:
             target = order.next()

@@ -56,11 +56,12 @@ async def unary(
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
+            leader = named_leader(error)
             last = hop + 1 == MAX_HOPS or not isinstance(method, Following)
-            if last or named_leader(error) is None:
+            if last or leader is None:
                 raise failure(error, context) from None
         assert isinstance(method, Following)
-        await method.find_leader()
+        await method.find_leader(leader)
     raise AssertionError("the last hop raises")
 
 
