@@ -75,9 +75,9 @@ class ModelEtcd:
         )
 
     def events_after(self, prefix: str, revision: int) -> list[StoreEvent]:
-        """Raises Compacted when some of them are gone."""
-        if revision + 1 < self.compacted:
-            raise Compacted(f"revision {revision + 1} is gone; the oldest is {self.compacted}")
+        """Raises Compacted when some of them are gone, or may be: deletes at the first revision that is left."""
+        if revision < self.compacted:
+            raise Compacted(f"revision {revision + 1} may be gone; the oldest is {self.compacted}")
         return [
             event
             for event in self._history

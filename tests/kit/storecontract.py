@@ -151,10 +151,11 @@ async def a_watch_from_a_compacted_revision_says_so(store: Store, compact: Compa
     for _ in range(5):
         last = await put(store, "a", b"2")
     await compact(last)
-    with pytest.raises(Compacted):
-        await asyncio.wait_for(anext(store.watch(ROOT, first)), 10)
-    events = await take(store.watch(ROOT, last - 1), until=last)
-    assert len(events) == 1
+    for gone in (first, last - 1):  # old etcds leave out deletes at the first revision that is left
+        with pytest.raises(Compacted):
+            await asyncio.wait_for(anext(store.watch(ROOT, gone)), 10)
+    newer = await put(store, "a", b"3")
+    assert len(await take(store.watch(ROOT, last), until=newer)) == 1
 
 
 PROMISES: Mapping[str, Promise] = {

@@ -111,10 +111,12 @@ class EtcdWatch:
             call.cancel()
 
     async def _create(self, call: WatchCall, wanted: int) -> None:
+        # One revision earlier: from exactly the revision at which history begins, older etcds leave
+        # out what was deleted at it, without a word (etcd #19179). So they say that it is gone.
         request = rpc_pb2.WatchCreateRequest(
             key=self._prefix,
             range_end=self._prefix[:-1] + bytes([self._prefix[-1] + 1]),
-            start_revision=wanted,
+            start_revision=max(1, wanted - 1),
             fragment=False,
         )
         await self._send(call, rpc_pb2.WatchRequest(create_request=request))
