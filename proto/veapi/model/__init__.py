@@ -1,0 +1,88 @@
+"""The nouns of verack as frozen values. Wire messages stay at the edges; `veapi.codec` translates.
+
+Units: memory and disk in bytes, CPU in thousandths of a core, times in seconds. Wall-clock times (`*_at`) are Unix
+seconds and for people only; nothing decides by them.
+"""
+
+from veapi.model.basics import (
+    EVENTS_KEPT,
+    Action,
+    Digest,
+    Event,
+    EventType,
+    HostName,
+    HostState,
+    Limits,
+    OnHostLoss,
+    Resources,
+    Run,
+    Uid,
+    Value,
+    VEState,
+)
+from veapi.model.cluster import (
+    Cluster,
+    HeldImage,
+    HostFacts,
+    HostSpec,
+    Image,
+    ImageConfig,
+    Network,
+    Prefetch,
+    Project,
+    Timing,
+)
+from veapi.model.hostset import HostSet, Order, PeerHost, SetEntry, VEReport, WantedImage
+from veapi.model.ve import (
+    VE,
+    Deleted,
+    Placement,
+    RootWish,
+    SnapshotStatus,
+    SnapshotWish,
+    Spec,
+    Stay,
+    VEStatus,
+)
+
+__all__ = [
+    "EVENTS_KEPT",
+    "VE",
+    "Action",
+    "Cluster",
+    "Deleted",
+    "Digest",
+    "Event",
+    "EventType",
+    "HeldImage",
+    "HostFacts",
+    "HostName",
+    "HostSet",
+    "HostSpec",
+    "HostState",
+    "Image",
+    "ImageConfig",
+    "Limits",
+    "Network",
+    "OnHostLoss",
+    "Order",
+    "PeerHost",
+    "Placement",
+    "Prefetch",
+    "Project",
+    "Resources",
+    "RootWish",
+    "Run",
+    "SetEntry",
+    "SnapshotStatus",
+    "SnapshotWish",
+    "Spec",
+    "Stay",
+    "Timing",
+    "Uid",
+    "VEReport",
+    "VEState",
+    "VEStatus",
+    "Value",
+    "WantedImage",
+]

@@ -1,0 +1,106 @@
+"""What a cluster has beside VEs: hosts, images, projects, its one record."""
+
+from collections.abc import Mapping
+
+from veapi.model.basics import Digest, HostName, Resources, Value
+
+
+class ImageConfig(Value, frozen=True, kw_only=True):
+    """What an image says of the program that a VE of it runs; all of it empty: /sbin/init as root.
+
+    `user`: a name or number of the image, with or without :group.
+    """
+
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    user: str = ""
+    cwd: str = ""
+
+
+class Prefetch(Value, frozen=True, kw_only=True):
+    """Hosts that hold an image beside those that it is kept on: all that match the selector, and those named."""
+
+    selector: str = ""
+    hosts: tuple[HostName, ...] = ()
+
+
+class HeldImage(Value, frozen=True, kw_only=True):
+    """An image that a host holds. What hosts say of themselves is without `config`."""
+
+    digest: Digest
+    blob_digest: str
+    size_bytes: int
+    blob_bytes: int
+    config: ImageConfig = ImageConfig()
+
+
+class HostFacts(Value, frozen=True, kw_only=True):
+    """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port.
+
+    `refuses`: why it takes no new VEs now; empty when it does.
+    """
+
+    boot_id: str
+    version: str
+    labels: Mapping[str, str]
+    capacity: Resources
+    address: str
+    peer_port: int
+    metrics_address: str = ""
+    images: tuple[HeldImage, ...] = ()
+    refuses: str = ""
+
+
+class HostSpec(Value, frozen=True, kw_only=True):
+    """What operators say of a host: content of host/spec/<name>. `taints` in the words of `veapi.wishes`."""
+
+    taints: tuple[str, ...] = ()
+    op_id: str = ""
+
+
+class Image(Value, frozen=True, kw_only=True):
+    """Content of image/digest/<digest>."""
+
+    digest: Digest
+    blob_digest: str
+    size_bytes: int
+    blob_bytes: int
+    created_at: float
+    config: ImageConfig = ImageConfig()
+    prefetch: Prefetch = Prefetch()
+    op_id: str = ""
+
+
+class Project(Value, frozen=True, kw_only=True):
+    name: str
+    created_at: float
+    op_id: str = ""
+
+
+class Timing(Value, frozen=True, kw_only=True):
+    """The cluster's one record of times, in seconds (DESIGN 6): H, F, K and M."""
+
+    heartbeat_s: float = 1.0
+    fence_after_s: float = 8.0
+    kill_within_s: float = 2.0
+    move_after_s: float = 12.0
+
+
+class Network(Value, frozen=True, kw_only=True):
+    """The overlay network of the VEs. The gateway has the same address and MAC on every host."""
+
+    name: str = "default"
+    cidr: str = "10.66.0.0/16"
+    gateway: str = "10.66.0.1"
+    gateway_mac: str = "02:00:5e:00:53:01"
+    vxlan_id: int = 77
+    vxlan_port: int = 4789
+
+
+class Cluster(Value, frozen=True, kw_only=True):
+    """Content of cluster/config."""
+
+    name: str
+    incarnation: int = 1
+    timing: Timing = Timing()
+    network: Network = Network()
