@@ -214,6 +214,24 @@ async def test_a_ve_without_a_host_takes_room_of_nobody(rig: ApiRig) -> None:
     assert (await set_(rig, memory_bytes=64 * GIB)).spec.memory_bytes == 64 * GIB
 
 
+async def test_a_ve_that_gets_a_host_while_it_grows_takes_no_room_that_is_not_there(
+    rig: ApiRig, monkeypatch
+) -> None:
+    await rig.put_host(disk_gib=2)
+    ve = await rig.create(disk_bytes=GIB)
+    commit = rig.deps.writer.commit
+
+    async def after_the_scheduler(*args, **options):
+        monkeypatch.undo()
+        await rig.place(ve.uid)
+        return await commit(*args, **options)
+
+    monkeypatch.setattr(rig.deps.writer, "commit", after_the_scheduler)
+    with pytest.raises(NoHostFits):
+        await set_(rig, disk_bytes=8 * GIB)
+    assert stored(rig, ve).spec.disk_bytes == GIB
+
+
 @pytest.mark.parametrize(
     "fields", [{"ip": "10.66.0.77"}, {"env": {"A": "1"}}, {"command": ["/bin/sh"]}]
 )

@@ -10,7 +10,7 @@ import msgspec
 
 from veapi import limits, validate
 from veapi.errors import Conflict, InvalidInput
-from veapi.model import VE, Resources, Spec
+from veapi.model import VE, Placement, Resources, Spec
 from veapi.v1 import api_pb2
 from vecontroller.api import addresses, specs
 from vecontroller.api.change import is_up, refuse_deleting, restarted, stop_timeout_s
@@ -66,10 +66,20 @@ def edited(deps: ApiDeps, in_flight: InFlight, before: VE, after: VE) -> Edit:
     made = Edit(after)
     placement = deps.mirror.view.placements.get(before.uid)
     more = grown(given(deps.mirror.view, before), after.spec.request)
-    if placement is not None and more != Resources():
-        what = f"for what {before.name} is to have more"
-        made = Edit(after, holds=(room_for(deps, placement.value.host, more, what=what),))
+    if more != Resources():
+        made = _with_room(deps, made, placement, more)
     return made if after.ip == before.ip else _moved(deps.mirror.view, in_flight, before, made)
+
+
+def _with_room(
+    deps: ApiDeps, made: Edit, placement: Held[Placement] | None, more: Resources
+) -> Edit:
+    """On its host. One that gets a host meanwhile is looked at again: it was given that for what it was before."""
+    if placement is None:
+        guard = Guard(key=keys.ve_placement(made.ve.uid), mod_revision=0)
+        return Edit(made.ve, guards=(guard,))
+    what = f"for what {made.ve.name} is to have more"
+    return Edit(made.ve, holds=(room_for(deps, placement.value.host, more, what=what),))
 
 
 def refuse_restart(deps: ApiDeps, before: VE, after: VE, *, how: str) -> None:
