@@ -4,6 +4,7 @@
 #   make image-debian   debian-12.tar.zst, an image with systemd
 #   make test   everything that decides whether a change is good
 #   make lint, unit or component   its fast parts;  make bench  the measurements
+#   make sim    thousands of simulated stories (COUNT=20000);  make sim-mutants  all seeded bugs;  make sim-etcd  the model's check
 #   make stubs  after a change of a .proto
 
 PYTHON ?= /usr/bin/python3
@@ -45,6 +46,15 @@ bench: dev
 image-debian: packages
 	@sh deploy/images/debian.sh debian-12.tar.zst
 	@echo "made debian-12.tar.zst: vectl image import debian:12 debian-12.tar.zst"
+
+sim: dev
+	PYTHONPATH=tests $(BIN)/python -m sim run --count $(COUNT)
+
+sim-mutants: dev
+	PYTHONPATH=tests $(BIN)/python -m sim mutants
+
+sim-etcd: dev
+	VERACK_SEQUENCES=5000 $(BIN)/pytest -q tests/integration/test_store_sequences.py
 
 stubs: dev
 	$(BIN)/python proto/generate.py
