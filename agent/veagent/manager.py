@@ -76,17 +76,21 @@ class Manager:
         """Loads the ledger and adopts what runs. InvalidInput when a newer agent wrote the ledger."""
         ground = self._ground
         self._set, records = ground.ledger.load()
-        self._named = frozenset(entry.uid for entry in (self._set.entries if self._set else ()))
         ground.ids.take(record.id_base for record in records.values())
         instances = {instance.uid: instance for instance in await ground.runtime.adopt()}
         bases = (ground.id_base_of(instance) for instance in instances.values())
         ground.ids.take(base for base in bases if base is not None)
         roots = set(await ground.roots.all())
         ground.images.refresh()
+        last = {entry.uid: entry for entry in (self._set.entries if self._set else ())}
+        self._named = frozenset(last)
         for uid in {*records, *instances, *roots}:
             record, body = records.get(uid), await self._found(uid, instances, roots)
             snapshots = await self._snapshots(uid) if uid in roots else ()
-            self._add(Worker(uid, ground, record=record, body=body, snapshots=snapshots))
+            worker = Worker(
+                uid, ground, record=record, body=body, last=last.get(uid), snapshots=snapshots
+            )
+            self._add(worker)
         log.info("adopted", ves=len(instances), records=len(records), roots=len(roots))
         self._mind_running()
         await self._rewire_after_restart(list(instances))

@@ -7,14 +7,18 @@ import msgspec
 from veagent import ends, events, snapshots
 from veagent.ground import Ground
 from veagent.ports import Instance
+from veagent.reconcile import stops
 from veagent.record import (
+    Starting,
     VERecord,
     amounts,
+    begun,
     bounds,
+    came_up,
     confirmed,
     first_record,
     kept,
-    started,
+    unsettled,
     with_card,
     with_disk,
     with_rates,
@@ -37,7 +41,6 @@ class Memory:
         found: Sequence[SnapshotStatus] | None = None,
     ) -> None:
         self.restart_for: ends.Verdict | None = None
-        self.restart_asked = False
         self._uid = uid
         self._ground = ground
         self._found = found
@@ -62,12 +65,37 @@ class Memory:
         assert self.record is not None
         self._keep(msgspec.structs.replace(self.record, **fields))
 
-    def found_away(self) -> None:
-        """It does not run; when it did as the record was written, how it ended decides what is next."""
-        if self.record is None or not self.record.up:
+    def found(self, entry: SetEntry | None, *, running: bool) -> None:
+        """What an agent that has just begun sees of it. `entry`: of the durable set."""
+        if self.record is None:
             return
-        same_boot = self.record.boot_id == self._ground.boot_id
+        if entry is not None:
+            self.record = unsettled(self.record, entry)
+        if not running:
+            self._found_away(entry)
+        elif self.record.starting is not None:
+            self.started()
+        else:
+            self.runs()
+
+    def _found_away(self, entry: SetEntry | None) -> None:
+        """It does not run; when it did as the record was written, how it ended decides what is next.
+
+        What the set asks to end was ended by us, as far as anybody can tell. Of a start that was begun there is an end only if
+        it came about.
+        """
+        record = self.record
+        if record is None or not record.up:
+            return
+        same_boot = record.boot_id == self._ground.boot_id
         ended = self._ground.runtime.last_end(self._uid) if same_boot else None
+        if record.starting is not None and same_boot:
+            if ended is None:
+                return
+            self.started()
+        if entry is not None and stops(entry, record):
+            self.stop()
+            return
         verdict = ends.lost(ended, same_boot=same_boot)
         if verdict.restart:
             self.restart_for = verdict
@@ -79,7 +107,8 @@ class Memory:
         assert self.record is not None
         self.restart_for = self.restart_for if up else None
         record = snapshots.without_forgotten(confirmed(self.record, entry), entry)
-        self._keep(msgspec.structs.replace(record, up=up))
+        starting = record.starting if up else None
+        self._keep(msgspec.structs.replace(record, up=up, starting=starting))
 
     def orphan(self, entry: SetEntry) -> None:
         """No set names it any more; `entry` was the last that did."""
@@ -87,40 +116,34 @@ class Memory:
             self.change(entry=entry)
 
     def will_start(self, entry: SetEntry, cpus: tuple[int, ...], **fields: object) -> None:
-        """What an agent must know that adopts it though this one could not write down that it was started."""
+        """A start as `entry` asks is begun: what an agent must know that finds it running, or ended, without this one."""
         assert self.record is not None
-        self.restart_asked = entry.restart_seq > self.record.restart_seq
+        starting = self._why(entry, self.record)
         record = msgspec.structs.replace(self.record, **fields)
-        up = started(record, entry, boot_id=record.boot_id, cpus=cpus)
-        self._keep(
-            msgspec.structs.replace(
-                up,
-                up=record.up,
-                generation=record.generation,
-                placement_generation=record.placement_generation,
-            )
-        )
+        self._keep(begun(record, entry, starting, boot_id=self._ground.boot_id, cpus=cpus))
 
-    def start(self, entry: SetEntry, cpus: tuple[int, ...]) -> None:
-        """It was started as `entry` asks; tells why, and counts it when it answers a crash or a reboot."""
-        assert self.record is not None
-        asked, self.restart_asked = self.restart_asked, False
-        verdict, self.restart_for = self.restart_for, None
-        record = started(self.record, entry, boot_id=self._ground.boot_id, cpus=cpus)
-        if asked:
-            event = self._normal("Restarted", "it was restarted as asked")
-        elif verdict is not None:
+    def _why(self, entry: SetEntry, record: VERecord) -> Starting:
+        """Why it is started; it counts when it answers a crash or a reboot. A try that failed is no other start."""
+        verdict = self.restart_for
+        if entry.restart_seq > record.restart_seq:
+            return Starting(event=self._normal("Restarted", "it was restarted as asked"))
+        if verdict is not None:
             event = self._event(verdict, f"{verdict.sentence}; {verdict.answer}")
-        else:
-            event = self._normal("Started", "it was started")
-        counted = verdict is not None and verdict.counted and not asked
-        restarts = record.restarts + (1 if counted else 0)
-        self._keep(msgspec.structs.replace(record, restarts=restarts), event)
+            return Starting(event=event, counted=verdict.counted)
+        return record.starting or Starting(event=self._normal("Started", "it was started"))
 
-    async def will_stop(self) -> None:
+    def started(self) -> None:
+        """The start that was begun has come about."""
+        assert self.record is not None
+        starting = self.record.starting
+        assert starting is not None
+        self.restart_for = None
+        event = msgspec.structs.replace(starting.event, at=self._ground.clock.wall())
+        self._keep(came_up(self.record), event)
+
+    def will_stop(self) -> None:
         if self.record is not None:
             self.change(up=False)
-            await self._ground.ledger.sync()
 
     def runs(self) -> None:
         """Whatever was written down: it was found running, or a stop was given up."""
@@ -131,11 +154,14 @@ class Memory:
         """It was stopped by us."""
         self.restart_for = None
         if self.record is not None:
-            stopped = msgspec.structs.replace(self.record, up=False)
+            stopped = msgspec.structs.replace(self.record, up=False, starting=None)
             self._keep(stopped, self._normal("Stopped", "it was stopped"))
 
-    async def will_limit(self, asked: Limits, *, disk: bool, rest: bool) -> None:
-        """Which limits are in force is not known, until what is done now is written down too."""
+    def will_limit(self, asked: Limits, *, disk: bool, rest: bool) -> None:
+        """Which limits are in force is not known, until what is done now is written down too.
+
+        The next agent may miss this: it knows nothing of limits either whose generation was not confirmed.
+        """
         assert self.record is not None
         before = self.record.limits
         limits = with_rates(Limits(), before) if rest else before
@@ -145,7 +171,6 @@ class Memory:
             disk_bytes=may_be.disk_bytes if disk else self.record.unsure.disk_bytes,
         )
         self.change(limits=with_disk(limits, 0 if disk else before.disk_bytes), unsure=unsure)
-        await self._ground.ledger.sync()
 
     def limit(self, limits: Limits) -> None:
         """All but disk and network are in force."""

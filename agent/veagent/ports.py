@@ -189,6 +189,10 @@ class Runtime(Protocol):
         """How a VE that does not run ended its last run, also when nobody watched; None when that is not known."""
         ...
 
+    def forget_end(self, uid: Uid) -> None:
+        """From here on `last_end` is None, until a VE that is started later has ended. Cheap."""
+        ...
+
     async def forget(self, uid: Uid) -> None:
         """Removes all that the runtime keeps of a VE that does not run: configuration, console log, cgroups."""
         ...

@@ -316,6 +316,16 @@ def _remove(observed: Observed, *, timeout_s: float, root: bool) -> Step:
     return Nothing("Gone")
 
 
+def stops(wanted: SetEntry, record: VERecord) -> bool:
+    """Carrying it out ends a VE that runs, though perhaps only for a moment."""
+    match wanted.action:
+        case Action.RUN | Action.FREEZE:
+            newer_root = wanted.root.seq > record.root_seq
+            return newer_root or wanted.restart_seq > record.restart_seq
+        case _:
+            return True
+
+
 def is_of_image(wanted: SetEntry) -> bool:
     """Its root is made of its image, not of a snapshot or of another VE."""
     return not wanted.root.from_uid and not wanted.root.snapshot

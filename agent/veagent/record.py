@@ -18,6 +18,13 @@ from veapi.model import (
 )
 
 
+class Starting(Value, frozen=True, kw_only=True):
+    """A start that was begun: what is told once it is known to have come about, and whether it counts as a restart."""
+
+    event: Event
+    counted: bool = False
+
+
 class VERecord(Value, frozen=True, kw_only=True):
     """One VE of this host, as it is kept in the ledger.
 
@@ -27,7 +34,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     knows yet what came of a change. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
     `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was
     `off_generation`. `oom_run`: those of `oom_kills` since its last start. `kept`: it is deleted, `kept_bytes` of disk
-    are held for who wants it back. `entry`: the last that was asked of it.
+    are held for who wants it back. `starting`: it is `up` if the start came about, which is not known yet. `entry`: the last that was asked of it.
     """
 
     uid: Uid
@@ -51,6 +58,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     snapshot_seq: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
     up: bool = False
+    starting: Starting | None = None
     boot_id: str = ""
     off: bool = False
     off_generation: int = 0
@@ -97,10 +105,9 @@ def started(
     limits = msgspec.structs.replace(
         entry.spec.limits, disk_bytes=record.limits.disk_bytes, net_in_bps=0, net_out_bps=0
     )
-    done = entry.action is Action.RUN and limits == entry.spec.limits
     return msgspec.structs.replace(
         with_card(confirmed(record, entry), entry),
-        generation=entry.generation if done else record.generation,
+        generation=entry.generation if _is_all(entry, limits) else record.generation,
         cpus=cpus,
         limits=limits,
         unsure=Resources(disk_bytes=record.unsure.disk_bytes),
@@ -108,6 +115,56 @@ def started(
         off=False,
         up=True,
         boot_id=boot_id,
+    )
+
+
+def _is_all(entry: SetEntry, limits: Limits) -> bool:
+    """A VE that was started with these limits is as it shall be."""
+    return entry.action is Action.RUN and limits == entry.spec.limits
+
+
+def begun(
+    record: VERecord,
+    entry: SetEntry,
+    starting: Starting,
+    *,
+    boot_id: str,
+    cpus: tuple[int, ...] = (),
+) -> VERecord:
+    """Before a start as `entry` asks: nothing of it is confirmed."""
+    return msgspec.structs.replace(
+        started(record, entry, boot_id=boot_id, cpus=cpus),
+        starting=starting,
+        generation=record.generation,
+        placement_generation=record.placement_generation,
+    )
+
+
+def came_up(record: VERecord) -> VERecord:
+    """The start that was begun has come about. Its event is for the caller to add."""
+    starting, entry = record.starting, record.entry
+    assert starting is not None
+    assert entry is not None
+    return msgspec.structs.replace(
+        record,
+        starting=None,
+        generation=entry.generation if _is_all(entry, record.limits) else record.generation,
+        placement_generation=entry.placement_generation,
+        restarts=record.restarts + (1 if starting.counted else 0),
+    )
+
+
+def unsettled(record: VERecord, entry: SetEntry) -> VERecord:
+    """As an agent finds it that has just begun: what was not confirmed may have been set, and not written down.
+
+    So limits are set anew. Nobody waits for the disk before a limit changes, as long as this looks.
+    """
+    if entry.generation == record.generation:
+        return record
+    return msgspec.structs.replace(
+        record,
+        limits=with_rates(Limits(), record.limits),
+        unsure=bounds(record) | amounts(entry.spec.limits),
     )
 
 
@@ -144,7 +201,7 @@ def kept(record: VERecord, entry: SetEntry, used_bytes: int) -> VERecord:
     """It is down and deleted, its address given up."""
     down = confirmed(record, entry)
     return msgspec.structs.replace(
-        down, up=False, ip="", mac="", cpus=(), kept=True, kept_bytes=used_bytes
+        down, up=False, starting=None, ip="", mac="", cpus=(), kept=True, kept_bytes=used_bytes
     )
 
 

@@ -130,9 +130,13 @@ class Steps:
     # Up and down.
 
     async def _start(self, entry: SetEntry) -> None:
-        """The record is written while the network is attached; it must be durable before anything runs."""
+        """The record is written while the network is attached; it must be durable before anything runs.
+
+        It tells of the start already: the VE may end by itself before the next agent looks, were this one to die.
+        """
         ground = self._ground
         self._ensured(entry)
+        ground.runtime.forget_end(self._uid)
         cpus = ground.cpusets.place(self._uid, entry.spec.cpu_millis)
         self._memory.will_start(entry, cpus, **self._image(entry))
         nic = await ground.network.attach(self._uid, entry.ip, entry.mac) if entry.ip else None
@@ -141,7 +145,7 @@ class Steps:
         plan = start_plan(entry, record, root=root, nic=nic, cpus=cpus)
         instance = await ground.runtime.start(plan)
         self._body.began(instance, ground.clock.boot(), cpus)
-        self._memory.start(entry, cpus)
+        self._memory.started()
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
 
     def _image(self, entry: SetEntry) -> dict[str, object]:
@@ -152,11 +156,11 @@ class Steps:
         return {"image_digest": digest, "image_config": images.config(digest)}
 
     async def _stop(self, entry: SetEntry, timeout_s: float) -> None:
-        """That it ends by our will is known beforehand, or the next agent would take it for a crash."""
+        """That it ends by our will the next agent reads from the set, which is durable; so nothing is waited for here."""
         instance = self._body.instance
         assert instance is not None
         if entry.action is not Action.PURGE:
-            await self._memory.will_stop()
+            self._memory.will_stop()
         self.stopping = True
         try:
             await self._stop_or_newer_wish(instance, timeout_s)
@@ -202,7 +206,7 @@ class Steps:
         disk = limits.disk_bytes != record.limits.disk_bytes
         rest = beside_disk_and_rates(limits) != beside_disk_and_rates(record.limits)
         if disk or rest:
-            await self._memory.will_limit(limits, disk=disk, rest=rest)
+            self._memory.will_limit(limits, disk=disk, rest=rest)
         refusals = [
             refusal
             for part in (self._limit_disk, self._limit_rates, self._limit_rest)
@@ -232,7 +236,7 @@ class Steps:
     async def _limit_disk_of_stopped(self, entry: SetEntry, disk_bytes: int) -> None:
         """A limit that does not fit keeps no VE from starting: it is refused again, and told, while it runs."""
         record = self._ensured(entry)
-        await self._memory.will_limit(entry.spec.limits, disk=True, rest=False)
+        self._memory.will_limit(entry.spec.limits, disk=True, rest=False)
         try:
             await self._ground.roots.limit(self._uid, disk_bytes)
         except Conflict:

@@ -72,6 +72,7 @@ class Worker:
         *,
         record: VERecord | None = None,
         body: Body | None = None,
+        last: SetEntry | None = None,
         snapshots: Sequence[SnapshotStatus] | None = None,
     ) -> None:
         self.uid = uid
@@ -95,15 +96,15 @@ class Worker:
         self._tries = SnapshotTries()
         self._quick_ends = 0
         self._steps_done = 0
-        self._take_up()
+        self._take_up(last)
 
-    def _take_up(self) -> None:
-        """What was found when the agent began."""
-        instance, record = self._body.instance, self.record
+    def _take_up(self, last: SetEntry | None) -> None:
+        """What was found when the agent began. `last`: what the durable set asks."""
+        instance = self._body.instance
+        self._memory.found(last, running=instance is not None)
         if instance is None:
-            self._memory.found_away()
             return
-        self._memory.runs()
+        record = self.record
         self._body.oom_seen = record.oom_run if record is not None else 0
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
         if record is not None:

@@ -159,6 +159,9 @@ class FakeRuntime(Faults):
         """As long as this object lives: over the death of its agent in tests, not of its process."""
         return self._ends.get(uid)
 
+    def forget_end(self, uid: Uid) -> None:
+        self._ends.pop(uid, None)
+
     async def forget(self, uid: Uid) -> None:
         await self.call("forget", uid)
         assert uid not in self.running, "forgotten while it runs"

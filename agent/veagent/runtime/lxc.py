@@ -174,6 +174,10 @@ class LxcRuntime:
         note, status = self._note(uid), status_in(launch.log_tail(rundir.log(self._path, uid)))
         return end_of(status, note, None) if note and status is not None else None
 
+    def forget_end(self, uid: Uid) -> None:
+        check_uid(uid)
+        (self._path / uid / "ended").unlink(missing_ok=True)
+
     async def attach_console(self, instance: Instance, *, columns: int, rows: int) -> ExecProcess:
         monitor = self.cgroups.monitor_pid(instance.uid)
         return self._consoles.attach(instance, self.console(instance.uid), monitor, (columns, rows))
