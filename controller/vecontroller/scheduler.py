@@ -16,7 +16,7 @@ import structlog
 
 from veapi.clock import Clock
 from veapi.errors import Conflict, Unavailable
-from veapi.model import VE, HostName, Resources, Uid
+from veapi.model import VE, HostName, HostState, Resources, Uid
 from vecontroller import decisions
 from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
@@ -44,6 +44,8 @@ BATCH_VES = 45
 """Two guards each, below the limit of a transaction."""
 SAFETY_PASS_S = 10.0
 RETRY_S = 0.5
+HOSTS_WITHIN_S = 3.0
+"""Longer than an agent's pause between two tries."""
 
 
 class _Outcome(Enum):
@@ -120,9 +122,23 @@ class Scheduler:
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to decide."""
         with self._topic.subscribe() as changes:
+            await self._until_heard_of(changes)
             while True:
                 done = await self.decide_once()
                 await _woken(changes, SAFETY_PASS_S if done else RETRY_S)
+
+    async def _until_heard_of(self, changes: Subscription) -> None:
+        """Gives the hosts, which dial a new leader one after the other, a moment.
+
+        Else what is asked now would be refused for want of hosts, or all go to the one that was the fastest.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HOSTS_WITHIN_S):
+                while any(
+                    self._hosts.host_state(host) is HostState.UNKNOWN
+                    for host in self._mirror.view.hosts
+                ):
+                    await changes.next()
 
     async def decide_once(self) -> bool:
         """One decision about everything, and its commits. False: something is to be tried again soon."""

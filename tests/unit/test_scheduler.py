@@ -28,9 +28,11 @@ class Hosts:
     """Hosts are ready and connected unless a test says otherwise."""
 
     def __init__(self):
-        self.silent, self.away = set(), set()
+        self.silent, self.away, self.unheard = set(), set(), set()
 
     def host_state(self, host):
+        if host in self.unheard:
+            return HostState.UNKNOWN
         return HostState.SILENT if host in self.silent else HostState.READY
 
     def connected(self, host):
@@ -121,6 +123,30 @@ def small(memory_gib=1):
     return Resources(
         cpu_millis=64_000, memory_bytes=memory_gib * GIB, disk_bytes=99 * GIB, pids=9999
     )
+
+
+async def test_a_new_leader_decides_once_the_hosts_had_time_to_dial_it(rig):
+    for host in ("h1", "h2"):
+        await rig.put_host(host)
+    await rig.put_ves(make_ve("u1"))
+    rig.hosts.unheard = {"h2"}
+    async with rig.running():
+        await asyncio.sleep(0.1)
+        assert rig.places() == {}
+        assert rig.scheduler.refusals == {}
+        rig.hosts.unheard = set()
+        rig.topic.publish(Changed(revision=1, hosts=frozenset({HostName("h2")})))
+        await eventually(rig.places)
+
+
+async def test_a_new_leader_waits_for_no_host_for_long(rig, monkeypatch):
+    monkeypatch.setattr(scheduler, "HOSTS_WITHIN_S", 0.05)
+    await rig.put_host("h1")
+    await rig.put_host("h2")
+    rig.hosts.unheard = {"h2"}
+    async with rig.running():
+        await rig.put_ves(make_ve("u1"))
+        await eventually(lambda: rig.places() == {"u1": "h1"})
 
 
 async def test_a_new_ve_gets_a_host_as_soon_as_the_view_shows_it(rig):
