@@ -94,11 +94,7 @@ def compose(  # noqa: PLR0913 - the composition root
     reports = Reports(mirror, writer, clock, keep_deleted_s=keep_deleted_s)
     deps = _session_deps(name, cluster, mirror, reports, standing, topic, clock, replicas)
     scheduler = Scheduler(
-        mirror,
-        writer,
-        deps.liveness,
-        topic,
-        clock,
+        *(mirror, writer, deps.liveness, topic, clock),
         new_op_id=new_op_id,
         passes=passes,
         reserved=reserved,
