@@ -279,3 +279,32 @@ async def test_a_ve_on_a_silent_host_is_unknown_but_can_be_changed(rig: ApiRig) 
     await rig.running()
     rig.hosts.states["h1"] = HostState.SILENT
     assert (await rig.ve.SetRun(stop(), NO_CONTEXT)).status.state == VEState.UNKNOWN
+
+
+async def test_a_restart_counts_on_from_what_its_host_has_done_when_the_store_was_set_back(
+    rig: ApiRig,
+) -> None:
+    """Under a number that was carried out before it would do nothing."""
+    ve = await rig.running()
+    await rig.report(ve.uid, VEState.RUNNING, observed_restart_seq=7)
+    await rig.ve.Restart(api_pb2.RestartRequest(ve=WEB), NO_CONTEXT)
+    assert stored(rig, ve).restart_seq == 8
+    request = api_pb2.SetVERequest(ve=WEB, restart=True, fields=["env"])
+    request.spec.env["A"] = "b"
+    await rig.report(ve.uid, VEState.RUNNING, observed_restart_seq=9)
+    await rig.ve.Set(request, NO_CONTEXT)
+    assert stored(rig, ve).restart_seq == 10
+
+
+@pytest.mark.parametrize("stopped_first", [False, True])
+async def test_a_start_is_newer_than_all_its_host_has_seen_when_the_store_was_set_back(
+    rig: ApiRig, *, stopped_first: bool
+) -> None:
+    """Its guest switched it off in generation 7: a user's word of generation 2 would be of before that."""
+    ve = await rig.running()
+    if stopped_first:
+        await rig.ve.SetRun(stop(), NO_CONTEXT)
+    off = {"reason": "PoweredOff", "observed_generation": 7}
+    await rig.report(ve.uid, VEState.STOPPED, **off)
+    started = await rig.ve.SetRun(api_pb2.SetRunRequest(ve=WEB, run="running"), NO_CONTEXT)
+    assert (started.generation, stored(rig, ve).run_generation) == (8, 8)

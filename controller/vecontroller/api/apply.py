@@ -123,7 +123,7 @@ def changed(view: View, ve: VE, request: api_pb2.ApplyVERequest) -> VE:
         return ve
     after = msgspec.structs.replace(ve, labels=labels, spec=spec, generation=ve.generation + 1)
     wakes = spec.run is not ve.spec.run and spec.run is not Run.STOPPED
-    return running_again(after) if wakes else after
+    return running_again(view, after) if wakes else after
 
 
 def _refuse_fixed(view: View, ve: VE, asked: types_pb2.VESpec) -> None:

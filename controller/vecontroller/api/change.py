@@ -32,10 +32,11 @@ async def set_run(deps: ApiDeps, request: api_pb2.SetRunRequest) -> Held[VE]:
         _refuse_from(ve, run, only_from)
         if run is Run.FROZEN:
             _refuse_down(deps.mirror.view, ve)
-        changed = _with_run(ve, run, timeout_s)
-        if changed is not ve or run is not Run.RUNNING or not needs_word(deps.mirror.view, ve):
+        view = deps.mirror.view
+        changed = _with_run(view, ve, run, timeout_s)
+        if changed is not ve or run is not Run.RUNNING or not needs_word(view, ve):
             return changed
-        return running_again(msgspec.structs.replace(ve, generation=ve.generation + 1))
+        return running_again(view, msgspec.structs.replace(ve, generation=ve.generation + 1))
 
     held, _ = await edit(deps, request.ve, change)
     return held
@@ -61,9 +62,15 @@ def is_up(view: View, ve: VE) -> bool:
     return ve.uid in view.placements and ve.spec.run is not Run.STOPPED and not is_off(view, ve)
 
 
-def running_again(ve: VE) -> VE:
-    """With its user's word, as of this generation, that it shall run."""
-    return msgspec.structs.replace(ve, run_generation=ve.generation)
+def running_again(view: View, ve: VE) -> VE:
+    """With its user's word, as of this generation, that it shall run.
+
+    Above all that its host has seen: a store that was set back to an older one would else say what was said before.
+    """
+    held = view.statuses.get(ve.uid)
+    seen = held.value.observed_generation if held is not None else 0
+    generation = max(ve.generation, seen + 1)
+    return msgspec.structs.replace(ve, generation=generation, run_generation=generation)
 
 
 async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
@@ -72,15 +79,18 @@ async def restart(deps: ApiDeps, request: api_pb2.RestartRequest) -> Held[VE]:
 
     def change(ve: VE) -> VE:
         refuse_deleting(ve)
-        return restarted(_with_run(ve, Run.RUNNING, timeout_s), timeout_s)
+        view = deps.mirror.view
+        return restarted(view, _with_run(view, ve, Run.RUNNING, timeout_s), timeout_s)
 
     held, _ = await edit(deps, request.ve, change)
     return held
 
 
-def restarted(ve: VE, timeout_s: float) -> VE:
-    """Stopped and brought up once more."""
-    return msgspec.structs.replace(ve, restart_seq=ve.restart_seq + 1, stop_timeout_s=timeout_s)
+def restarted(view: View, ve: VE, timeout_s: float) -> VE:
+    """Stopped and brought up once more. Its host's number counts too, as for roots (`rebuild.next_root_seq`)."""
+    held = view.statuses.get(ve.uid)
+    seq = 1 + max(ve.restart_seq, held.value.observed_restart_seq if held is not None else 0)
+    return msgspec.structs.replace(ve, restart_seq=seq, stop_timeout_s=timeout_s)
 
 
 async def rename(deps: ApiDeps, request: api_pb2.RenameVERequest) -> Held[VE]:
@@ -133,7 +143,7 @@ def _refuse_down(view: View, ve: VE) -> None:
         )
 
 
-def _with_run(ve: VE, run: Run, timeout_s: float) -> VE:
+def _with_run(view: View, ve: VE, run: Run, timeout_s: float) -> VE:
     if run is Run.STOPPED:
         ve = msgspec.structs.replace(ve, stop_timeout_s=timeout_s)
     if ve.spec.run is run:
@@ -141,7 +151,7 @@ def _with_run(ve: VE, run: Run, timeout_s: float) -> VE:
     changed = msgspec.structs.replace(
         ve, spec=msgspec.structs.replace(ve.spec, run=run), generation=ve.generation + 1
     )
-    return changed if run is Run.STOPPED else running_again(changed)
+    return changed if run is Run.STOPPED else running_again(view, changed)
 
 
 def stop_timeout_s(asked_s: int, *, force: bool = False) -> float:

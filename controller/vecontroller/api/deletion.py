@@ -147,14 +147,15 @@ async def _stay(deps: ApiDeps, held: Held[VE], name: str) -> Held[VE]:
             f"VE {ve.name} is still being deleted, and still has its name",
             hint=f"`vectl undelete {ve.name}`, then `vectl rename {ve.name} {name}`",
         )
-    return await write(deps, held, Edit(_alive(ve)))
+    return await write(deps, held, Edit(_alive(deps.mirror.view, ve)))
 
 
-def _alive(ve: VE) -> VE:
+def _alive(view: View, ve: VE) -> VE:
     return running_again(
+        view,
         msgspec.structs.replace(
             ve, delete_requested_at=None, purge=False, generation=ve.generation + 1
-        )
+        ),
     )
 
 
@@ -172,7 +173,7 @@ async def _bring_back(
     ip = _address(view, in_flight, kept.ve)
     spec = kept.ve.spec
     back = msgspec.structs.replace(
-        _alive(kept.ve),
+        _alive(view, kept.ve),
         name=name,
         ip=ip,
         mac=addresses.mac_of(ip),

@@ -52,7 +52,7 @@ async def set_spec(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SetVEReq
         # Also when only the restart is new: what its host says from now on is of this wish, not of the last one.
         after = msgspec.structs.replace(after, generation=ve.generation + 1)
         if restarts:
-            after = restarted(after, timeout_s)
+            after = restarted(view, after, timeout_s)
         elif not request.restart:
             refuse_restart(deps, ve, after, how=f"`vectl set {ve.name} ... --restart`")
         return edited(deps, in_flight, ve, after)
