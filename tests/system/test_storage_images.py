@@ -410,3 +410,11 @@ async def test_a_host_that_holds_very_many_images_takes_no_more_and_wants_to_let
     assert storage.images.held() == (image,)
     await storage.images.delete(image.digest)
     await storage.images.add(stream(tar_of()))
+
+
+async def test_a_folder_that_the_tar_only_implies_is_no_ones_to_write_but_roots(storage):
+    content = tar_of((INIT, Member("etc/motd", b"hello\n", uid=33)))
+    root = root_of(storage, await storage.images.add(stream(content)))
+    for name in ("sbin", "etc"):
+        found = (root / name).stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o755, 0)

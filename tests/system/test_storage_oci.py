@@ -227,3 +227,45 @@ async def test_hostile_layers_touch_nothing_outside(storage, tmp_path, trick):
     assert (outside / "victim").read_text() == "untouched"
     assert everything_below(tmp_path / "vstor") == before
     assert "owned" not in everything_below(Path("/usr/bin"))
+
+
+async def test_folders_that_a_layer_only_implies_stay_as_they_are_below(storage):
+    """Layers that are packed by a build tool, or appended by hand, often have no entries for folders above their files."""
+    shared = Member("tmp", kind=tarfile.DIRTYPE, mode=0o1777)
+    home = Member("home", kind=tarfile.DIRTYPE, mode=0o700, uid=1000)
+    merged = (
+        folder("usr"),
+        folder("usr/lib"),
+        Member("usr/lib/ld.so", b"ld"),
+        link("lib", "usr/lib"),
+    )
+    more = (
+        Member("tmp/x", b"x"),
+        Member("home/y", b"y", uid=1000),
+        Member("lib/app/z", b"z"),
+        Member("opt/new/w", b"w"),
+    )
+    root = await add(storage, tar_of((*BASE, shared, home, *merged)), tar_of(more))
+
+    def seen(name: str) -> tuple[int, int]:
+        found = (root / name).lstat()
+        return stat.S_IMODE(found.st_mode), found.st_uid
+
+    assert seen("tmp") == (0o1777, 0)
+    assert seen("home") == (0o700, 1000)
+    assert seen("opt") == seen("opt/new") == seen("usr/lib/app") == (0o755, 0)
+    assert (root / "lib").is_symlink()
+    assert (root / "usr/lib/ld.so").read_text() == "ld"
+    assert (root / "usr/lib/app/z").read_text() == "z"
+
+
+async def test_folders_that_their_owner_can_not_write_to_come_with_any_layer(storage):
+    """As build tools keep what they have fetched."""
+    sealed = Member("opt/mod", kind=tarfile.DIRTYPE, mode=0o555, uid=7)
+    inner = Member("opt/mod/deep", kind=tarfile.DIRTYPE, mode=0o500)
+    more = (folder("opt"), sealed, inner, Member("opt/mod/deep/x", b"x", mode=0o444))
+    root = await add(storage, ROOT, tar_of(more))
+    found = (root / "opt/mod").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o555, 7)
+    assert stat.S_IMODE((root / "opt/mod/deep").stat().st_mode) == 0o500
+    assert (root / "opt/mod/deep/x").read_text() == "x"

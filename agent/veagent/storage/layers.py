@@ -5,6 +5,10 @@ name, `.wh..wh..opq` for all in a folder. tar alone can do none of it. So every 
 folder of its own (its name can't be guessed), then what it replaces and takes away is removed, and then it is linked into
 place. All of it happens in the sandbox, in a shell that sees only the root and this host's programs: whatever a
 layer plays with links ends there. Nothing else runs there meanwhile, so what was looked at stays as it was.
+
+A layer need not name the folders above its files. Those it only implies: they stay as they are below, and when a link to
+a folder is there, the files go where it leads (`lib/x` with /lib -> usr/lib). tar makes them with the mode that the umask
+gives, so they are told apart by an odd one.
 """
 
 import secrets
@@ -22,8 +26,31 @@ umask 022
 new=$1; shift
 mkdir -m 700 -- "$new"
 chown --reference=. -- "$new"; chmod --reference=. -- "$new"
-"$@" --directory="$new"
+(umask 0061; exec "$@" --directory="$new")
 cd -- "$new"
+find . -mindepth 1 -maxdepth 2 -type d \( -perm 0716 -o -perm 2716 \) -exec sh -fuec '
+  for path do
+    [ -d "$path" ] && [ -L "../$path" ] || continue
+    link=$(readlink -- "../$path")
+    case $link in /*) link=..$link ;; *) link=../$path ;; esac
+    real=$(realpath --canonicalize-missing --relative-base=.. -- "$link")
+    case $real in /*|.) continue ;; esac
+    [ -d "../$real" ] || continue
+    made=.; IFS=/
+    for part in $real; do made=$made/$part; [ -d "$made" ] || mkdir -m 0716 -- "$made"; done
+    find "$path" -mindepth 1 -maxdepth 1 -print0 |
+      xargs -0 -r cp --archive --link --remove-destination --target-directory="$real" --
+    rm -rf -- "$path"
+  done' sh {} +
+find . -mindepth 1 -type d \( -perm 0716 -o -perm 2716 \) -exec sh -euc '
+  for path do
+    if [ -d "../$path" ] && ! [ -L "../$path" ]; then
+      chown --reference="../$path" -- "$path"; chmod --reference="../$path" -- "$path"
+      touch --reference="../$path" -- "$path"
+    else
+      chmod 00755 -- "$path"
+    fi
+  done' sh {} +
 find . -mindepth 1 -type d -exec sh -euc '
   for path do
     if [ -L "../$path" ] || { [ -e "../$path" ] && ! [ -d "../$path" ]; }; then rm -f -- "../$path"; fi
@@ -47,6 +74,9 @@ find . -mindepth 1 ! -type d -exec sh -euc '
   for path do
     if [ -d "../$path" ] && ! [ -L "../$path" ]; then rm -rf -- "../$path"; fi
   done' sh {} +
+# cp can't make a folder that its owner may not write to where there is no /proc; it can give its mode to one that is there.
+find . -mindepth 1 -type d ! -perm -0700 -exec sh -euc '
+  for path do mkdir -p -- "../$path"; done' sh {} +
 cp --archive --link --remove-destination --no-target-directory -- . ..
 cd ..
 rm -rf -- "$new"

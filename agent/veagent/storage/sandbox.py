@@ -227,7 +227,7 @@ def _limit(job: Job) -> None:
         hard = resource.getrlimit(what)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (least, least))
-    os.umask(0)
+    os.umask(0o022)  # for folders that the tar only implies; what it names gets its own mode
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
