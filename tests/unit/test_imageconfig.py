@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from veagent.imageconfig import with_image
 from veagent.ports import StartPlan
-from veagent.storage.oci import Descriptor, run_config
+from veagent.storage.oci import Descriptor, _Run, run_config
 from veapi import registry
 from veapi.errors import InvalidInput
 from veapi.model import ImageConfig, Limits, Uid
@@ -78,3 +79,25 @@ def test_what_is_no_source_is_refused_with_an_example(value):
     with pytest.raises(InvalidInput, match="source") as refused:
         registry.source("source", value)
     assert "docker://" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("User", "9" * 5000),
+        ("User", "a\nb"),
+        ("WorkingDir", "/" + "a" * 4095),
+        ("WorkingDir", "/srv "),
+        ("WorkingDir", "srv"),
+        ("WorkingDir", "/a\0b"),
+        ("Env", ["A=b\nc"]),
+        ("Env", ["=b"]),
+        ("Cmd", ["a\0b"]),
+        ("Cmd", ["a" * 20_000]),
+    ],
+)
+def test_a_config_that_no_start_could_use_is_refused_with_the_image(field, value):
+    run = msgspec.convert({field: value}, type=_Run)
+    with pytest.raises(InvalidInput) as refused:
+        run_config(run)
+    assert len(refused.value.message) < 400

@@ -28,6 +28,8 @@ _DEPTH_LIMIT = 4
 _PIECE_BYTES = 1 << 20
 _ENV_LIMIT = 128
 _TEXT_LIMIT_BYTES = 16 << 10
+_USER_LIMIT = 256
+_PATH_LIMIT_BYTES = 4095
 _MANIFESTS = frozenset(
     (
         "application/vnd.oci.image.manifest.v1+json",
@@ -220,6 +222,8 @@ def run_config(run: _Run) -> ImageConfig:
         validate.command("the image's command", command)
     if any(char in user + cwd for char in "\0\n\r"):
         raise _bad("its user or working directory has a line break")
+    if len(user) > _USER_LIMIT or len(cwd.encode()) > _PATH_LIMIT_BYTES or cwd != cwd.strip():
+        raise _bad(f"its user {user[:80]!r} or its working directory {cwd[:80]!r} can't be used")
     if cwd and not cwd.startswith("/"):
         raise _bad(f"its working directory {cwd[:80]!r} is not absolute")
     return ImageConfig(command=command, env=env, user=user, cwd=cwd)
