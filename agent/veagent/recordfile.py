@@ -79,7 +79,12 @@ class RecordFile:
         if record is None:
             self._live.pop(uid, None)
             return seal(_GONE, uid.encode()) + b"\n"
-        self._live[uid] = line = _line(record)
+        try:
+            self._live[uid] = line = _line(record)
+        except (ValueError, TypeError, OverflowError) as error:
+            # A mistake of ours in one record: the others' must not wait for ever, and its last state stands.
+            log.error("record can't be written", ve=uid, error=str(error))  # noqa: TRY400
+            return b""
         return line
 
     def _rewrite(self) -> None:

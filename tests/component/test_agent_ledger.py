@@ -54,6 +54,16 @@ async def test_the_newest_of_many_puts_counts(tmp_path: Path) -> None:
     assert loaded(tmp_path)[U1].restarts == 49
 
 
+async def test_a_record_that_can_not_be_written_keeps_no_other_from_it(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.put(ONE)
+    await ledger.sync()
+    ledger.put(msgspec.structs.replace(ONE, name="\udcff"))
+    ledger.put(TWO)
+    await asyncio.wait_for(ledger.sync(), 5)
+    assert loaded(tmp_path) == {U1: ONE, U2: TWO}
+
+
 @pytest.mark.parametrize("kept", [0, 3, 20, 60, -1])
 async def test_a_torn_set_is_set_aside(tmp_path: Path, kept: int) -> None:
     ledger = open_ledger(tmp_path)
