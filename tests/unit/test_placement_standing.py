@@ -1,5 +1,7 @@
 """The board that stands from one decision to the next is the one that would be made anew."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from hypothesis import given
@@ -86,7 +88,7 @@ def test_whatever_changed_it_is_the_board_that_would_be_made_anew(story):
         for key, value in pairs:
             item = None if value is None else stored(key, value, revision)
             fold.apply(view, key, item, fold.Changes())
-        seen = {
+        seen: dict[str, Any] = {
             "state": lambda host, away=silent: (
                 HostState.SILENT if host in away else HostState.READY
             ),
@@ -104,7 +106,11 @@ def test_whatever_changed_it_is_the_board_that_would_be_made_anew(story):
 
 def test_hosts_that_did_not_change_keep_their_rows():
     view, standing = View(), StandingBoard(Rules())
-    seen = {"state": lambda _h: HostState.READY, "connected": lambda _h: True, "in_flight": {}}
+    seen: dict[str, Any] = {
+        "state": lambda _h: HostState.READY,
+        "connected": lambda _h: True,
+        "in_flight": {},
+    }
 
     def put(host: HostName) -> None:
         value = values.encode_host_status(make_facts(metrics_address=f"a:{view.touches}"))

@@ -3,14 +3,15 @@
 from collections import Counter
 from functools import partial
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.bruteplan import brute_plan
 from kit.placing import GIB, amount, host, request
-from veapi.model import HostState
-from vecontroller.placement import Board, Strategy, explain, plan
+from veapi.model import HostState, Uid
+from vecontroller.placement import Board, Strategy, explain, place, plan
 
 WEB = {"app": "web"}
 
@@ -252,6 +253,17 @@ def test_every_placement_is_the_one_that_a_look_at_every_host_would_choose(world
     hosts, wanted = world
     result = plan(hosts, wanted)
     assert {each.uid: each.host for each in result.assignments} == brute_plan(hosts, wanted)
+
+
+@given(worlds(), st.integers(1, 4))
+def test_a_run_of_alike_ves_gives_what_one_at_a_time_gives(world, times):
+    hosts, wanted = world
+    many = [
+        msgspec.structs.replace(each, uid=Uid(f"{each.uid}-{number}"), since=index * 9 + number)
+        for index, each in enumerate(wanted)
+        for number in range(times)
+    ]
+    assert place(Board(hosts), many, run_at=1) == place(Board(hosts), many, run_at=10_000)
 
 
 @given(worlds())

@@ -46,7 +46,7 @@ def _alike(was: HostRow, now: HostRow) -> bool:
 class Board:
     """Hosts in the order of rack and name, so that each rack is a slice and the first of equals the one with the lowest name.
 
-    `capacity` and `free` are (4, hosts), in the order of RESOURCES; `free` may be negative where a host shrank; `rack` is each host's index into the rack columns, and
+    `capacity`, `free` and `whole` (the capacity to divide by, at least 1) are (4, hosts), in the order of RESOURCES; `free` may be negative where a host shrank; `rack` is each host's index into the rack columns, and
     `starts` and `ends` the slice of each rack. Racks count only hosts that are able to take VEs. `log`: hosts that were changed;
     `lost`: those that are imagined to be.
     """
@@ -55,10 +55,9 @@ class Board:
         self.hosts = sorted(hosts, key=lambda row: (row.rack, row.name))
         self.index: dict[str, int] = {row.name: index for index, row in enumerate(self.hosts)}
         self.capacity = _matrix([row.capacity for row in self.hosts])
-        self.whole = np.maximum(self.capacity, 1)
-        """To divide by."""
-        self.free = self.capacity - _matrix([row.committed for row in self.hosts])
-        self.placed = np.array([row.placed for row in self.hosts], dtype=np.int64)
+        free = self.capacity - _matrix([row.committed for row in self.hosts])
+        placed = np.array([[row.placed for row in self.hosts]], dtype=np.int64)
+        self._keep(np.concatenate((free, np.maximum(self.capacity, 1), placed)))
         self.able: Bools = np.array([row.able for row in self.hosts], dtype=np.bool_)
         self.racks = sorted({row.rack for row in self.hosts})
         places = {rack: index for index, rack in enumerate(self.racks)}
@@ -74,13 +73,19 @@ class Board:
         self._taints: Domain[tuple[str, ...]] | None = None
         self.log: list[int] = []
 
+    def _keep(self, columns: Ints) -> None:
+        """What scores are made of, in one array: so that a few hosts are taken out of it at once."""
+        self.columns = columns
+        self.free, self.whole, self.placed = columns[:4], columns[4:8], columns[8]
+
     def without(self, hosts: Iterable[int]) -> Self:
         """Another board, as it would be if these hosts were lost."""
         other = copy(self)
         other.able = self.able.copy()
         other.lost = self.lost.union(hosts)
         other.able[list(other.lost)] = False
-        other.free, other.placed, other.log = self.free.copy(), self.placed.copy(), []
+        other.log = []
+        other._keep(self.columns.copy())  # noqa: SLF001 - of the same class
         other.crowds = Crowds(other, self.crowds)
         other.count_racks()
         return other
@@ -107,6 +112,11 @@ class Board:
         self.able[host] = now.able
         if was.tenants != now.tenants:
             self.crowds.moved(host, was.tenants, now.tenants)
+
+    def settle(self) -> None:
+        """What was taken so far is not given back by `rewind` any more."""
+        self.crowds.settle()
+        self.log.clear()
 
     def rewind(self) -> None:
         """Gives back all that was taken."""
@@ -164,9 +174,9 @@ class Board:
         """VEs per able host of each rack, in parts: the second VE never joins the first in its rack."""
         return self.rack_placed * PARTS // self.rack_hosts
 
-    def take(self, host: int, request: Request) -> None:
-        """Commits it to that host."""
-        self._change(host, request, 1)
+    def take(self, host: int, request: Request, *, times: int = 1) -> None:
+        """Commits it to that host; or as many as it."""
+        self._change(host, request, times)
 
     def give_back(self, host: int, request: Request) -> None:
         """The reverse of `take`."""

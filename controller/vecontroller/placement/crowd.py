@@ -148,6 +148,11 @@ class Crowds:
                     self._count(host, now, 1)
         self._began = None
 
+    def settle(self) -> None:
+        """What came and went so far is what the board began with."""
+        self._began = list(self._tenants())
+        self.changes = []
+
     def rewind(self) -> None:
         """All that came and went since is taken back."""
         changes, self.changes = self.changes, []

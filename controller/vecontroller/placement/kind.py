@@ -21,7 +21,6 @@ _PLACED_MOST = (1 << PLACED_BITS) - 1
 SHARE_BITS = 21
 WISH_BIT = PLACED_BITS + SHARE_BITS
 _MEND_ONE_BY_ONE = 4
-EVERY = slice(None)
 Key = tuple[object, ...]
 
 
@@ -54,8 +53,8 @@ class Kind:
     def __init__(self, board: Board, request: Request) -> None:
         self.board = board
         self.request = request
-        self._wanted = amounts(request.resources)
-        self._column = np.array(self._wanted)[:, np.newaxis]
+        self.wanted = amounts(request.resources)
+        self._column = np.array(self.wanted)[:, np.newaxis]
         self._look()
         self.score = self._scores()
         self.last = self.score
@@ -73,6 +72,12 @@ class Kind:
         extra = np.where(board.holding(request.image), 0, FETCH) << PLACED_BITS
         wishes = self._cost([pair for pair in should if pair[0].when is not When.CROWD])
         self._base = (wishes << WISH_BIT) + extra
+
+    @property
+    def may_run(self) -> bool:
+        """Whether a placement changes nothing for the kind but one host and its rack."""
+        company = self._company or self._soft_company
+        return self.request.strategy is Strategy.SPREAD and not company and not self.request.gone
 
     @property
     def crowded(self) -> bool:
@@ -161,32 +166,37 @@ class Kind:
         start, end = int(board.starts[rack]), int(board.ends[rack])
         return start + int(score[start:end].argmin())
 
-    def _scores(self, hosts: Ints | slice = EVERY) -> Ints:
+    def _scores(self, hosts: Ints | None = None) -> Ints:
+        """Of some hosts, or of all."""
         board = self.board
-        whole, left = board.whole[:, hosts], board.free[:, hosts]
+        columns = board.columns if hosts is None else board.columns.take(hosts, axis=1)
+        left, whole = columns[:4], columns[4:8]
         # Divided first: bytes times a million overflow 64 bits at 9 TB.
         share = ((whole - left + self._column) / whole).max(axis=0, initial=0.0)
-        fits = self.checks.fixed[hosts] & (left >= self._column).all(axis=0)
+        fits = (left >= self._column).all(axis=0)
+        fixed, base = self.checks.fixed, self._base
+        if hosts is not None:
+            fixed, base = fixed.take(hosts), base.take(hosts)
         parts = (share * PARTS).astype(np.int64)
         if self.request.strategy is Strategy.PACK:
             parts = PARTS - parts
-        placed = np.minimum(board.placed[hosts], _PLACED_MOST)
-        score = self._base[hosts] + (parts << PLACED_BITS) + placed
-        return np.where(fits, score, NEVER)
+        score = base + (parts << PLACED_BITS) + np.minimum(columns[8], _PLACED_MOST)
+        return np.where(fits & fixed, score, NEVER)
 
     def _score(self, host: int) -> int:
         """As `_scores`, of one host: to the last bit."""
-        board = self.board
+        return self.score_of(host, self.board.columns[:, host].tolist())
+
+    def score_of(self, host: int, columns: list[int]) -> int:
+        """Of a host whose columns were so."""
         if not self.checks.fixed[host]:
             return NEVER
         most = 0.0
-        free, wholes = board.free[:, host].tolist(), board.whole[:, host].tolist()
-        for left, whole, want in zip(free, wholes, self._wanted, strict=True):
+        for left, whole, want in zip(columns[:4], columns[4:8], self.wanted, strict=True):
             if left < want:
                 return NEVER
             most = max(most, (whole - left + want) / whole)
         parts = int(most * PARTS)
         if self.request.strategy is Strategy.PACK:
             parts = PARTS - parts
-        placed = min(int(board.placed[host]), _PLACED_MOST)
-        return int(self._base[host]) + (parts << PLACED_BITS) + placed
+        return int(self._base[host]) + (parts << PLACED_BITS) + min(columns[8], _PLACED_MOST)

@@ -9,6 +9,7 @@ another placement can help, so those are looked at again until nothing changes.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -16,7 +17,10 @@ from vecontroller.placement.board import Board
 from vecontroller.placement.kind import Key, Kind, key_of
 from vecontroller.placement.model import Assignment, HostRow, Plan, Refusal, Request, Strategy
 from vecontroller.placement.refusal import refusal_of
+from vecontroller.placement.run import Run
 from vecontroller.placement.turns import in_turn
+
+RUN_AT = 16
 
 
 def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
@@ -24,9 +28,9 @@ def plan(hosts: Iterable[HostRow], requests: Iterable[Request]) -> Plan:
     return place(Board(hosts), requests)
 
 
-def place(board: Board, requests: Iterable[Request]) -> Plan:
-    """As `plan`; what is assigned is taken from the board."""
-    placing = _Placing(board)
+def place(board: Board, requests: Iterable[Request], *, run_at: int = RUN_AT) -> Plan:
+    """As `plan`; what is assigned is taken from the board. `run_at`: how many alike are worth heaps; it changes no host."""
+    placing = _Placing(board, run_at)
     waiting = placing.serve(in_turn(requests))
     while placing.may_help(waiting):
         waiting = placing.serve(waiting)
@@ -36,8 +40,9 @@ def place(board: Board, requests: Iterable[Request]) -> Plan:
 class _Placing:
     """What is known while one plan is made."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, run_at: int) -> None:
         self._board = board
+        self._run_at = run_at
         self._kinds: dict[Key, Kind] = {}
         self._refused: dict[Key, int] = {}
         """Kinds that fit nowhere, with the length of the board's log at which they did not."""
@@ -45,12 +50,46 @@ class _Placing:
 
     def serve(self, requests: Sequence[Request]) -> list[Request]:
         """Those that got no host."""
-        waiting = []
-        for request in requests:
-            key = key_of(request)
-            if not self._open(key) or not self._place(key, request):
-                waiting.append(request)
+        waiting: list[Request] = []
+        for key, same in groupby(requests, key_of):
+            alike = list(same)
+            if not self._open(key):
+                waiting += alike
+            elif len(alike) >= self._run_at and self._kind(key, alike[0]).may_run:
+                waiting += self._run(key, alike)
+            else:
+                waiting += [
+                    each for each in alike if not (self._open(key) and self._place(key, each))
+                ]
         return waiting
+
+    def _kind(self, key: Key, request: Request) -> Kind:
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = Kind(self._board, request)
+        return kind
+
+    def _run(self, key: Key, requests: Sequence[Request]) -> list[Request]:
+        """All of one kind, as one after the other."""
+        kind, hosts = self._kinds[key], self._board.hosts
+        if not hosts:
+            self._refused[key] = len(self._board.log)
+            return list(requests)
+        run, served = Run(kind), 0
+        for request in requests:
+            host = run.next()
+            if host is None:
+                break
+            message = why(kind, host, run.fitting)
+            self.assignments.append(
+                Assignment(uid=request.uid, host=hosts[host].name, message=message)
+            )
+            run.take(host)
+            served += 1
+        run.close()
+        if served < len(requests):
+            self._refused[key] = len(self._board.log)
+        return list(requests[served:])
 
     def may_help(self, waiting: Sequence[Request]) -> bool:
         """Whether something was placed since one of them was refused that could change that."""
@@ -73,23 +112,21 @@ class _Placing:
         return self._kinds[key].crowded and refused_at < len(self._board.log)
 
     def _place(self, key: Key, request: Request) -> bool:
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = Kind(self._board, request)
+        kind = self._kind(key, request)
         host = kind.choose()
         if host is None:
             self._refused[key] = len(self._board.log)
             return False
-        row, message = self._board.hosts[host], why(kind, host)
+        row, message = self._board.hosts[host], why(kind, host, kind.fitting())
         self._board.take(host, request)
         self.assignments.append(Assignment(uid=request.uid, host=row.name, message=message))
         return True
 
 
-def why(kind: Kind, host: int) -> str:
-    """Why this host, before it is taken."""
+def why(kind: Kind, host: int, fitting: int) -> str:
+    """Why this host, before it is taken; `fitting` hosts could have been."""
     board, request = kind.board, kind.request
-    row, hosts, fitting = board.hosts[host], len(board.hosts), kind.fitting()
+    row, hosts = board.hosts[host], len(board.hosts)
     if request.host:
         return f"this is the host {request.host_why}"
     if fitting == 1:
