@@ -8,6 +8,7 @@ changed that since, or the write was not applied and is sent once more. When the
 lags, the key is read back; what somebody else has changed by then stays unknown.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ CATCH_UP_S = 1.0
 ATTEMPTS = 8
 """Of a write that was surely not applied, as the fence was moved on meanwhile."""
 FENCE_ATTEMPTS = 3
+FENCE_PAUSE_S = 0.2
+FENCE_WAITS = 15
+"""Three seconds in all, for a new leader of etcd; users wait for ten."""
 
 
 class LostRace(Conflict):
@@ -200,15 +204,19 @@ class Writer:
         """Afterwards the attempt can't be applied any more, if it was not. Raises Unavailable."""
         term = attempt.term
         guards = (term.guard, Guard(key=FENCE, mod_revision=attempt.fence))
-        for _ in range(FENCE_ATTEMPTS):
-            if term.fence != attempt.fence:
-                return
+        unknown, away = FENCE_ATTEMPTS, FENCE_WAITS
+        while unknown and away and term.fence == attempt.fence:
             try:
                 done = await self._store.transact(
                     guards, [Put(key=FENCE, value=values.encode_beat(0))]
                 )
             except Ambiguous:
-                continue  # whether it was, the next one finds
+                unknown -= 1  # whether it was, the next one finds
+                continue
+            except Unavailable:  # most of what loses answers is an election of etcd's
+                away -= 1
+                await asyncio.sleep(FENCE_PAUSE_S)
+                continue
             if done.succeeded:
                 term.fence = done.revision
             elif not self._was_fenced_off(attempt, done):

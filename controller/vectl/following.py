@@ -16,7 +16,9 @@ Make = Callable[[grpc.aio.Channel], Callable[..., Any]]
 class Following:
     """A method that can be called; made anew for each channel that it is called on."""
 
-    def __init__(self, leader: "LeaderChannel", make: Make) -> None:
+    def __init__(self, leader: "LeaderChannel", path: str, make: Make) -> None:
+        """`path` of the method: /package.Service/Method."""
+        self.name = path.rpartition("/")[2]
         self._leader = leader
         self._make = make
         self._made: tuple[grpc.aio.Channel, Callable[..., Any]] | None = None
@@ -49,16 +51,22 @@ class LeaderChannel(grpc.aio.Channel):
         return self._channel_in_use()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return Following(self, lambda channel: channel.unary_unary(method, *args, **kwargs))
+        return Following(self, method, lambda channel: channel.unary_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return Following(self, lambda channel: channel.unary_stream(method, *args, **kwargs))
+        return Following(
+            self, method, lambda channel: channel.unary_stream(method, *args, **kwargs)
+        )
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return Following(self, lambda channel: channel.stream_unary(method, *args, **kwargs))
+        return Following(
+            self, method, lambda channel: channel.stream_unary(method, *args, **kwargs)
+        )
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return Following(self, lambda channel: channel.stream_stream(method, *args, **kwargs))
+        return Following(
+            self, method, lambda channel: channel.stream_stream(method, *args, **kwargs)
+        )
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's
         return self.current.get_state(try_to_connect)

@@ -20,6 +20,7 @@ CALL_S = 10.0
 MAX_HOPS = 3
 _LEADER = "verack-leader"
 _LOOK_S = 0.5
+_READS = ("Get", "List", "Version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,37 @@ async def unary(
 ) -> Response:
     """One call with a deadline. Raises veapi.errors; Unavailable when the controller did not answer in time.
 
-    A controller that refuses because it does not lead has done nothing: the one that does is asked then.
+    It is asked again of the controller that leads, a few times, if that does no harm: see `_leader_to_ask`.
     """
-    for hop in range(MAX_HOPS):
+    for _ in range(MAX_HOPS - 1):
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            leader = named_leader(error)
-            last = hop + 1 == MAX_HOPS or not isinstance(method, Following)
-            if last or leader is None:
+            leader = _leader_to_ask(method, request, error)
+            if leader is None:
                 raise failure(error, context) from None
         assert isinstance(method, Following)
         await method.find_leader(leader)
-    raise AssertionError("the last hop raises")
+    try:
+        return await method(request, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise failure(error, context) from None
+
+
+def _leader_to_ask(method: object, request: object, error: grpc.aio.AioRpcError) -> str | None:
+    """Whom to ask again: host:port, or empty for whoever is found. None: nobody, it might be done twice.
+
+    A controller that does not lead has done nothing. After another loss only what reads may be asked again, and what
+    has a request id, by which the controllers know it.
+    """
+    if not isinstance(method, Following):
+        return None
+    leader = named_leader(error)
+    if leader is not None:
+        return leader
+    lost = error.code() is grpc.StatusCode.UNAVAILABLE
+    harmless = method.name.startswith(_READS) or bool(getattr(request, "request_id", ""))
+    return "" if lost and harmless else None
 
 
 def named_leader(error: grpc.aio.AioRpcError) -> str | None:

@@ -96,6 +96,35 @@ async def test_a_call_that_a_deposed_leader_refused_is_asked_of_the_new_one(
     assert three.cluster.calls.count("Create") == 1
 
 
+async def test_what_reads_is_asked_again_when_its_controller_is_lost_and_what_writes_is_not(
+    three: FakeRank,
+) -> None:
+    three.lead(0)
+    async with Client.connect(three.context(0, 1)) as client:
+        await three.controllers[0].die()
+        three.lead(1)
+        assert await names_of_hosts(client) == ["h1", "h2"]
+    three.lead(1)
+    async with Client.connect(three.context(1, 2)) as client:
+        await three.controllers[1].die()
+        three.lead(2)
+        with pytest.raises(Unavailable, match="lost the controller"):
+            await client.create_project("shop")
+    assert three.cluster.projects == ["default"]
+
+
+async def test_a_create_whose_answer_was_lost_is_asked_again_by_its_request_id(
+    three: FakeRank,
+) -> None:
+    three.lead(0)
+    async with Client.connect(three.context(0, 1)) as client:
+        await client.create(Wanted(name="web", image="ok"), request_id="r1")
+        await three.controllers[0].die()
+        three.lead(1)
+        created = await client.create(Wanted(name="web", image="ok"), request_id="r1")
+    assert [ve.uid for ve in three.cluster.ves.values()] == [created.uid]
+
+
 async def test_who_is_named_but_shows_no_controllers_certificate_is_not_talked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

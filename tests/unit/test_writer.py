@@ -10,6 +10,7 @@ from kit.modelstore import Fail, ModelStore
 from kit.world import make_ve
 from veapi.errors import Conflict, TimedOut, Unavailable
 from veapi.model import Uid
+from vecontroller import writer
 from vecontroller.leader import Leadership, NotLeader, acquire
 from vecontroller.mirror import Mirror
 from vecontroller.store import keys, values
@@ -246,8 +247,21 @@ async def test_who_does_not_wait_gets_the_revision_at_once(it: Leading) -> None:
     assert it.mirror.view.revision < revision
 
 
-async def test_a_second_sending_that_is_refused_leaves_the_outcome_unknown(it: Leading) -> None:
-    it.store.fail_writes(Fail.LATE, Fail.REFUSED)
+async def test_an_election_of_etcds_between_a_lost_answer_and_the_fence_is_sat_out(
+    it: Leading,
+) -> None:
+    it.store.fail_writes(Fail.LATE, Fail.REFUSED, Fail.REFUSED)
+    revision = await it.create()
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.mod_revision == revision
+
+
+async def test_while_the_fence_cant_be_moved_the_outcome_is_unknown(
+    it: Leading, monkeypatch
+) -> None:
+    monkeypatch.setattr(writer, "FENCE_PAUSE_S", 0.0)
+    it.store.fail_writes(Fail.LATE, *[Fail.REFUSED] * writer.FENCE_WAITS)
     with pytest.raises(Ambiguous):
         await it.create()
 
