@@ -3,6 +3,7 @@
 create   one VE on a rack with twelve: create call -> Running, the whole `vectl create`, and `lxc-start -d` alone
 recover  a killed init is Running again; a killed agent has its VEs again
 storm    100 VEs over the three hosts, beside a bare script that does snapshot, limit, veth and lxc-start
+placement  placement alone, in memory, on made-up racks of 100 to 10,000 hosts
 crowd    300 VEs on one host: how fast they start and stop, what the agent takes
 """
 
@@ -15,13 +16,14 @@ import time
 from functools import partial
 
 from bench.crowd import bench_crowd
+from bench.placement import bench_mass, bench_placement, bench_words
 from bench.sides import SMALL, bare_hosts, context_of, small, until_running
 from bench.storm import bench_storm
 from devrack.plan import HostPlan
 from kit.rack import Rack, running_rack, until
 from vectl.client import Client
 
-KINDS = ["create", "recover", "storm", "crowd"]
+KINDS = ["placement", "create", "recover", "storm", "crowd"]
 
 
 async def bench_create(rack: Rack, runs: int) -> None:
@@ -113,6 +115,11 @@ def main() -> None:
     arguments = parser.parse_args()
     what = arguments.what or KINDS
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}")
+    if "placement" in what:
+        print("placement in memory, CPU of one thread:")
+        bench_placement((100, 1_000, 5_000, 10_000), 20_000)
+        bench_mass(5_000, 100_000, 20)
+        bench_words(1_000)
     if {"create", "recover", "storm"} & set(what):
         with running_rack("b") as rack:
             if "create" in what:
