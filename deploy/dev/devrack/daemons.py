@@ -124,23 +124,23 @@ def start_agent(plan: RackPlan, host: HostPlan) -> int:
     return spawn(plan, f"{host.name}-agent", ["nsenter", "-t", str(holder), "-m", "-n", *argv])
 
 
-def at_the_switch(plan: RackPlan, argv: Sequence[str]) -> list[str]:
-    """The command, in the namespace in which the controllers are."""
-    return ["nsenter", f"--net={NETNS / plan.switch}", *argv]
+def inside(namespace: str, argv: Sequence[str]) -> list[str]:
+    """The command, in that network namespace."""
+    return ["nsenter", f"--net={NETNS / namespace}", *argv]
 
 
 def vectl_argv(plan: RackPlan, arguments: Sequence[str]) -> list[str]:
-    """Of a rack with several controllers, vectl runs where their addresses are."""
+    """Of a rack with several controllers, vectl runs where their addresses can be reached."""
     argv = [str(plan.bin / "vectl"), *arguments]
-    return argv if plan.controller_count == 1 else at_the_switch(plan, argv)
+    return argv if plan.controller_count == 1 else inside(plan.switch, argv)
 
 
 def start_controller(plan: RackPlan, controller: ControllerPlan | None = None) -> int:
     """That one, else the first."""
-    daemon = (controller or plan.controllers[0]).daemon
-    config = plan.state / f"{daemon}.toml"
+    found = controller or plan.controllers[0]
+    config = plan.state / f"{found.daemon}.toml"
     argv = [str(plan.bin / "vecontroller"), "run", "--config", str(config)]
-    return spawn(plan, daemon, at_the_switch(plan, argv))
+    return spawn(plan, found.daemon, inside(plan.namespace_of(found), argv))
 
 
 def start_etcd(plan: RackPlan, controller: ControllerPlan) -> int:
@@ -167,4 +167,4 @@ def start_etcd(plan: RackPlan, controller: ControllerPlan) -> int:
         "--logger=zap",
         "--log-level=warn",
     ]
-    return spawn(plan, controller.etcd, at_the_switch(plan, argv))
+    return spawn(plan, controller.etcd, inside(plan.namespace_of(controller), argv))

@@ -15,23 +15,31 @@ def create(plan: RackPlan) -> None:
         plan.switch,
         "link set lo up",
         "link add sw0 type bridge",
-        *(f"addr add {plan.address_of(each)}/24 dev sw0" for each in plan.controllers),
+        f"addr add {plan.switch_address}/24 dev sw0",
         "link set sw0 up",
     )
     for host in plan.hosts:
-        namespace = plan.namespace(host.name)
-        run(["ip", "netns", "add", namespace])
-        _batch(plan.switch, f"link add {host.name} type veth peer name eth0 netns {namespace}")
-        _batch(plan.switch, f"link set {host.name} master sw0 up")
-        _batch(
-            namespace,
-            "link set lo up",
-            f"addr add {plan.address(host)}/24 dev eth0",
-            "link set eth0 up",
-            f"route add default via {plan.controller_address}",
-        )
+        _machine(plan, host.name, plan.address(host))
+    for controller in plan.controllers:
+        if plan.controller_count > 1:
+            _machine(plan, controller.name, plan.address_of(controller))
     if plan.uplink:
         _uplink(plan)
+
+
+def _machine(plan: RackPlan, name: str, address: str) -> None:
+    """A namespace with a link to the switch, whose end there has the machine's name."""
+    namespace = plan.namespace(name)
+    run(["ip", "netns", "add", namespace])
+    _batch(plan.switch, f"link add {name} type veth peer name eth0 netns {namespace}")
+    _batch(plan.switch, f"link set {name} master sw0 up")
+    _batch(
+        namespace,
+        "link set lo up",
+        f"addr add {address}/24 dev eth0",
+        "link set eth0 up",
+        f"route add default via {plan.switch_address}",
+    )
 
 
 def _uplink(plan: RackPlan) -> None:

@@ -86,7 +86,7 @@ class RackPlan:
 
     @property
     def switch(self) -> str:
-        """The namespace of the switch, in which the controller runs too."""
+        """The namespace of the switch, in which a single controller runs too."""
         return self.namespace("switch")
 
     @property
@@ -106,8 +106,17 @@ class RackPlan:
         """Of the first."""
         return f"{self.subnet}.1"
 
+    @property
+    def switch_address(self) -> str:
+        """Of the switch itself; one controller is there too."""
+        return self.controller_address if self.controller_count == 1 else f"{self.subnet}.250"
+
     def address_of(self, controller: ControllerPlan) -> str:
         return f"{self.subnet}.{controller.number}"
+
+    def namespace_of(self, controller: ControllerPlan) -> str:
+        """Several controllers are on machines of their own: etcd's members check each other's addresses."""
+        return self.switch if self.controller_count == 1 else self.namespace(controller.name)
 
     @property
     def uplink_device(self) -> str:
