@@ -106,8 +106,16 @@ class Checks:
             self.note(f"{who} writes {events[0].revision}: {', '.join(shown)}")
         self._leads(who, epoch, leads, events)
         self._takes_over(who, leads, events)
-        uids = {Uid(parts[0]) for kind, parts in touched if kind.value.startswith("ve/") and kind is not Kind.VE_NAME}
-        uids |= {uid for kind, parts in touched if kind is Kind.VE_NAME and (uid := truth.names.get((parts[0], parts[1])))}
+        uids = {
+            Uid(parts[0])
+            for kind, parts in touched
+            if kind.value.startswith("ve/") and kind is not Kind.VE_NAME
+        }
+        uids |= {
+            uid
+            for kind, parts in touched
+            if kind is Kind.VE_NAME and (uid := truth.names.get((parts[0], parts[1])))
+        }
         for uid in sorted(uids):
             self._ve(uid)
         for kind, parts in touched:
@@ -134,18 +142,28 @@ class Checks:
         took = any(event.key == LEADER and event.item is not None for event in events)
         if took:
             silent_s = now - self.last_beat
-            self.demand("no leader is deposed that beats", not epoch or silent_s > QUIET_LEADER_S, f"by {who} after {silent_s:.2f} s")
+            self.demand(
+                "no leader is deposed that beats",
+                not epoch or silent_s > QUIET_LEADER_S,
+                f"by {who} after {silent_s:.2f} s",
+            )
             self.leader = who
         if any(event.key == BEAT for event in events):
             self.last_beat = now
-            self.demand("one controller leads", who in (self.leader, "the story"), f"{who} beats, {self.leader} leads")
+            self.demand(
+                "one controller leads",
+                who in (self.leader, "the story"),
+                f"{who} beats, {self.leader} leads",
+            )
 
     def _once(self, what: str, before: int, now: int) -> None:
         """An operation is applied once: nothing counts more than was asked."""
         if now > before:
             self.counted[what] += now - before
             self.demand(
-                "an operation is applied once", self.counted[what] <= self.asked[what], f"{what}: {self.counted[what]} of {self.asked[what]}"
+                "an operation is applied once",
+                self.counted[what] <= self.asked[what],
+                f"{what}: {self.counted[what]} of {self.asked[what]}",
             )
 
     def _ve(self, uid: Uid) -> None:
@@ -159,11 +177,21 @@ class Checks:
         )
         if ve is not None:
             self._grows(uid)
-            self.demand("each VE holds its name", truth.names.get((ve.project, ve.name)) == uid, f"{ve.name} of {uid}")
-            self.demand("each VE holds its address", truth.addresses.get(ve.ip) == uid, f"{ve.ip} of {uid}")
+            self.demand(
+                "each VE holds its name",
+                truth.names.get((ve.project, ve.name)) == uid,
+                f"{ve.name} of {uid}",
+            )
+            self.demand(
+                "each VE holds its address", truth.addresses.get(ve.ip) == uid, f"{ve.ip} of {uid}"
+            )
         if placement is not None:
             moved = life.hosts and placement.host not in life.hosts
-            self.demand("a VE is given to one host alone", not moved, f"{uid}: {life.hosts} and {placement.host}")
+            self.demand(
+                "a VE is given to one host alone",
+                not moved,
+                f"{uid}: {life.hosts} and {placement.host}",
+            )
             life.hosts.add(placement.host)
             least = life.placement_generation + (life.unplaced and bool(life.placement_generation))
             self.demand("placements grow", placement.generation >= least, f"{uid}")
@@ -190,7 +218,9 @@ class Checks:
             ("root.seq", life.root_seq, ve.root.seq),
             ("snapshot_seq", life.snapshot_seq, ve.snapshot_seq),
         ):
-            self.demand("no update is lost", now >= before, f"{name} of {uid}: {before}, then {now}")
+            self.demand(
+                "no update is lost", now >= before, f"{name} of {uid}: {before}, then {now}"
+            )
             if name != "generation":
                 self._once(name, before, now)
         life.generation, life.restart_seq = ve.generation, ve.restart_seq
@@ -208,12 +238,18 @@ class Checks:
             return
         now = SimClock(self._loop).wall()
         asked = self.asked_to_purge & (life.names | {uid})
-        self.demand("what is kept is kept for its time", asked or kept.purge_at <= now + 1, f"{uid}: {kept.purge_at - now:.1f} s early")
+        self.demand(
+            "what is kept is kept for its time",
+            asked or kept.purge_at <= now + 1,
+            f"{uid}: {kept.purge_at - now:.1f} s early",
+        )
 
     def _settled(self, host: HostName, uid: Uid) -> None:
         """[S8] What is kept is down."""
         runs = uid in self.hosts[host].runtime.running
-        self.demand("what is deleted is down", not runs or uid in self.truth.specs, f"{uid} on {host}")
+        self.demand(
+            "what is deleted is down", not runs or uid in self.truth.specs, f"{uid} on {host}"
+        )
 
     def _vanished(self, uid: Uid) -> None:
         """[S2, S8, S10] The last trace goes only if somebody asked, and when nothing of it is left."""
@@ -230,13 +266,21 @@ class Checks:
         """[S4]"""
         uid = self.truth.names.get(name)
         ve = self.truth.specs.get(uid) if uid is not None else None
-        self.demand("each name is of a VE", uid is None or (ve is not None and (ve.project, ve.name) == name), f"{name}: {uid}")
+        self.demand(
+            "each name is of a VE",
+            uid is None or (ve is not None and (ve.project, ve.name) == name),
+            f"{name}: {uid}",
+        )
 
     def _address(self, ip: str) -> None:
         """[S4]"""
         uid = self.truth.addresses.get(ip)
         ve = self.truth.specs.get(uid) if uid is not None else None
-        self.demand("each address is of a VE", uid is None or (ve is not None and ve.ip == ip), f"{ip}: {uid}")
+        self.demand(
+            "each address is of a VE",
+            uid is None or (ve is not None and ve.ip == ip),
+            f"{ip}: {uid}",
+        )
 
     def _status(self, uid: Uid) -> None:
         status, placement = self.truth.statuses.get(uid), self.truth.placements.get(uid)
@@ -276,7 +320,11 @@ class Checks:
         """[S1, S4, S7, S8] Just before a VE starts."""
         uid, truth = plan.uid, self.truth
         for other in self.hosts.values():
-            self.demand("a VE runs on one host", uid not in other.runtime.running, f"{uid} on {host.name} and {other.name}")
+            self.demand(
+                "a VE runs on one host",
+                uid not in other.runtime.running,
+                f"{uid} on {host.name} and {other.name}",
+            )
         life = truth.lives[uid]
         self.demand("a start has a placement", host.name in life.hosts, f"{uid} on {host.name}")
         self.demand("what vanished never runs again", not life.vanished, f"{uid} on {host.name}")
@@ -288,7 +336,11 @@ class Checks:
         for (name, uid), base in self.bases.items():
             if name == host.name and uid != plan.uid and base == plan.id_base:
                 there = uid in host.runtime.running or host.roots.there(uid)
-                self.demand("id ranges are not shared", not there, f"{plan.uid} and {uid} on {host.name}: {base}")
+                self.demand(
+                    "id ranges are not shared",
+                    not there,
+                    f"{plan.uid} and {uid} on {host.name}: {base}",
+                )
         self.bases[host.name, plan.uid] = plan.id_base
 
     def stops(self, host: "Host", uid: Uid) -> None:
@@ -340,12 +392,18 @@ class Checks:
     def deletes(self, host: "Host", uid: Uid) -> None:
         """Absence destroys nothing: only a purge does."""
         life = self.truth.lives[uid]
-        self.demand("nothing is destroyed that nobody asked to purge", life.purge and host.name in life.hosts, f"{uid} on {host.name}")
+        self.demand(
+            "nothing is destroyed that nobody asked to purge",
+            life.purge and host.name in life.hosts,
+            f"{uid} on {host.name}",
+        )
         self.demand("the root of a running VE stays", uid not in host.runtime.running, f"{uid}")
 
     def deletes_snapshot(self, host: "Host", uid: Uid, seq: int) -> None:
         leaving = self.truth.lives[uid].snapshots_leaving
-        self.demand("a snapshot goes only as asked", seq in leaving, f"{seq} of {uid} on {host.name}")
+        self.demand(
+            "a snapshot goes only as asked", seq in leaving, f"{seq} of {uid} on {host.name}"
+        )
 
     def deletes_image(self, host: "Host", digest: Digest) -> None:
         """Not the last copy of an image that is one."""
@@ -354,17 +412,25 @@ class Checks:
             for name, other in self.hosts.items()
             if name != host.name and digest in {image.digest for image in other.images.held()}
         ]
-        self.demand("the last copy of an image stays", held or digest not in self.truth.images, f"{digest} on {host.name}")
+        self.demand(
+            "the last copy of an image stays",
+            held or digest not in self.truth.images,
+            f"{digest} on {host.name}",
+        )
 
     def applied(self, host: "Host", host_set: HostSet, before: Order, held: Order) -> None:
         """[S6] The order of what a host holds never goes back, and a set of an older leader has no effect."""
         self.demand("sets do not go back", held >= before, f"{host.name}: {before}, then {held}")
-        self.demand("an older set has no effect", host_set.order >= before or held == before, f"{host.name}")
+        self.demand(
+            "an older set has no effect", host_set.order >= before or held == before, f"{host.name}"
+        )
         host.acked = max(host.acked, held)
 
     def wishes(self, host: "Host", before: HostSet | None, now: HostSet) -> None:
         """Notes which VEs shall run again that were to be down a moment ago."""
-        down = {e.uid for e in before.entries if e.action not in UP} if before is not None else set()
+        down = (
+            {e.uid for e in before.entries if e.action not in UP} if before is not None else set()
+        )
         for entry in now.entries:
             if entry.uid in down and entry.action in UP:
                 self.lifted[host.name, entry.uid] = self._loop.time()
@@ -373,7 +439,11 @@ class Checks:
         """What was acknowledged as durable is there after each death."""
         assert host.manager is not None
         held = host.manager.held
-        self.demand("what was acknowledged is durable", held >= host.acked, f"{host.name}: {held}, acknowledged {host.acked}")
+        self.demand(
+            "what was acknowledged is durable",
+            held >= host.acked,
+            f"{host.name}: {held}, acknowledged {host.acked}",
+        )
 
     def acknowledges(self, controller: "Controller", host: str, received_at: float) -> None:
         """[contract 6] Whoever answers a heartbeat still led after it had come."""
@@ -388,8 +458,17 @@ class Checks:
     def ended(self, controller: "Controller", error: BaseException | None) -> None:
         self.note(f"{controller.name} ended: {_words(error)}")
         for cause in _leaves(error):
-            fine = type(cause).__name__ in ("NotLeader", "EndedEarly", "Unavailable", "Ambiguous", "TimedOut", "CancelledError")
-            self.demand("a controller ends only when it is deposed", fine, f"{controller.name}: {cause!r}")
+            fine = type(cause).__name__ in (
+                "NotLeader",
+                "EndedEarly",
+                "Unavailable",
+                "Ambiguous",
+                "TimedOut",
+                "CancelledError",
+            )
+            self.demand(
+                "a controller ends only when it is deposed", fine, f"{controller.name}: {cause!r}"
+            )
 
     def _wish(self, host: "Host", uid: Uid) -> Any:
         worker = host.manager.worker(uid) if host.manager is not None else None

@@ -108,12 +108,12 @@ class Controller:
         )
         store.epoch = lambda: core.standing.epoch
         departed = self._open_services(core)
-        Server(
-            self._network, self.process, self.name, serve=self._answer, peer_of=_certificate_of
-        )
+        Server(self._network, self.process, self.name, serve=self._answer, peer_of=_certificate_of)
         await lead(core, departed.run, patience_s=TAKEOVER_AFTER_S)
 
-    async def _timed(self, requests: AsyncIterator[Any], came: dict[int, float]) -> AsyncIterator[Any]:
+    async def _timed(
+        self, requests: AsyncIterator[Any], came: dict[int, float]
+    ) -> AsyncIterator[Any]:
         async for request in requests:
             came[getattr(request, "seq", 0)] = self.process.loop.time()
             yield request

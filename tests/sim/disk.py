@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from random import Random
-from typing import Any
+from typing import Any, Self
+from unittest.mock import patch
 
 from veagent import sealed
 
@@ -242,7 +243,7 @@ class _File:
         else:
             self.disk.sync_file(self.inode)
 
-    def __enter__(self) -> "_File":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -282,9 +283,5 @@ class DiskOs:
 @contextmanager
 def disks() -> Iterator[None]:
     """Meanwhile ledgers can be on simulated disks."""
-    real = sealed.os
-    sealed.os = DiskOs()  # type: ignore[assignment]
-    try:
+    with patch.object(sealed, "os", DiskOs()):
         yield
-    finally:
-        sealed.os = real

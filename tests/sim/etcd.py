@@ -82,7 +82,14 @@ class SimStore:
     """vecontroller.store.port.Store, of one process."""
 
     def __init__(
-        self, etcd: SimEtcd, network: Network, process: Process, node: str, rng: Random, *, loss: float
+        self,
+        etcd: SimEtcd,
+        network: Network,
+        process: Process,
+        node: str,
+        rng: Random,
+        *,
+        loss: float,
     ) -> None:
         self._etcd = etcd
         self._network = network
@@ -178,9 +185,7 @@ class SimStore:
         if etcd.paused_until > loop.time():
             # While etcd elects, some requests wait and some are dropped.
             if self._rng.random() < 0.5:
-                loop.call_at(
-                    etcd.paused_until, self._arrive, work, answer, late, context=OUTSIDE
-                )
+                loop.call_at(etcd.paused_until, self._arrive, work, answer, late, context=OUTSIDE)
             return
         try:
             result: Any = work()

@@ -14,7 +14,21 @@ from veapi.errors import RemoteFailed
 if TYPE_CHECKING:
     from sim.world import World
 
-STEPS = ("start", "stop", "create", "delete", "drop", "limit", "freeze", "thaw", "attach", "detach", "snapshot", "forget", "used_bytes")
+STEPS = (
+    "start",
+    "stop",
+    "create",
+    "delete",
+    "drop",
+    "limit",
+    "freeze",
+    "thaw",
+    "attach",
+    "detach",
+    "snapshot",
+    "forget",
+    "used_bytes",
+)
 
 
 class Faults:
@@ -202,7 +216,9 @@ class Faults:
         if store is None:
             return
         loss, still_s, before = 0.1 + b / 2000, self._for(c, 1, 15), self._world.story.knobs.loss
-        self._tell(f"{loss:.0%} of what {store._node} and etcd say is lost or late for {still_s:.1f} s")
+        self._tell(
+            f"{loss:.0%} of what {store._node} and etcd say is lost or late for {still_s:.1f} s"
+        )
         store.loss = loss
 
         def heal() -> None:
@@ -232,7 +248,7 @@ class Faults:
         store.watch_cut = True
 
         def heal() -> None:
-            if c % 3:
+            if c % 5:
                 self._compacts(0, 0, 0)
             store.watch_cut = False
 

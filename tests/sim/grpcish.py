@@ -9,10 +9,11 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
+
 from sim.network import Connection, End, Network
 from sim.process import Process
 
@@ -109,7 +110,7 @@ class Channel:
         self._connecting: asyncio.Task[None] | None = None
         self._failed = False
 
-    async def __aenter__(self) -> "Channel":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -225,7 +226,13 @@ class Server:
     """Of one process: serves each call in a task of its own. `peer_of`: the certificate's name of a node."""
 
     def __init__(
-        self, network: Network, process: Process, node: str, *, serve: Serve, peer_of: Callable[[str], str]
+        self,
+        network: Network,
+        process: Process,
+        node: str,
+        *,
+        serve: Serve,
+        peer_of: Callable[[str], str],
     ) -> None:
         self._process = process
         self._serve = serve

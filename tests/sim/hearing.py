@@ -1,11 +1,13 @@
 """Listens to the logs of the programs: what they call unexpected is a violation, whatever they do about it."""
 
 import sys
+import traceback
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
+
 from sim.loop import CURRENT
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def hearing(world: "World", *, everything: bool) -> Iterator[None]:
         if everything:
             world.overhear(f"{who}: {words} {_fields(event)}")
             if error:
-                world.overhear(structlog.processors._format_exception(_exc_info(error)))
+                world.overhear("".join(traceback.format_exception(*_exc_info(error))))
         raise structlog.DropEvent
 
     _configure(hear, INFO if everything else ERROR)

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
+
 from sim.disk import Died, Disk
 from sim.grpcish import AgentStub, Channel
 from sim.network import Network
@@ -299,7 +300,7 @@ class Host:
     async def _compose(self) -> tuple[Manager, dict[str, Coroutine[Any, Any, Any]]]:
         outbox, desk, lease = Outbox(), SourceDesk(), Lease(self.clock)
         fetcher = ImageFetcher(self.images, desk, self._open_blob)
-        keeper = ImageKeeper(self.images, fetcher, self.clock, lambda digest: manager.images_changed(digest))
+        keeper = ImageKeeper(self.images, fetcher, self.clock, self._image_changed)
         ledger = SimLedger(cast("Path", self.disk.root()), sleep=self.clock.sleep)
         ledger.host = self
         ids = IdRanges(base=1_000_000, count=self._ids)
@@ -337,6 +338,10 @@ class Host:
             "link": self.link.run(),
             "images": sweeper.run(),
         }
+
+    def _image_changed(self, digest: Digest) -> None:
+        if self.manager is not None:
+            self.manager.images_changed(digest)
 
     def _dial(self, target: str) -> Any:
         return _Dialled(self, target)

@@ -10,10 +10,11 @@ import contextlib
 import heapq
 import itertools
 from asyncio import base_events
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from sim.process import Process
@@ -27,12 +28,12 @@ class Stuck(Exception):
     """Nothing is ready and nothing will ever be, or the story takes more steps than any should."""
 
 
-class SimFuture(asyncio.Future):  # type: ignore[type-arg]
+class SimFuture(asyncio.Future):
     """Hashes the same in each run."""
 
     number: int
 
-    def __new__(cls, *_args: Any, **_options: Any) -> "SimFuture":
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
         self = super().__new__(cls)
         self.number = next(_numbers)
         return self
@@ -41,12 +42,13 @@ class SimFuture(asyncio.Future):  # type: ignore[type-arg]
         return self.number
 
 
-class SimTask(asyncio.Task):  # type: ignore[type-arg]
+class SimTask(asyncio.Task):
     """Hashes the same in each run."""
 
     number: int
+    _log_destroy_pending: bool
 
-    def __new__(cls, *_args: Any, **_options: Any) -> "SimTask":
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
         self = super().__new__(cls)
         self.number = next(_numbers)
         return self
@@ -57,6 +59,11 @@ class SimTask(asyncio.Task):  # type: ignore[type-arg]
 
 class SimLoop(base_events.BaseEventLoop):
     """`order`: shuffles what is ready at one moment; None: first come, first served."""
+
+    _ready: deque[Any]
+    _scheduled: list[Any]
+    _stopping: bool
+    _timer_cancelled_count: int
 
     def __init__(self, order: Random | None) -> None:
         global _numbers  # noqa: PLW0603 - one story at a time
@@ -75,7 +82,9 @@ class SimLoop(base_events.BaseEventLoop):
     def create_future(self) -> SimFuture:
         return SimFuture(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None):
+    def create_task(
+        self, coro: Any, *, name: Any = None, context: Context | None = None
+    ) -> SimTask:
         task = SimTask(coro, loop=self, name=name, context=context)
         task._log_destroy_pending = False  # the dead leave theirs
         process = CURRENT.get() if context is None else context.get(CURRENT)
@@ -83,7 +92,9 @@ class SimLoop(base_events.BaseEventLoop):
             process.own(task)
         return task
 
-    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any):
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> SimFuture:
         """As a thread of the process that asks: it ends some time later, or dies with it."""
         process = CURRENT.get()
         assert process is not None, "threads are of processes"

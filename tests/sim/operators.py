@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+
 from sim.grpcish import Channel
 from sim.story import Event
 from veapi.errors import Unavailable, VerackError

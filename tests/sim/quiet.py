@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from sim.controller import Controller
 from sim.host import Host
 from veagent.record import beside_disk_and_rates
@@ -12,6 +13,9 @@ from veapi.model import VE, HostFacts, Placement, Run, Uid, VEStatus
 
 if TYPE_CHECKING:
     from sim.world import World
+
+
+FETCHING = ("ImageFetching", "RootFailed", "SourceMissing")
 
 
 class Quiet:
@@ -76,9 +80,8 @@ class Quiet:
         if status is None or status.placement_generation != placement.generation:
             yield f"{ve.name} has no status of its placement"
             return
-        if status.reason in ("SourceMissing", "LimitsRefused", "ImageFetching", "RootFailed", "PoolFull"):
-            if status.reason in ("SourceMissing", "RootFailed") and ve.root.seq + bool(ve.root.from_uid) or ve.image_digest not in self._truth.images:
-                return
+        if self._hopeless(ve, status):
+            return
         off = status.reason == "PoweredOff" and uid in self._world.checks.powered_off
         wanted = ve.spec.run is not Run.STOPPED and not off
         if (instance is not None) != wanted:
@@ -90,6 +93,13 @@ class Quiet:
             if beside_disk_and_rates(instance.limits) != beside_disk_and_rates(ve.spec.limits):
                 yield f"{ve.name} has other limits"
         yield from self._observed(ve, host)
+
+    def _hopeless(self, ve: VE, status: VEStatus) -> bool:
+        """Its disk is to be made of what is not there any more: a clone's source, a snapshot, a deleted image."""
+        made_of_other = bool(ve.root.seq or ve.root.from_uid)
+        if status.reason in ("SourceMissing", "RootFailed") and made_of_other:
+            return True
+        return status.reason in FETCHING and ve.image_digest not in self._truth.images
 
     def _observed(self, ve: VE, host: Host) -> Iterator[str]:
         status = self._truth.statuses[ve.uid]
@@ -128,11 +138,14 @@ class Quiet:
         named = {
             uid
             for uid in (*self._truth.specs, *self._truth.deleted)
-            if self._truth.placements.get(uid, getattr(self._truth.deleted.get(uid), "placement", None))
-            and (self._truth.placements.get(uid) or self._truth.deleted[uid].placement).host == host.name
+            if self._truth.placements.get(
+                uid, getattr(self._truth.deleted.get(uid), "placement", None)
+            )
+            and (self._truth.placements.get(uid) or self._truth.deleted[uid].placement).host
+            == host.name
         }
         left = {*host.runtime.running, *host.runtime.known, *host.wires.attached}
-        left |= {path.name for path in host.roots._folder.glob("*")}
+        left |= {Uid(path.name) for path in host.roots._folder.glob("*")}
         left |= {worker.uid for worker in manager.workers() if worker.record is not None}
         for uid in sorted(left - named):
             yield f"{host.name} has something of {uid}, which is nowhere asked for"
@@ -143,7 +156,11 @@ class Quiet:
     def _images(self) -> Iterator[str]:
         knobs = self._world.story.knobs
         for digest in self._truth.images:
-            held = [h for h in self._world.hosts.values() if any(i.digest == digest for i in h.images.held())]
+            held = [
+                h
+                for h in self._world.hosts.values()
+                if any(i.digest == digest for i in h.images.held())
+            ]
             if len(held) < min(knobs.replicas, knobs.hosts):
                 yield f"image {digest[7:15]} is on {len(held)} hosts"
 
@@ -152,7 +169,11 @@ class Quiet:
         checks, truth = self._world.checks, self._truth
         for uid, restarts in checks.acked_restarts.items():
             seen = truth.lives[Uid(uid)].restart_seq
-            checks.demand("no restart is lost", seen >= restarts, f"{uid}: {restarts} acknowledged, {seen} counted")
+            checks.demand(
+                "no restart is lost",
+                seen >= restarts,
+                f"{uid}: {restarts} acknowledged, {seen} counted",
+            )
         for controller in self._world.controllers.values():
             self._mirror(controller)
 
@@ -164,7 +185,9 @@ class Quiet:
         mirror, etcd = controller.core.mirror, self._world.etcd
         stored = {key: item.mod_revision for key, item in etcd.at(mirror.view.revision).items()}
         self._world.checks.demand(
-            "a mirror shows the store", mirror._known == stored, f"{controller.name} at {mirror.view.revision}"
+            "a mirror shows the store",
+            mirror._known == stored,
+            f"{controller.name} at {mirror.view.revision}",
         )
 
 
@@ -177,5 +200,7 @@ def _lasting(status: VEStatus) -> VEStatus:
 def _differences(stored: HostFacts | None, said: HostFacts) -> str:
     if stored is None:
         return "nothing is stored"
-    names = [name for name in HostFacts.__struct_fields__ if getattr(stored, name) != getattr(said, name)]
+    names = [
+        name for name in HostFacts.__struct_fields__ if getattr(stored, name) != getattr(said, name)
+    ]
     return ", ".join(f"{name}: {getattr(stored, name)} and {getattr(said, name)}" for name in names)

@@ -11,11 +11,11 @@ LEAST_FAULTS = 3
 
 OPERATIONS = {
     "create": 10,
-    "fickle": 3,
+    "fickle": 4,
     "delete": 4,
     "purge": 2,
     "undelete": 3,
-    "regret": 4,
+    "regret": 5,
     "start": 4,
     "stop": 5,
     "freeze": 3,
@@ -43,10 +43,10 @@ FAULTS = {
     "reset": 3,
     "slow path": 2,
     "leader loses etcd": 4,
-    "etcd loses answers": 5,
+    "etcd loses answers": 7,
     "etcd elects": 3,
     "etcd compacts": 3,
-    "watch stands still": 3,
+    "watch stands still": 6,
     "disk fails": 2,
     "step fails": 3,
     "step dawdles": 2,
@@ -155,12 +155,19 @@ def _operations(rng: Random) -> list[Event]:
     count = rng.randint(15, 45)
     kinds, weights = list(OPERATIONS), list(OPERATIONS.values())
     found = [Event(round(rng.uniform(0, 8), 3), "create", _numbers(rng)) for _ in range(4)]
-    for what in rng.choices(kinds, weights, k=count):
-        found.append(Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _numbers(rng)))
-    if rng.random() < 0.3:  # a crowd that wants the same at one moment
+    found += [
+        Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _numbers(rng))
+        for what in rng.choices(kinds, weights, k=count)
+    ]
+    if rng.random() < 0.5:  # a crowd that wants the same at one moment
         at = round(rng.uniform(10, LENGTH_S - 10), 3)
-        what = rng.choice(("create", "fickle", "restart", "snapshot", "undelete", "regret", "clone"))
-        found += [Event(at, what, _numbers(rng)) for _ in range(6)]
+        what = rng.choice(
+            ("create", "fickle", "restart", "snapshot", "undelete", "regret", "clone")
+        )
+        crowd = [_numbers(rng) for _ in range(6)]
+        if rng.random() < 0.5:  # and of the same VE
+            crowd = [(crowd[0][0], b, c) for _, b, c in crowd]
+        found += [Event(at, what, numbers) for numbers in crowd]
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from sim.mutants import MUTANTS
 from sim.test_sim_stories import sim
 

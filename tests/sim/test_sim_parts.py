@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
+
 from sim import loop as loops
 from sim.disk import Disk, DiskOs, disks
 from sim.loop import Stuck
@@ -71,7 +74,7 @@ def test_what_was_not_synced_may_be_lost_and_what_was_never_is():
         disk = Disk()
         root = disk.root()
         with disks():
-            replace_file(root / "safe", b"old")
+            replace_file(cast("Path", root / "safe"), b"old")
             (root / "loose").write_bytes(b"new")
             disk.lose_power(Random(seed))
             assert (root / "safe").read_bytes() == b"old"
@@ -84,7 +87,7 @@ def test_a_replaced_file_is_old_or_new_whenever_the_power_goes():
     for budget in range(12):
         for seed in range(20):
             disk = Disk()
-            path = disk.root() / "set"
+            path = cast("Path", disk.root() / "set")
             with disks():
                 replace_file(path, b"old")
                 disk.budget = budget
@@ -118,6 +121,7 @@ def talk(loop, *, cut_s=0.0):
 
     network.listeners["s"] = accept
     connection = network.connect(client, "c", "s")
+    assert connection is not None
     if cut_s:
         network.cut("c", "s")
         loop.call_later(cut_s, network.heal, "c", "s")

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from sim.cli import command, environment
 
 PINNED = sorted((Path(__file__).parent / "pinned").glob("*.json"))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from veapi.model import (
     VE,
@@ -69,33 +70,30 @@ class Truth:
         kind, parts = found
         self.written.add((event.key, event.revision))
         data = event.item.value if event.item is not None else None
-        match kind:
-            case Kind.VE_SPEC:
-                _set(self.specs, Uid(parts[0]), data and values.decode_ve(data))
-            case Kind.VE_PLACEMENT:
-                _set(self.placements, Uid(parts[0]), data and values.decode_placement(data))
-            case Kind.VE_STATUS:
-                _set(self.statuses, Uid(parts[0]), data and values.decode_status(data))
-            case Kind.VE_DELETED:
-                _set(self.deleted, Uid(parts[0]), data and values.decode_deleted(data))
-            case Kind.VE_NAME:
-                target = data and Uid(values.decode_ref(data).target)
-                _set(self.names, (parts[0], parts[1]), target)
-            case Kind.ADDRESS:
-                _set(self.addresses, parts[1], data and Uid(values.decode_ref(data).target))
-            case Kind.HOST_STATUS:
-                _set(self.hosts, HostName(parts[0]), data and values.decode_host_status(data))
-            case Kind.IMAGE:
-                _set(self.images, Digest(parts[0]), data and values.decode_image(data))
-            case Kind.IMAGE_TAG:
-                _set(self.tags, parts[0], data and Digest(values.decode_ref(data).target))
-            case Kind.LEADER:
-                self.epoch = event.revision if data else 0
-                if data:
-                    self.epochs.append((now, event.revision))
-            case _:
-                pass
+        table = self._table(kind, parts)
+        if table is not None:
+            values_of, key, decode = table
+            _set(values_of, key, data and decode(data))
+        if kind is Kind.LEADER:
+            self.epoch = event.revision if data else 0
+            if data:
+                self.epochs.append((now, event.revision))
         return kind, parts
+
+    def _table(self, kind: Kind, parts: tuple[str, ...]) -> tuple[dict, object, Any] | None:
+        """Where a value of that kind goes, under which key, and how it is read."""
+        found: dict[Kind, tuple[dict, object, Any]] = {
+            Kind.VE_SPEC: (self.specs, parts and parts[0], values.decode_ve),
+            Kind.VE_PLACEMENT: (self.placements, parts and parts[0], values.decode_placement),
+            Kind.VE_STATUS: (self.statuses, parts and parts[0], values.decode_status),
+            Kind.VE_DELETED: (self.deleted, parts and parts[0], values.decode_deleted),
+            Kind.VE_NAME: (self.names, parts, _target),
+            Kind.ADDRESS: (self.addresses, parts and parts[-1], _target),
+            Kind.HOST_STATUS: (self.hosts, parts and parts[0], values.decode_host_status),
+            Kind.IMAGE: (self.images, parts and parts[0], values.decode_image),
+            Kind.IMAGE_TAG: (self.tags, parts and parts[0], _target),
+        }
+        return found.get(kind)
 
     def committed(self, host: HostName) -> Resources:
         """What is given away there: VEs, and the disks of those that are deleted and kept."""
@@ -105,6 +103,10 @@ class Truth:
         images = self.hosts[host].images if host in self.hosts else ()
         held = sum(image.size_bytes + image.blob_bytes for image in images)
         return sum(sums, Resources(disk_bytes=kept + held))
+
+
+def _target(data: bytes) -> str:
+    return values.decode_ref(data).target
 
 
 def _set(table: dict, key: object, value: object) -> None:

@@ -50,7 +50,9 @@ class Outcome:
 class World:
     """The cluster of one story."""
 
-    def __init__(self, loop: SimLoop, story: Story, *, listener: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, loop: SimLoop, story: Story, *, listener: Callable[[str], None] | None
+    ) -> None:
         self.loop = loop
         self.story = story
         self.quiet = False
@@ -101,7 +103,9 @@ class World:
         knobs = self.story.knobs
         room = knobs.room
         capacity = Resources(
-            cpu_millis=int(room * CPU * 1000), memory_bytes=room * MEMORY_BYTES, pids=room * PIDS * 2
+            cpu_millis=int(room * CPU * 1000),
+            memory_bytes=room * MEMORY_BYTES,
+            pids=room * PIDS * 2,
         )
         for number in range(knobs.hosts):
             rng = self.rng(f"host {number}")
@@ -117,7 +121,7 @@ class World:
             )
         for host in self.hosts.values():
             host.peers = self.hosts
-            host.disk_bytes = room * DISK_BYTES + DISK_BYTES * 3 // 4
+            host.disk_bytes = room * DISK_BYTES + DISK_BYTES // 4
         self.checks.hosts = self.hosts
 
     def _make_controllers(self) -> None:
@@ -148,12 +152,14 @@ class World:
         for number in range(2):
             blob, digest = blob_of(number), digest_of(number)
             image = Image(
-                digest=digest, blob_digest=digest, size_bytes=len(blob), blob_bytes=len(blob), created_at=1.0
+                digest=digest,
+                blob_digest=digest,
+                size_bytes=len(blob),
+                blob_bytes=len(blob),
+                created_at=1.0,
             )
             writes.append(Put(key=keys.image(digest), value=values.encode_image(image)))
-            writes.append(
-                Put(key=keys.image_tag(f"base{number}"), value=values.encode_ref(digest))
-            )
+            writes.append(Put(key=keys.image_tag(f"base{number}"), value=values.encode_ref(digest)))
             host = list(self.hosts.values())[number % len(self.hosts)]
             path = host.images._path(digest)
             held = HeldImage(
@@ -165,8 +171,10 @@ class World:
 
     def run(self) -> None:
         """Until the quiet is over, or something is violated."""
-        for member in (*self.controllers.values(), *self.hosts.values()):
-            member.boot(self.loop)
+        for controller in self.controllers.values():
+            controller.boot(self.loop)
+        for host in self.hosts.values():
+            host.boot(self.loop)
         for number, event in enumerate(self.story.events):
             if event.is_fault:
                 self.network.later(event.at, self._faults.happen, event)
