@@ -86,6 +86,16 @@ def test_the_heavier_wish_wins():
     assert plan(hosts, [wanted]).assignments[0].host == "h2"
 
 
+def test_allowing_more_helps_once_all_of_them_allow_it():
+    apart, both = ("app=web over rack",), ("app=web over rack max 2",)
+    for others, fits in ((apart, False), (both, True)):
+        there = [
+            host(row.name, row.rack, labels=row.labels, tenants=(web(row.name, apart=others),))
+            for row in (RACKS[0], RACKS[4])
+        ]
+        assert bool(plan(there, [web("u", apart=both)]).assignments) is fits
+
+
 @pytest.mark.parametrize(
     ("tolerate", "fits"), [((), 0), (("gpu",), 1), (("gpu=a100",), 1), (("gpu=b",), 0)]
 )
@@ -118,7 +128,7 @@ def test_explain_says_how_many_would_have_to_be_allowed():
         for row in RACKS
     ]
     found = explain(Board(full), web("u", apart=("app=web over rack",)))
-    assert found.changes[0] == "allow 2 of app=web per rack"
+    assert found.changes[0] == "allow 2 of app=web per rack, for all of them"
     verdict = next(each for each in found.verdicts if each.host == "h1")
     assert verdict.failing[0].why == "2 of app=web in rack r1, at most 1"
 

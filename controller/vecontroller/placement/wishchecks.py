@@ -161,7 +161,9 @@ class Apart(_Company):
 
     def change(self, board: Board, host: int) -> str:
         del board
-        return f"allow {self.count(host) + 1} of {self.wish.match} per {self.wish.over}"
+        more = self.count(host) + 1
+        # Those that are there and wish the same would mind it else.
+        return f"allow {more} of {self.wish.match} per {self.wish.over}, for all of them"
 
     def effort(self, board: Board, host: int) -> float:
         """The more would have to be allowed, the larger."""
