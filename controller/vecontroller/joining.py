@@ -53,6 +53,7 @@ def newcomer_of(config: Config, name: str, address: str) -> Config:
             f"{name} at {address} is this controller", hint="name the new one, and its address"
         )
     tls, etcd = HOME / "tls", HOME / "etcd"
+    host = address.rpartition(":")[0]
     found = msgspec.structs.replace(
         config,
         name=name,
@@ -63,7 +64,14 @@ def newcomer_of(config: Config, name: str, address: str) -> Config:
             config.tls, ca=tls / "ca.crt", cert=tls / "tls.crt", key=tls / "tls.key"
         ),
         etcd=msgspec.structs.replace(
-            config.etcd, ca=etcd / "ca.crt", cert=etcd / "tls.crt", key=etcd / "tls.key"
+            config.etcd,
+            # Its own machine's member first: so the loss of a machine concerns the fewest controllers.
+            endpoints=tuple(
+                sorted(config.etcd.endpoints, key=lambda each: each.rpartition(":")[0] != host)
+            ),
+            ca=etcd / "ca.crt",
+            cert=etcd / "tls.crt",
+            key=etcd / "tls.key",
         ),
     )
     check(found)
