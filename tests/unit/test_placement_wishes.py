@@ -1,5 +1,6 @@
 """What VEs wish of hosts and of each other: never against what must be, and just as it is told in words."""
 
+import re
 from collections import Counter
 from functools import partial
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from kit.bruteplan import brute_plan
 from kit.placing import GIB, amount, host, request
 from veapi.model import HostState, Uid
-from vecontroller.placement import Board, Strategy, explain, place, plan
+from vecontroller.placement import Board, Request, Strategy, explain, place, plan
 
 WEB = {"app": "web"}
 
@@ -308,3 +309,35 @@ def test_explain_agrees_with_plan_also_with_wishes(world):
         assert made.refusals == (() if found.refusal is None else (found.refusal,))
         assert all(bool(v.rank) != bool(v.failing) for v in found.verdicts)
         assert found.refusal is None or found.refusal.message
+
+
+def loosened(request, change: str) -> Request | None:
+    """The request as a change of explain says, where that is about the request alone; None: it is about something else."""
+    skew = re.fullmatch(r"allow a skew of (\d+) of (.+) over (\w+)", change)
+    if skew is not None:
+        wish = f"{skew[2]} over {skew[3]} skew {skew[1]}"
+        others = [
+            each for each in request.spread if not each.startswith(f"{skew[2]} over {skew[3]}")
+        ]
+        return msgspec.structs.replace(request, spread=(*others, wish))
+    tolerated = re.fullmatch(r"tolerate (\S+)", change)
+    if tolerated is not None:
+        return msgspec.structs.replace(request, tolerate=(*request.tolerate, tolerated[1]))
+    label = re.fullmatch(r"require no (.+), or label \w+ so", change)
+    if label is not None:
+        left = tuple(each for each in request.require if each != label[1])
+        return msgspec.structs.replace(request, require=left)
+    return None
+
+
+@given(worlds())
+def test_loosening_what_explain_says_makes_it_fit(world):
+    hosts, wanted = world
+    for each in wanted[:2]:
+        for change in explain(Board(hosts), each).changes:
+            looser = each
+            for part in change.split(" and "):
+                looser = looser and loosened(looser, part)
+            # Other wishes to spread measure by the places that are allowed: these may be more by then.
+            if looser is not None and not (each.spread and looser.spread == each.spread):
+                assert plan(hosts, [looser]).assignments, change

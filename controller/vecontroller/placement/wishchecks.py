@@ -112,6 +112,10 @@ class _Company:
             f"{self.wish.over} {name}" if name is not None else f"a host without {self.wish.over}"
         )
 
+    def labelled(self, board: Board, host: int) -> str:
+        """The change where the host has no such label."""
+        return f"label {board.hosts[host].name} with its {self.wish.over}"
+
     def count(self, host: int) -> int:
         """Of those VEs where the host is."""
         return int(self.crowd.counts[self.crowd.domain.index[host]])
@@ -137,7 +141,8 @@ class Near(_Company):
         return f"no VE {self.wish.match} in {self.place(host)}"
 
     def change(self, board: Board, host: int) -> str:
-        del board
+        if self.crowd.domain.name(host) is None:
+            return self.labelled(board, host)
         return f"place a VE {self.wish.match} in {self.place(host)} first, or only prefer it"
 
     def counted(self, board: Board, failing: Bools) -> list[str]:
@@ -237,7 +242,8 @@ class Spread(_Company):
         )
 
     def change(self, board: Board, host: int) -> str:
-        del board
+        if self.crowd.domain.name(host) is None:
+            return self.labelled(board, host)
         return f"allow a skew of {self._skew(host)} of {self.wish.match} over {self.wish.over}"
 
     def effort(self, board: Board, host: int) -> float:
