@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import subprocess
 
@@ -367,7 +368,7 @@ async def test_no_group_is_left_of_a_ve_whose_clone_lived_longer(storage, image)
     await storage.roots.snapshot(UID, "one", 1)
     await storage.roots.create(OTHER_UID, of(image, from_uid=UID), 64 * MIB, "copy")
     await storage.roots.delete(UID)
-    assert quotas.group_of(UID) not in quotas.group_usage(storage.pool.base)
+    await eventually(lambda: groups_of_ves(storage) == {quotas.group_of(OTHER_UID)}, timeout_s=40)
     await storage.roots.delete(OTHER_UID)
 
     def left():
@@ -377,6 +378,97 @@ async def test_no_group_is_left_of_a_ve_whose_clone_lived_longer(storage, image)
         return set(quotas.group_usage(storage.pool.base)) - before
 
     await eventually(lambda: not left(), timeout_s=40)
+
+
+def paid(storage, uid):
+    """Once btrfs has cleaned up."""
+    settle(storage)
+    storage.pool.settle(at_once=True)
+    return cleaned(storage, uid)
+
+
+THIRD_UID = Uid("7e57aaaa-0000-4000-8000-000000000003")
+
+
+@pytest.mark.parametrize("snapshot", ["one", ""])
+async def test_a_clone_pays_for_what_it_holds_of_a_ve_that_is_deleted(storage, image, snapshot):
+    """Else who clones a VE and deletes it, again and again, fills the pool, and no limit sees it."""
+    uids = [Uid(f"7e57aaaa-0000-4000-8000-{number:012x}") for number in range(1, 5)]
+    root = await storage.roots.create(uids[0], of(image), 64 * MIB, "web")
+    for earlier, later in itertools.pairwise(uids):
+        write(root / f"of-{earlier[-1]}", 8 * MIB)
+        if snapshot:
+            await storage.roots.snapshot(earlier, "one", 1)
+        source = of(image, from_uid=earlier, snapshot=snapshot)
+        root = await storage.roots.create(later, source, 20 * MIB, "copy")
+        await storage.roots.delete(earlier)
+        held = 8 * MIB * uids.index(later)
+        await eventually(lambda: held <= paid(storage, later) < held + MIB, timeout_s=40)  # noqa: B023
+        if held > 12 * MIB:
+            break
+    with pytest.raises(OSError, match="quota"):
+        write(root / "more", 8 * MIB)
+    await storage.roots.delete(later)
+    await eventually(lambda: groups_of_ves(storage) == set(), timeout_s=40)
+
+
+def groups_of_ves(storage):
+    settle(storage)
+    storage.pool.settle(at_once=True)
+    return set(filter(quotas.is_of_a_ve, quotas.group_usage(storage.pool.base)))
+
+
+@pytest.mark.parametrize("end", ["delete", "drop"])
+async def test_no_group_is_left_when_the_clone_goes_before_it_pays(storage, image, end):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    await storage.roots.create(OTHER_UID, of(image, from_uid=UID), 64 * MIB, "copy")
+    await storage.roots.delete(UID)
+    await (storage.roots.delete(OTHER_UID) if end == "delete" else storage.roots.drop(OTHER_UID))
+    left = set() if end == "delete" else {quotas.group_of(OTHER_UID)}
+    await eventually(lambda: groups_of_ves(storage) == left, timeout_s=40)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_when_the_clone_that_pays_is_deleted_the_next_one_does(storage, image, restarted):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    for clone in (OTHER_UID, THIRD_UID):
+        await storage.roots.create(clone, of(image, from_uid=UID), 64 * MIB, "copy")
+    await storage.roots.delete(UID)
+    await eventually(lambda: paid(storage, OTHER_UID) >= 8 * MIB, timeout_s=40)
+    await storage.roots.delete(OTHER_UID)
+    if restarted:
+        storage = make_storage(storage.pool.base.parent)
+        await storage.roots.setup()
+    await eventually(lambda: 8 * MIB <= paid(storage, THIRD_UID) < 9 * MIB, timeout_s=40)
+
+
+async def test_a_clone_that_holds_more_than_its_limit_can_free_and_write_again(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    for name in "abc":
+        write(root / name, 8 * MIB)
+    clone = await storage.roots.create(OTHER_UID, of(image, from_uid=UID), 10 * MIB, "copy")
+    await storage.roots.delete(UID)
+    await eventually(lambda: paid(storage, OTHER_UID) >= 24 * MIB, timeout_s=40)
+    with pytest.raises(OSError, match="quota"):
+        write(clone / "more", MIB)
+    for name in ("a", "b", "c"):
+        (clone / name).unlink()
+    await eventually(lambda: paid(storage, OTHER_UID) < MIB, timeout_s=40)
+    write(clone / "more", MIB)
+
+
+async def test_a_clone_that_is_rebuilt_pays_for_nothing_of_its_source(storage, image):
+    root = await storage.roots.create(UID, of(image), 64 * MIB, "web")
+    write(root / "a", 8 * MIB)
+    for clone in (OTHER_UID, THIRD_UID):
+        await storage.roots.create(clone, of(image, from_uid=UID), 64 * MIB, "copy")
+    await storage.roots.drop(OTHER_UID)
+    await storage.roots.create(OTHER_UID, of(image), 64 * MIB, "copy")
+    await storage.roots.delete(UID)
+    await eventually(lambda: paid(storage, THIRD_UID) >= 8 * MIB, timeout_s=40)
+    assert paid(storage, OTHER_UID) < MIB
 
 
 async def test_groups_that_btrfs_lets_go_of_late_vanish_without_another_call(place):

@@ -20,7 +20,7 @@ import structlog
 from veagent.ports import PullProgress, RegistrySource
 from veagent.storage import btrfs, devices, layers, oci, rootfs, skopeo, unpack
 from veagent.storage.failure import doing
-from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
+from veagent.storage.pool import BtrfsPool, remove_workspace
 from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
 from veapi.errors import Conflict, InvalidInput, NotFound, TimedOut
@@ -278,7 +278,7 @@ class BtrfsImages:
         root = work / "root"
         btrfs.limit_group(self._pool.base, btrfs.subvolume_id(root), None)
         btrfs.set_read_only(root)
-        write_durably(work / "meta.json", msgspec.json.encode(image))
+        devices.write_durably(work / "meta.json", msgspec.json.encode(image))
         btrfs.sync(work)
         remove_workspace(folder)  # what a death while deleting left
         work.rename(folder)

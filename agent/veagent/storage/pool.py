@@ -1,7 +1,7 @@
 """The btrfs file system that holds the roots of VEs and the images of a host.
 
 Layout below `base`: `ve/<uid>` are roots, `ve/.<uid>` roots that are not complete yet; `snap/<uid>/<seq>/` holds a snapshot
-(see `snapshots`); `images/<hex>/` holds `root` (a read-only subvolume), `blob` (as it came) and `meta.json`; `tmp/` is swept
+(see `snapshots`), `snap/<uid>/source` tells of whom it is a clone (`origins`); `images/<hex>/` holds `root` (a read-only subvolume), `blob` (as it came) and `meta.json`; `tmp/` is swept
 at setup.
 
 Ids on this disk are unshifted, so root of a VE is uid 0 here, and a set-uid file that he makes is set-uid root. That
@@ -24,6 +24,7 @@ import structlog
 
 from veagent.storage import btrfs, devices, fullness, quotas, space
 from veagent.storage.failure import doing
+from veagent.storage.origins import Origins
 from veagent.storage.threads import to_end
 from veagent.storage.tidy import Tidier
 from veapi.clock import Clock, SystemClock
@@ -102,7 +103,8 @@ class BtrfsPool:
         self._mode: quotas.QuotaMode | None = None
         self._device = ""
         self._refusal = ("", float("-inf"))
-        self._tidier = Tidier(self.base, self.uids, self._clock)
+        self.origins = Origins(self.snapshots)
+        self._tidier = Tidier(self.base, self.uids, self._clock, heirs=self.origins.heirs)
         self._lock = asyncio.Lock()
 
     @property
@@ -231,7 +233,7 @@ class BtrfsPool:
         found = self._record()
         if found is None:
             wanted = PoolRecord(file_system=file_system, path=str(self.settings.path))
-            write_durably(self.settings.record_path, msgspec.json.encode(wanted))
+            devices.write_durably(self.settings.record_path, msgspec.json.encode(wanted))
         elif found.file_system != file_system:
             raise Conflict(
                 f"{self.settings.path} is another file system than this host's pool was",
@@ -319,18 +321,6 @@ def remove_workspace(folder: Path) -> None:
         if btrfs.is_subvolume(entry) and entry.is_dir():
             quotas.remove_tree(folder, entry.name)
     shutil.rmtree(folder)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces the file; it is on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    devices.sync_folder(path.parent)
 
 
 def _reserve_bytes(size: int) -> int:

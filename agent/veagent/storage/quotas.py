@@ -11,7 +11,8 @@ anybody holds it. Measured on 6.18:
    dropped and cleaned away. Such a group stays a member and can't be removed (EBUSY) until it is empty: so the sum is right,
    however often a root is replaced by a snapshot of its snapshot. The kernel never removes it: `stale` finds it.
  - A clone pays for what it writes itself. Bytes that it alone holds, because their writer overwrote them, stay on the writer's
-   bill. When the writer is deleted, `dissolve` takes its groups out of `1/X`, and nobody pays for them any more.
+   bill. When the writer is deleted, `1/X` stays until btrfs has cleaned up; then those of its groups that still have bytes
+   join the clone's (`origins`, `hand_over`). Without a clone `dissolve` takes all out of `1/X` at once.
  - A subvolume that is made inside a VE joins the groups of the one around it, unless its maker hands over a list of groups of
    its own (flag QGROUP_INHERIT, open to everybody): so VEs may not make any (`ve.seccomp`).
 
@@ -145,6 +146,23 @@ def dissolve(path: Path, group: int) -> bool:
     return remove_group(path, group)
 
 
+def hand_over(path: Path, group: int, heir: int) -> None:
+    """What others hold of a deleted VE's bytes goes to its heir's bill, once btrfs has cleaned up the rest."""
+    alive, groups = btrfs.subvolumes(path), group_usage(path)
+    if heir not in groups:
+        return
+    for subvolume in members(path, group):
+        if subvolume in alive:
+            continue
+        if subvolume in groups and groups[subvolume].used_bytes:
+            join(path, subvolume, heir)
+        _leave(path, subvolume, group)
+
+
+def is_of_a_ve(group: int) -> bool:
+    return bool(group & _LEVEL_ONE and group & _OF_A_VE)
+
+
 def members(path: Path, group: int) -> list[int]:
     """Subvolumes that count for the group, also deleted ones that left bytes to others."""
     with opened_folder(path) as fd:
@@ -200,7 +218,7 @@ def stale(path: Path, uids: Callable[[], Iterable[str]]) -> list[int]:
 
 
 def _is_stale(group: int, alive: set[int], ours: set[int]) -> bool:
-    if group & _LEVEL_ONE and group & _OF_A_VE:
+    if is_of_a_ve(group):
         return group not in ours
     return _FIRST_SUBVOLUME <= group < _LEVEL_ONE and group not in alive
 

@@ -12,7 +12,7 @@ from veagent.storage import btrfs, identity, quotas
 from veagent.storage.failure import doing
 from veagent.storage.images import image_folder
 from veagent.storage.pool import PARTIAL, BtrfsPool, is_uid, remove_workspace
-from veagent.storage.quotas import group_of
+from veagent.storage.quotas import QuotaMode, group_of
 from veagent.storage.snapshots import Meta, Shelf, status_of
 from veagent.storage.threads import to_end
 from veapi.clock import Clock, SystemClock
@@ -75,7 +75,7 @@ class BtrfsRoots:
         self._pool.settle_later()
 
     async def delete(self, uid: Uid) -> None:
-        """See the port. What clones of it hold stays in the pool; nobody pays for it any more."""
+        """See the port. What a clone of it holds stays in the pool, and the clone pays for it from then on."""
         check_uid(uid)
         await self._do(f"deleting the disk of VE {uid}", self._delete, uid)
         self._pool.settle_later()
@@ -201,7 +201,7 @@ class BtrfsRoots:
         if not btrfs.is_subvolume(partial):
             if not self._is_here(uid):
                 self._pool.check_room()
-            self._copy(self._origin(uid, source), partial)
+            self._copy(uid, source, partial)
         # Without the limit, for a moment: snapshots may have it filled, and a restore must work then too.
         self._count(uid, partial, 0)
         identity.give(partial, hostname, cloned=source.from_uid not in {"", uid})
@@ -218,7 +218,12 @@ class BtrfsRoots:
             return self.path(other)
         return image_folder(self._pool.images, source.image) / "root"
 
-    def _copy(self, origin: Path, partial: Path) -> None:
+    def _copy(self, uid: Uid, source: RootSource, partial: Path) -> None:
+        origin = self._origin(uid, source)
+        if not btrfs.is_subvolume(origin):
+            raise self._missing(origin)
+        if source.from_uid not in {"", uid} and self._pool.mode is QuotaMode.SIMPLE:
+            self._pool.origins.note(uid, source.from_uid)
         try:
             btrfs.snapshot(origin, partial.parent, partial.name)
         except FileNotFoundError:
@@ -275,6 +280,9 @@ class BtrfsRoots:
         for root in (self.path(uid), self._partial(uid)):
             if btrfs.is_subvolume(root):
                 self._bury(root)
+        if not self._shelf.metas(uid):
+            self._disown(uid)
+            self._pool.origins.forget(uid)
 
     def _bury(self, root: Path) -> None:
         grave = self._pool.tmp / f"root-{root.name}-{secrets.token_hex(4)}"
@@ -282,11 +290,20 @@ class BtrfsRoots:
         remove_workspace(grave)
 
     def _delete(self, uid: Uid) -> None:
+        inherited = self._pool.origins.bequeath(uid) and self._pool.mode is QuotaMode.SIMPLE
         for root in (self.path(uid), self._partial(uid)):
             if btrfs.is_subvolume(root):
                 self._bury(root)
+        if not inherited:
+            self._disown(uid)
+            quotas.dissolve(self._pool.base, group_of(uid))
         self._shelf.remove_all(uid)
-        quotas.dissolve(self._pool.base, group_of(uid))
+
+    def _disown(self, uid: Uid) -> None:
+        """Nothing is left to pay for of deleted VEs whose last clone it was."""
+        gone = self._pool.origins.only_of(uid).difference(self._pool.uids())
+        for source in gone:
+            quotas.dissolve(self._pool.base, group_of(source))
 
 
 def _check_seq(seq: int) -> None:

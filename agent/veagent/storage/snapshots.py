@@ -1,7 +1,8 @@
 """The snapshots of VEs: `snap/<uid>/<seq>/` with `root`, a read-only subvolume, and `meta.json`.
 
 One appears by a rename, after all of it is on disk; what dies before that leaves `snap/<uid>/.<seq>`, which is swept. One goes
-by a rename into `tmp/`. The folder `snap/<uid>` also says that the VE lives here while its root is being replaced.
+by a rename into `tmp/`. The folder `snap/<uid>` also says that the VE lives here while its root is being replaced, and of whom
+it is a clone (`origins`).
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from veagent.storage import btrfs, devices, quotas
-from veagent.storage.pool import BtrfsPool, remove_workspace, write_durably
+from veagent.storage.pool import BtrfsPool, remove_workspace
 from veapi.errors import NotFound
 from veapi.model import SnapshotStatus, Uid
 
@@ -111,7 +112,7 @@ class Shelf:
         btrfs.snapshot(root, work, "root", read_only=True)
         quotas.join(self._pool.base, btrfs.subvolume_id(work / "root"), quotas.group_of(uid))
         meta = self._measured(uid, root, work / "root", draft)
-        write_durably(work / "meta.json", msgspec.json.encode(meta))
+        devices.write_durably(work / "meta.json", msgspec.json.encode(meta))
         work.rename(self.folder(uid) / str(draft.seq))
         devices.sync_folder(self.folder(uid))
         self._note(uid, meta.seq, meta)
