@@ -311,7 +311,7 @@ def test_explain_agrees_with_plan_also_with_wishes(world):
         assert found.refusal is None or found.refusal.message
 
 
-def loosened(request, change: str) -> Request | None:
+def loosened(request: Request, change: str) -> Request | None:
     """The request as a change of explain says, where that is about the request alone; None: it is about something else."""
     skew = re.fullmatch(r"allow a skew of (\d+) of (.+) over (\w+)", change)
     if skew is not None:
@@ -335,7 +335,7 @@ def test_loosening_what_explain_says_makes_it_fit(world):
     hosts, wanted = world
     for each in wanted[:2]:
         for change in explain(Board(hosts), each).changes:
-            looser = each
+            looser: Request | None = each
             for part in change.split(" and "):
                 looser = looser and loosened(looser, part)
             # Other wishes to spread measure by the places that are allowed: these may be more by then.
