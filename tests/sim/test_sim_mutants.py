@@ -13,8 +13,8 @@ QUICK = (
     "an-unknown-write-counts-as-written",
     "a-delete-frees-all-at-once",
     "keep-is-taken-for-purge",
-    "restart-seq-is-not-persisted",
-    "a-set-is-written-and-not-synced",
+    "a-standby-does-not-wait",
+    "what-is-kept-is-purged-at-once",
     "a-host-that-is-silent-gets-ves-twice",
 )
 """Those that are found at once; `make sim-mutants` finds all of them."""
