@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 BACKOFF_LIMIT_S = 2.0
-HASTE_LIMIT_S = 1.0
+HASTE_LIMIT_S = 0.8
 HASTE_TRIES = 15
 # What grpc says when a refusal overtook our first write: the refusal itself, with the leader's address, is lost.
 _ANSWER_LOST = "Internal error from Core"
@@ -81,11 +81,12 @@ class Link:
         self._relays = relays
         self._targets = Targets(settings.controllers)
         self._failures = 0
+        self._hopping = False
         self.connected = False
 
     async def run(self) -> None:
         while True:
-            target = self._targets.next()
+            target = self._targets.next(now=self._manager.clock.boot())
             ending = await self._one_session(target)
             self.connected = False
             self._take(ending, of=target)
@@ -102,7 +103,13 @@ class Link:
             self._targets.failed(of, now=now)
 
     def _pause_s(self) -> float:
-        """Up to 1 s while a new leader is to be expected, later up to 2 s; and never the same for all hosts."""
+        """Up to 0.8 s while a new leader is to be expected, later up to 2 s; and never the same for all hosts.
+
+        None before the first of those that were named.
+        """
+        self._hopping = self._targets.leader_named and not self._hopping
+        if self._hopping:
+            return 0.0
         limit_s = HASTE_LIMIT_S if self._failures <= HASTE_TRIES else BACKOFF_LIMIT_S
         most = min(limit_s, 0.1 * 2 ** min(self._failures, 10))
         return random.uniform(most / 2, most)  # noqa: S311  # jitter, no secret

@@ -1,7 +1,7 @@
 """Which controller to dial next: pure.
 
-For seconds after its death the others still name the old leader. So who was just found dead is not believed in on their
-word, but dialled when its turn comes.
+For seconds after its death the others still name the old leader. So who was just found dead is dialled neither on their
+word nor in its turn, as long as another is left to ask.
 """
 
 from collections import deque
@@ -20,9 +20,21 @@ class Targets:
         self._named = ""
         self._dead: dict[str, float] = {}
 
-    def next(self) -> str:
-        target, self._named = self._named or self._turn[0], ""
-        return target
+    def next(self, *, now: float) -> str:
+        """Whom to dial; those that were just found dead only when all were."""
+        if self._named:
+            target, self._named = self._named, ""
+            return target
+        for _ in range(len(self._turn)):
+            if not self._is_dead(self._turn[0], now):
+                break
+            self._turn.rotate(-1)
+        return self._turn[0]
+
+    @property
+    def leader_named(self) -> bool:
+        """Whether somebody said whom to dial next."""
+        return bool(self._named)
 
     def again(self, target: str) -> None:
         """It refused us, but its answer was lost."""

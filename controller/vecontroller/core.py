@@ -38,7 +38,7 @@ log = structlog.get_logger()
 DEFAULT_PROJECT = "default"
 TICKET_BYTES = 16
 KEEP_DELETED_S = 86_400.0
-LOOK_FOR_LEADER_S = 1.0
+LOOK_FOR_LEADER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
