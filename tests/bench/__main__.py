@@ -5,6 +5,7 @@ recover  a killed init is Running again; a killed agent has its VEs again
 storm    100 VEs over the three hosts, beside a bare script that does snapshot, limit, veth and lxc-start
 placement  placement alone, in memory, on made-up racks of 100 to 10,000 hosts
 crowd    300 VEs on one host: how fast they start and stop, what the agent takes
+failover  three controllers on an etcd cluster of three: how long the API is away when a leader is lost
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from functools import partial
 
 from bench.crowd import bench_crowd
+from bench.failover import bench_failover
 from bench.placement import bench_mass, bench_placement, bench_words
 from bench.sides import SMALL, bare_hosts, context_of, small, until_running
 from bench.storm import bench_storm
@@ -23,7 +25,7 @@ from devrack.plan import HostPlan
 from kit.rack import Rack, running_rack, until
 from vectl.client import Client
 
-KINDS = ["placement", "create", "recover", "storm", "crowd"]
+KINDS = ["placement", "create", "recover", "storm", "crowd", "failover"]
 
 
 async def bench_create(rack: Rack, runs: int) -> None:
@@ -131,6 +133,9 @@ def main() -> None:
     if "crowd" in what:
         with running_rack("c", hosts=[HostPlan("h1", "r1", 1)], cpu=100, memory="20G") as rack:
             asyncio.run(bench_crowd(rack, arguments.rounds, 300, arguments.workers))
+    if "failover" in what:
+        with running_rack("f", controllers=3) as rack:
+            bench_failover(rack, max(1, arguments.runs // 2))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def led_by(rack: Rack) -> tuple[ControllerPlan, int]:
 
 def etcd_led_by(rack: Rack) -> ControllerPlan:
     """The controller beside the member of etcd that leads."""
-    return until(lambda: _etcd_leader(rack), within_s=30, what="etcd has a leader")
+    found = until(lambda: _etcd_leader(rack), within_s=30, what="etcd has a leader")
+    assert found is not None
+    return found
 
 
 def _etcd_leader(rack: Rack) -> ControllerPlan | None:
