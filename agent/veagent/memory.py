@@ -132,6 +132,18 @@ class Memory:
             return Starting(event=event, counted=verdict.counted)
         return record.starting or Starting(event=self._normal("Started", "it was started"))
 
+    def hold(self, limits: Limits) -> None:
+        """Of the limits that are begun with, only these are: the rest is refused once it runs, and then told."""
+        assert self.record is not None
+        held = msgspec.structs.replace(
+            self.record.limits,
+            io_weight=limits.io_weight,
+            io_read_bps=limits.io_read_bps,
+            io_write_bps=limits.io_write_bps,
+        )
+        if held != self.record.limits:
+            self.change(limits=held)
+
     def started(self) -> None:
         """The start that was begun has come about."""
         assert self.record is not None

@@ -163,6 +163,10 @@ class Runtime(Protocol):
         """Asks init to end, kills it after `timeout_s` (0: at once), returns when all is released."""
         ...
 
+    def holdable(self, limits: Limits) -> Limits:
+        """The limits, without those that this host can hold no VE to: a start goes without them, `limit` refuses them."""
+        ...
+
     async def limit(self, uid: Uid, limits: Limits) -> None:
         """Sets all but disk and network of a running VE live; Conflict when what is in use does not fit."""
         ...

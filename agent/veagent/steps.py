@@ -139,6 +139,7 @@ class Steps:
         ground.runtime.forget_end(self._uid)
         cpus = ground.cpusets.place(self._uid, entry.spec.cpu_millis)
         self._memory.will_start(entry, cpus, **self._image(entry))
+        self._memory.hold(ground.runtime.holdable(entry.spec.limits))
         nic = await ground.network.attach(self._uid, entry.ip, entry.mac) if entry.ip else None
         await ground.ledger.sync()
         root, record = ground.roots.path(self._uid), self._ensured(entry)

@@ -136,9 +136,7 @@ def _could_not(target: Target, ve: "VE") -> Conflict | None:
     if target.goal is Goal.RESTARTED and not _started_again(target, ve):
         return None  # said before the restart that may well put it right; a restart is no new generation
     hint = f"see `vectl show {ve.name}`"
-    if status.reason in ("LimitsRefused", "RestartNeeded") and not status.message.startswith(
-        "disk"
-    ):
+    if status.reason == "RestartNeeded" or status.message.startswith("memory in use"):
         hint = (
             f"ask for something else, or restart it for that: `vectl set {ve.name} ... --restart`"
         )

@@ -334,6 +334,23 @@ async def test_a_refused_disk_limit_keeps_no_ve_from_starting(
     assert host.status().state is VEState.RUNNING
 
 
+async def test_a_ve_starts_without_what_its_host_can_not_hold_it_to_and_that_is_told(
+    host: AgentHost, wishes: Wishes
+) -> None:
+    host.runtime.weightless = True
+    await wishes.settle(entry(generation=2, io_weight=200, memory_bytes=96 << 20))
+    assert (host.status().state, host.status().reason) == (VEState.RUNNING, "LimitsRefused")
+    await wishes.are(entry(generation=2, io_weight=200, memory_bytes=96 << 20, restart_seq=1))
+    await host.until(lambda: host.status().observed_restart_seq == 1)
+    await host.until(lambda: host.status().reason == "LimitsRefused")
+    assert host.status().state is VEState.RUNNING
+    assert host.runtime.running[U1].limits.io_weight == 0
+    host.runtime.weightless = False
+    await wishes.settle(entry(generation=3, io_weight=200, memory_bytes=96 << 20, restart_seq=1))
+    assert host.status().reason == ""
+    assert host.runtime.running[U1].limits.io_weight == 200
+
+
 async def test_a_refused_disk_limit_of_one_that_its_guest_switched_off_is_told_and_not_tried_on_and_on(
     host: AgentHost, wishes: Wishes
 ) -> None:

@@ -133,6 +133,9 @@ def test_what_the_disk_can_not_do_is_refused_before_anything_changes(
     with pytest.raises(Conflict, match="io_"):
         cgroups.limit(UID, asked)
     assert kernel.writes == before
+    allowed = cgroups.holdable(asked)
+    assert (allowed.io_read_bps, allowed.io_write_bps, allowed.io_weight) == (0, 0, 0)
+    cgroups.limit(UID, allowed)
 
 
 def nested(kernel: MadeUpKernel, *names: str) -> list[str]:

@@ -103,6 +103,10 @@ class Cgroups:
             if cpus:
                 self._layout.pin(self._ve(uid), cpus)
 
+    def holdable(self, limits: Limits) -> Limits:
+        """Without those that this host can't hold a VE to."""
+        return self._layout.holdable(limits, self._disk())
+
     def limit(self, uid: Uid, limits: Limits) -> None:
         """Live. Conflict when memory in use does not fit; what was set before then stays. Blocks while memory is taken back."""
         self._must_exist(uid)

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+import msgspec
+
 from veagent.cgroup.disk import Disk
 from veagent.cgroup.oom import OomNotice
 from veagent.cgroup.usage import Usage
@@ -50,6 +52,10 @@ class Layout(Protocol):
 
     def create(self, group: str, limits: Limits, disk: Disk | None) -> None:
         """Makes the folder in every hierarchy and sets limits and devices. Its parent is prepared."""
+        ...
+
+    def holdable(self, limits: Limits, disk: Disk | None) -> Limits:
+        """Without those that it would refuse on this host."""
         ...
 
     def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:
@@ -104,6 +110,17 @@ class Layout(Protocol):
 def weight_of(limits: Limits) -> int:
     """The weight of the processors, 1 to 10000: what was asked, else 100 for each core."""
     return limits.cpu_weight or min(10_000, max(1, (limits.cpu_millis or 1000) // 10))
+
+
+def holdable_io(limits: Limits, disk: Disk | None, *, able: bool) -> Limits:
+    """The limits without those that `refuse_io` would refuse."""
+    rates, weights = able and disk is not None, able and disk is not None and disk.weights
+    return msgspec.structs.replace(
+        limits,
+        io_read_bps=limits.io_read_bps if rates else 0,
+        io_write_bps=limits.io_write_bps if rates else 0,
+        io_weight=limits.io_weight if weights else 0,
+    )
 
 
 def refuse_io(limits: Limits, disk: Disk | None, *, able: bool) -> None:

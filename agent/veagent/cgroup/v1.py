@@ -12,6 +12,7 @@ from veagent.cgroup.layout import (
     DEVICES,
     PERIOD_US,
     does_not_fit,
+    holdable_io,
     quota_us,
     refuse_io,
     weight_of,
@@ -81,6 +82,9 @@ class V1:
         if self._allows_every_device(group):
             self._allow_devices(group)
         self.limit(group, limits, disk)
+
+    def holdable(self, limits: Limits, disk: Disk | None) -> Limits:
+        return holdable_io(limits, disk, able=self._blkio)
 
     def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:
         refuse_io(limits, disk, able=self._blkio)

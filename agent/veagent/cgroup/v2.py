@@ -6,6 +6,7 @@ from veagent.cgroup.layout import (
     CONTAINER,
     PERIOD_US,
     does_not_fit,
+    holdable_io,
     quota_us,
     refuse_io,
     weight_of,
@@ -49,6 +50,9 @@ class V2:
         self._files.mkdir(f"{self._fs}/{group}")
         self._delegate(f"{self._fs}/{group}")
         self.limit(group, limits, disk)
+
+    def holdable(self, limits: Limits, disk: Disk | None) -> Limits:
+        return holdable_io(limits, disk, able=self._io)
 
     def limit(self, group: str, limits: Limits, disk: Disk | None) -> None:
         refuse_io(limits, disk, able=self._io)

@@ -67,6 +67,8 @@ class FakeRuntime(Faults):
         self.known: set[Uid] = set()
         self.consoles: set[Uid] = set()
         """Those that somebody is attached to."""
+        self.weightless = False
+        """Its disk has no weights."""
         self._killed: dict[Uid, int] = {}
         self._ends: dict[Uid, Ended] = {}
         self._folder = folder
@@ -110,7 +112,12 @@ class FakeRuntime(Faults):
         await self.call("kill" if timeout_s == 0 else "stop", instance.uid)
         self.finish(instance.uid, Ended(EndKind.HALT))
 
+    def holdable(self, limits: Limits) -> Limits:
+        return msgspec.structs.replace(limits, io_weight=0) if self.weightless else limits
+
     async def limit(self, uid: Uid, limits: Limits) -> None:
+        if self.weightless and limits.io_weight:
+            raise Conflict("the disk has no weights", hint="limit its rates")
         await self.call("limit", uid)
         self._running(uid).limits = limits
         self._store()

@@ -139,6 +139,9 @@ class LxcRuntime:
                 f"VE {ours.uid} does not die", hint="a process of it may wait for a disk (state D)"
             )
 
+    def holdable(self, limits: Limits) -> Limits:
+        return self.cgroups.holdable(limits)
+
     async def limit(self, uid: Uid, limits: Limits) -> None:
         """In a thread: to take memory back the kernel may write for as long as that takes, a second per gigabyte and more."""
         await to_end(self.cgroups.limit, uid, limits)
