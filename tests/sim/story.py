@@ -8,6 +8,8 @@ from typing import Any
 
 LENGTH_S = 60.0
 LEAST_FAULTS = 3
+FIRST = 4
+"""VEs that are created at the beginning."""
 
 OPERATIONS = {
     "create": 10,
@@ -19,7 +21,7 @@ OPERATIONS = {
     "start": 4,
     "stop": 5,
     "freeze": 3,
-    "restart": 4,
+    "restart": 6,
     "set": 5,
     "rename": 2,
     "clone": 2,
@@ -34,7 +36,7 @@ OPERATIONS = {
 FAULTS = {
     "controller dies": 4,
     "controller stops": 3,
-    "agent dies": 4,
+    "agent dies": 6,
     "agent stops": 2,
     "host loses power": 3,
     "cut": 5,
@@ -150,13 +152,22 @@ def _numbers(rng: Random) -> tuple[int, int, int]:
     return rng.randrange(1000), rng.randrange(1000), rng.randrange(1000)
 
 
+def _of_first(rng: Random) -> tuple[int, int, int]:
+    """Mostly of a VE that is there from the beginning, so that few are refused."""
+    whom, how, where = _numbers(rng)
+    return (whom % FIRST if rng.random() < 0.7 else whom), how, where
+
+
 def _operations(rng: Random) -> list[Event]:
     """Creates come first, so that there is something to ask for."""
     count = rng.randint(15, 45)
     kinds, weights = list(OPERATIONS), list(OPERATIONS.values())
-    found = [Event(round(rng.uniform(0, 8), 3), "create", _numbers(rng)) for _ in range(4)]
+    found = [
+        Event(round(rng.uniform(0, 8), 3), "create", (each, *_numbers(rng)[1:]))
+        for each in range(FIRST)
+    ]
     found += [
-        Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _numbers(rng))
+        Event(round(rng.uniform(4, LENGTH_S - 2), 3), what, _of_first(rng))
         for what in rng.choices(kinds, weights, k=count)
     ]
     if rng.random() < 0.5:  # a crowd that wants the same at one moment
@@ -164,7 +175,7 @@ def _operations(rng: Random) -> list[Event]:
         what = rng.choice(
             ("create", "fickle", "restart", "snapshot", "undelete", "regret", "clone")
         )
-        crowd = [_numbers(rng) for _ in range(6)]
+        crowd = [_of_first(rng) for _ in range(6)]
         if rng.random() < 0.5:  # and of the same VE
             crowd = [(crowd[0][0], b, c) for _, b, c in crowd]
         found += [Event(at, what, numbers) for numbers in crowd]
@@ -173,7 +184,7 @@ def _operations(rng: Random) -> list[Event]:
 
 def _faults(rng: Random) -> list[Event]:
     """A few kinds of them in each story, so that each kind meets itself too."""
-    kinds = rng.sample(list(FAULTS), rng.randint(3, 8))
+    kinds = rng.sample(list(FAULTS), rng.randint(4, 9))
     weights = [FAULTS[kind] for kind in kinds]
     count = rng.randint(LEAST_FAULTS, 14)
     found = rng.choices(kinds, weights, k=count)
