@@ -43,7 +43,7 @@ class Origins:
             heir = self._heir(uid)
             if heir is not None:
                 self._write(heir, (uid, *self._sources(uid), *self._sources(heir)))
-        return False
+        return heir is not None
 
     def only_of(self, clone: str) -> set[str]:
         """Those of whom no other is a clone."""
