@@ -46,7 +46,7 @@ async def test_set_asks_for_what_was_given_and_waits_for_the_host(
 
 async def test_what_the_host_refuses_ends_the_wait_with_its_reason(vectl: Vectl) -> None:
     ran = await vectl("set", "web", "--memory", "13M", code=4)
-    assert "LimitsRefused: 20M are in use" in ran.err
+    assert "LimitsRefused: memory in use (20M) does not fit" in ran.err
     assert "--restart" in ran.err
 
 
