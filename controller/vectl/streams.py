@@ -11,7 +11,9 @@ import grpc.aio
 from veapi.errors import RemoteFailed, TimedOut, Unavailable, VerackError, by_kind
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vectl.context import Context
-from vectl.wire import failure
+from vectl.wire import cut, failure
+
+_AGAIN = "begin again: the controller that leads is found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class ExecStream:
             async for frame in self._call:
                 yield self._read(frame)
         except grpc.aio.AioRpcError as error:
-            raise failure(error, self._context) from None
+            hint = "the command may still run in its VE; begin again: the controller that leads is found"
+            raise cut(error, self._context, hint=hint) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -139,7 +142,7 @@ async def log_chunks(
         async for response in call:
             yield response.data
     except grpc.aio.AioRpcError as error:
-        raise failure(error, context) from None
+        raise cut(error, context, hint=_AGAIN) from None
     finally:
         call.cancel()
 
@@ -152,7 +155,7 @@ async def watched_events(
         async for event in call:
             yield event
     except grpc.aio.AioRpcError as error:
-        raise failure(error, context) from None
+        raise cut(error, context, hint=_AGAIN) from None
     finally:
         call.cancel()
 

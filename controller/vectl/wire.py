@@ -119,6 +119,15 @@ def failure(error: grpc.aio.AioRpcError, context: Context) -> VerackError:
             return from_rpc(error)
 
 
+def cut(error: grpc.aio.AioRpcError, context: Context, *, hint: str) -> VerackError:
+    """As `failure`, of a stream that goes through the controller: `hint` says what to do when that one is lost."""
+    meant = failure(error, context)
+    told = dict(error.trailing_metadata() or ())
+    if isinstance(meant, Unavailable) and not {_LEADER, "verack-kind"} & told.keys():
+        meant.hint = hint
+    return meant
+
+
 def _lost(details: str, context: Context) -> VerackError:
     return Unavailable(
         f"lost the controller at {context.endpoint}: {_short(details)}",

@@ -164,7 +164,23 @@ async def test_followed_logs_end_with_what_happened_and_what_to_do(
     ran = await ended(process)
     assert ran.code == 8
     assert "lost the controller" in ran.err
-    assert "Hint: " in ran.err
+    assert "Hint: begin again" in ran.err
+
+
+async def test_a_command_whose_controller_is_lost_ends_with_what_may_be_so(
+    three: FakeRank, tmp_path: Path
+) -> None:
+    three.lead(0)
+    await ended(await _vectl(three, tmp_path, "create", "web", "--image", "ok"))
+    process = await _vectl(three, tmp_path, "exec", "-i", "web", "--", "cat")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"hello\n")
+    assert await process.stdout.readline() == b"hello\n"
+    await three.controllers[0].die()
+    ran = await ended(process)
+    assert ran.code == 125  # not the command's own
+    assert "the command may still run" in ran.err
 
 
 async def _vectl(rank: FakeRank, folder: Path, *arguments: str) -> asyncio.subprocess.Process:
