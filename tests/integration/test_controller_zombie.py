@@ -84,6 +84,7 @@ async def test_its_sets_are_older_than_those_of_the_new_leader(pair):
             old.send(signal.SIGCONT)
             await eventually(lambda: before.ended, timeout_s=30)
             assert all(one.order < after.sets[0].order for one in before.sets)
+            assert before.ended is not None
             assert before.ended.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,10 @@ class AgentHost:
         """Told whenever a session may tell of a VE."""
         self.manager: Manager
 
+    def _told(self, outbox: Outbox, uid: Uid) -> None:
+        outbox.mark(uid)
+        self.changed(uid)
+
     async def boot(self) -> Manager:
         """A new agent process: loads the ledger and adopts."""
         outbox = Outbox()
@@ -134,7 +139,7 @@ class AgentHost:
             slots=Slots(self.starts),
             cpusets=Cpusets(self.cpus, enabled=bool(self.cpus)),
             clock=self.clock,
-            changed=lambda uid: (outbox.mark(uid), self.changed(uid))[0],
+            changed=partial(self._told, outbox),
             id_base_of=lambda instance: self.kernel_bases.get(instance.uid),
         )
         self.manager = Manager(ground, self._facts().read, outbox)

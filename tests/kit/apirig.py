@@ -116,6 +116,9 @@ class FakeHosts:
     def host_state(self, host: HostName) -> HostState:
         return self.states.get(host, HostState.READY)
 
+    def connected(self, host: HostName) -> bool:
+        return self.host_state(host) is HostState.READY
+
     def last_heartbeat(self, host: HostName) -> float | None:
         return 1_700_000_000.0
 

@@ -49,7 +49,9 @@ class Verbs:
         ve.generation += 1
         if ve.spec.memory_bytes == REFUSED_BYTES and not request.restart:
             ve.status.observed_generation = ve.generation
-            self.cluster.state(ve, "Running", reason="LimitsRefused", message="memory in use (20M) does not fit")
+            self.cluster.state(
+                ve, "Running", reason="LimitsRefused", message="memory in use (20M) does not fit"
+            )
         else:
             self._live(ve)
         return ve

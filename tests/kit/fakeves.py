@@ -102,9 +102,11 @@ class VEs(Verbs, api_pb2_grpc.VEServiceServicer):
 
     async def _found(self, ref: Any, context: Any) -> types_pb2.VE:
         try:
-            return self.cluster.find(ref.project, ref.name)
+            found: types_pb2.VE = self.cluster.find(ref.project, ref.name)
         except NotFound as error:
             await abort(context, error)
+        else:
+            return found
 
     async def Get(self, request: Any, context: Any) -> Any:
         self.cluster.calls.append("Get")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,10 @@ async def host(controller: FakeController) -> AsyncIterator[RealHost]:
             yield host
         finally:
             await host.end_agent()
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
 class Wishes:
@@ -140,9 +145,9 @@ async def test_poweroff_and_reboot_while_the_agent_is_away(
         await eventually(lambda: b'"up":true' in host.last_record(U1))
         await host.end_agent()
         os.kill(pid, end)
-        await eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), timeout_s=15)
+        await eventually(partial(is_gone, pid), timeout_s=15)
         await host.start_agent()
-        await eventually(lambda number=number: len(controller.sessions) == number)
+        await eventually(partial(lambda wanted: len(controller.sessions) == wanted, number))
         await eventually(lambda: controller.session.reports)
         wishes.push()
         state = VEState.RUNNING if reason == "Rebooted" else VEState.STOPPED

@@ -338,7 +338,7 @@ async def test_nothing_of_a_transfer_is_seen_inside_or_left_behind(house: House)
     await start(house, running=True)
     assert house.instance is not None
     pipe = FilePipe([TREE[:600]], cut=True)
-    pipe.receive = lambda: asyncio.sleep(3600)  # type: ignore[method-assign,assignment]
+    pipe.receive = lambda: asyncio.sleep(3600)  # type: ignore[method-assign]
     plan = house.plan
     request = api_pb2.PushStart(path="/srv")
     going = asyncio.create_task(
@@ -358,11 +358,15 @@ async def test_a_stop_ends_transfers(house: House) -> None:
     assert house.instance is not None
     plan = house.plan
     pipe = FilePipe()
-    pipe.receive = lambda: asyncio.sleep(3600)  # type: ignore[method-assign,assignment]
+    pipe.receive = lambda: asyncio.sleep(3600)  # type: ignore[method-assign]
     going = asyncio.create_task(
         house.files.push(
-            pipe, plan.uid, house.instance, plan.id_base, api_pb2.PushStart(path="/srv")
-        )  # type: ignore[arg-type]
+            pipe,  # type: ignore[arg-type]
+            plan.uid,
+            house.instance,
+            plan.id_base,
+            api_pb2.PushStart(path="/srv"),
+        )
     )
     await eventually(lambda: guests(house))
     await house.ves.runtime.stop(house.instance, timeout_s=0)

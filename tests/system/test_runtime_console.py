@@ -136,7 +136,7 @@ async def test_a_flooded_console_keeps_two_files_of_the_limit_and_who_follows_se
 
 
 def flood_over(process: ExecProcess) -> bool:
-    return process._code.done()  # type: ignore[attr-defined]
+    return bool(process._code.done())  # type: ignore[attr-defined]
 
 
 async def test_what_was_said_since_a_moment_is_found(ves: Lab, instance: Instance) -> None:

@@ -340,7 +340,9 @@ async def test_how_a_ve_ended_while_the_agent_was_away_is_known_when_it_is_back(
 async def test_commands_leave_no_lines_in_the_log_of_a_ve(ves: Lab) -> None:
     instance = await ves.runtime.start(ves.plan())
     log = rundir.log(ves.folder / "lxc", instance.uid)
-    assert (await ves.run(instance, "true")).code == 0  # what belongs to the start is written by now
+    assert (
+        await ves.run(instance, "true")
+    ).code == 0  # what belongs to the start is written by now
     before = log.read_text()
     for _ in range(5):
         assert (await ves.run(instance, "true")).code == 0

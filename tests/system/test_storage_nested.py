@@ -27,6 +27,7 @@ def place(tmp_path):
 def add_btrfs(root: Path) -> None:
     """The machine's own btrfs program with its libraries."""
     program = shutil.which("btrfs")
+    assert program is not None
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True)
     words = {word for line in listed.stdout.splitlines() for word in line.split()}
     for file in (program, *(word for word in words if word.startswith("/"))):

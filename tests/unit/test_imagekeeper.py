@@ -1,10 +1,12 @@
 import asyncio
+from typing import cast
 
 import pytest
 
 from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from veagent.imagefetch import RETRY_LIMIT_S, ImageKeeper
+from veagent.ports import Images
 from veapi.errors import Unavailable
 from veapi.model import Digest, HeldImage
 
@@ -30,13 +32,15 @@ class Peer:
     def gives(self):
         image = HeldImage(digest=DIGEST, blob_digest=DIGEST, size_bytes=1, blob_bytes=1)
         self.images.append(image)
+        assert self.flight is not None
         self.flight.set_result(image)
 
 
 @pytest.fixture
 async def kept():
-    peer, told = Peer(), []
-    keeper = ImageKeeper(peer, peer, ManualClock(), told.append)
+    peer = Peer()
+    told: list[object] = []
+    keeper = ImageKeeper(cast("Images", peer), peer, ManualClock(), told.append)
     yield keeper, peer, told
     await keeper.aclose()
 

@@ -45,7 +45,22 @@ def test_a_selector_selects(text: str, *, selected: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [",", "tier=web,", "=web", "!", "!=x", "a b", "tier=a b", "tier in (a", "tier in ()", "n>x", "a>1>2", "é", "a=b=c", "!a=b"],
+    [
+        ",",
+        "tier=web,",
+        "=web",
+        "!",
+        "!=x",
+        "a b",
+        "tier=a b",
+        "tier in (a",
+        "tier in ()",
+        "n>x",
+        "a>1>2",
+        "é",
+        "a=b=c",
+        "!a=b",
+    ],
 )
 def test_what_is_no_selector_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^selector") as refused:
