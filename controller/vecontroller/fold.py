@@ -150,7 +150,16 @@ def _deleted(view: View, parts: tuple[str, ...], item: StoreItem | None, changes
 
 
 def _address(view: View, parts: tuple[str, ...], item: StoreItem | None, _changes: Changes) -> None:
-    _set(view.addresses, (parts[0], parts[1]), item, _uid)
+    key = (parts[0], parts[1])
+    before = view.addresses.get(key)
+    _set(view.addresses, key, item, _uid)
+    after = view.addresses.get(key)
+    if before is not None:
+        view.addresses_of[before.value].discard(key)
+        if not view.addresses_of[before.value]:
+            del view.addresses_of[before.value]
+    if after is not None:
+        view.addresses_of[after.value].add(key)
 
 
 def _host(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from veapi.model import EVENTS_KEPT, HostFacts, HostName, Uid, VEReport, VEStatus
-from vecontroller.removal import keeping, removal
+from veapi.model import EVENTS_KEPT, HostFacts, HostName, Uid, VEReport, VEState, VEStatus
+from vecontroller.removal import addresses_held, keeping, removal
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put, Write
 from vecontroller.view import View
 
 GUARDS_A_TRANSACTION = 80
 WRITES_A_TRANSACTION = 80
+_DOWN = (VEState.STOPPED, VEState.FAILED)
+"""States in which a VE uses no address."""
 TEXT_LIMIT = 500
 """Characters of a message that a host may put into a status."""
 
@@ -101,13 +103,36 @@ def _of_status(view: View, host: HostName, report: VEReport) -> Change | None:
     key, status = keys.ve_status(report.uid), _bounded(report.status, host)
     if status.placement_generation != placement.value.generation or key in view.quarantined:
         return None
-    if held is not None and held.value == status:
+    freed = _given_up(view, report.uid, status)
+    shown = held is not None and held.value == status
+    if shown and not freed:
         return None
-    guards = (
+    guards = [
         Guard(key=keys.ve_placement(report.uid), mod_revision=placement.mod_revision),
         Guard(key=key, mod_revision=held.mod_revision if held is not None else 0),
-    )
-    return Change(guards, (Put(key=key, value=values.encode_status(status)),))
+    ]
+    write = () if shown else (Put(key=key, value=values.encode_status(status)),)
+    if freed:
+        guards.append(_of_spec(view, report.uid))
+    return Change(tuple(guards), (*write, *freed))
+
+
+def _of_spec(view: View, uid: Uid) -> Guard:
+    """The VE may be about to change back to what is given up."""
+    return Guard(key=keys.ve_spec(uid), mod_revision=view.ves[uid].mod_revision)
+
+
+def _given_up(view: View, uid: Uid, status: VEStatus) -> tuple[Write, ...]:
+    """Addresses that the VE had before, once its host says that it uses them no more.
+
+    It must know of the change: one that is down with an older wish may come up with the old address yet.
+    """
+    ve = view.ves[uid].value
+    old = [(network, ip) for network, ip in addresses_held(view, uid) if ip != ve.ip]
+    if not old or status.observed_generation < ve.generation:
+        return ()
+    used = () if status.state in _DOWN else status.addresses
+    return tuple(Delete(key=keys.address(network, ip)) for network, ip in old if ip not in used)
 
 
 def _bounded(status: VEStatus, host: HostName) -> VEStatus:

@@ -5,7 +5,9 @@ from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put, Write
 from vecontroller.view import View
 
-MOST_WRITES = 6
+ADDRESSES_HELD = 4
+"""By one VE at once: its own, and those that its host may still use for it."""
+MOST_WRITES = 5 + ADDRESSES_HELD
 """Writes of one removal, at most; it has three guards."""
 
 
@@ -50,8 +52,9 @@ def _held_keys(view: View, ve: VE) -> list[str]:
     name = view.names.get((ve.project, ve.name))
     if name is not None and name.value == ve.uid:
         found.append(keys.ve_name(ve.project, ve.name))
-    network = view.cluster.value.network.name if view.cluster is not None else ""
-    address = view.addresses.get((network, ve.ip))
-    if address is not None and address.value == ve.uid:
-        found.append(keys.address(network, ve.ip))
-    return found
+    return [*found, *(keys.address(network, ip) for network, ip in addresses_held(view, ve.uid))]
+
+
+def addresses_held(view: View, uid: Uid) -> list[tuple[str, str]]:
+    """Networks and addresses that nobody else may get."""
+    return sorted(view.addresses_of.get(uid, ()))

@@ -52,6 +52,8 @@ class View:
     deleted: dict[Uid, Held[Deleted]] = field(default_factory=dict)
     """Deleted VEs whose roots are kept."""
     addresses: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
+    addresses_of: dict[Uid, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    """Index of addresses by who holds them; kept by the mirror. One that is to change holds several."""
     hosts: dict[HostName, Held[HostFacts]] = field(default_factory=dict)
     host_specs: dict[HostName, Held[HostSpec]] = field(default_factory=dict)
     """What operators said of hosts; also of some that never reported."""

@@ -11,7 +11,7 @@ from veapi.errors import Conflict, InvalidInput, NoHostFits, NotFound
 from veapi.model import HostName, Resources, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
 from vecontroller.placement import committed
-from vecontroller.store import keys
+from vecontroller.store import keys, values
 from vecontroller.writer import FENCE_ATTEMPTS
 
 WEB = api_pb2.VERef(name="web")
@@ -257,16 +257,46 @@ async def test_what_is_down_needs_no_restart(rig: ApiRig, down: str) -> None:
     assert stored(rig, ve).run_generation == 0
 
 
-async def test_a_new_address_is_taken_and_the_old_one_free_in_one_step(rig: ApiRig) -> None:
+async def test_a_new_address_is_taken_and_the_old_one_held_until_the_host_gave_it_up(
+    rig: ApiRig,
+) -> None:
     ve = await rig.running()
     before = stored(rig, ve)
     found = await set_(rig, ip="10.66.0.77", restart=True)
     view = rig.mirror.view
     assert view.addresses["default", "10.66.0.77"].value == ve.uid
-    assert ("default", before.ip) not in view.addresses
+    assert view.addresses["default", before.ip].value == ve.uid, "its host still uses it"
     assert stored(rig, ve).mac != before.mac
     assert found.spec.ip == "10.66.0.77"
+    assert (await rig.create("db")).status.addresses != [before.ip]
+    with pytest.raises(Conflict, match="taken by VE default/web"):
+        await rig.create("mail", ip=before.ip)
+
+
+async def test_of_a_ve_without_a_host_the_old_address_is_free_at_once(rig: ApiRig) -> None:
+    ve = await rig.create()
+    before = stored(rig, ve)
+    await set_(rig, ip="10.66.0.77")
+    assert rig.mirror.view.addresses_of == {Uid(ve.uid): {("default", "10.66.0.77")}}
     assert (await rig.create("db")).status.addresses == [before.ip]
+
+
+async def test_a_ve_may_change_back_to_an_address_that_it_still_holds(rig: ApiRig) -> None:
+    ve = await rig.running()
+    before = stored(rig, ve)
+    await set_(rig, ip="10.66.0.77", restart=True)
+    await set_(rig, ip=before.ip, restart=True)
+    assert (stored(rig, ve).ip, stored(rig, ve).mac) == (before.ip, before.mac)
+    held = {("default", before.ip), ("default", "10.66.0.77")}
+    assert rig.mirror.view.addresses_of[Uid(ve.uid)] == held
+
+
+async def test_a_ve_of_a_silent_host_can_not_hold_ever_more_addresses(rig: ApiRig) -> None:
+    await rig.running()
+    for number in range(3):
+        await set_(rig, ip=f"10.66.0.{77 + number}", restart=True)
+    with pytest.raises(Conflict, match="still holds 4 addresses"):
+        await set_(rig, ip="10.66.0.90", restart=True)
 
 
 async def test_an_address_that_somebody_has_is_refused(rig: ApiRig) -> None:
@@ -286,7 +316,7 @@ async def test_an_address_taken_behind_our_back_is_found_by_the_transaction(rig:
     async def commit(guards, writes, **options):
         if all(guard.key != key for guard in guards):
             return await original(guards, writes, **options)
-        await rig.put(key, rig.model.etcd.items[keys.address("default", "10.66.0.2")].value)
+        await rig.put(key, values.encode_ref(Uid("another")))
         return await original(guards, writes, **options)
 
     rig.deps.writer.commit = commit  # type: ignore[method-assign]

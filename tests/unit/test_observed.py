@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 
 from kit.world import held, make_deleted, make_facts, make_placement, make_ve, make_view
 from veapi.model import Event, EventType, HostName, Uid, VEReport, VEState, VEStatus
@@ -28,8 +29,70 @@ def placed(ve=None, **options):
 def deleting(**options):
     view = placed(make_ve(delete_requested_at=5.0), **options)
     view.names[("default", "n-u1")] = held(U1)
-    view.addresses[("default", "10.66.0.9")] = held(U1)
+    hold(view, "10.66.0.9")
     return view
+
+
+def hold(view, *ips):
+    for ip in ips:
+        view.addresses["default", ip] = held(U1)
+        view.addresses_of[U1].add(("default", ip))
+
+
+OLD, NOW = "10.66.0.5", "10.66.0.9"
+
+
+def moving(**options):
+    """A VE that shall have another address as of generation 2."""
+    view = placed(make_ve(generation=2, ip=NOW), **options)
+    hold(view, OLD, NOW)
+    return view
+
+
+def says(state=VEState.RUNNING, *, generation=2, uses=NOW, **options):
+    return msgspec.structs.replace(
+        RUNNING, state=state, observed_generation=generation, addresses=(uses,), **options
+    )
+
+
+@pytest.mark.parametrize("status", [says(), says(VEState.STOPPED, uses=OLD)])
+def test_an_old_address_is_free_once_the_host_says_that_it_is_not_used(status):
+    change = of_report(moving(), H1, report(status))
+    assert change is not None
+    assert Delete(key=keys.address("default", OLD)) in change.writes
+    assert all(write.key != keys.address("default", NOW) for write in change.writes)
+    assert Guard(key=keys.ve_spec(U1), mod_revision=5) in change.guards
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        says(generation=1, uses=OLD),
+        says(VEState.STOPPED, generation=1, uses=OLD),
+        says(uses=OLD, reason="LimitsRefused"),
+        says(VEState.CREATING, uses=OLD),
+    ],
+)
+def test_an_old_address_stays_held_while_the_host_may_use_it(status):
+    change = of_report(moving(), H1, report(status))
+    assert change is not None
+    assert [type(write) for write in change.writes] == [Put]
+
+
+def test_an_old_address_is_freed_also_when_the_status_is_known_already():
+    change = of_report(moving(statuses={"u1": says()}), H1, report(says()))
+    assert change is not None
+    assert change.writes == (Delete(key=keys.address("default", OLD)),)
+
+
+def test_a_removal_takes_all_addresses_along():
+    view = deleting()
+    hold(view, OLD, "10.66.0.6", "10.66.0.7")
+    change = of_report(view, H1, report(gone=True))
+    assert change is not None
+    gone = {write.key for write in change.writes}
+    assert {keys.address("default", ip) for ip in (OLD, NOW, "10.66.0.6", "10.66.0.7")} <= gone
+    assert len(change.writes) <= MOST_WRITES
 
 
 def written(change):
@@ -97,6 +160,7 @@ def test_a_name_or_address_that_another_ve_holds_by_now_stays():
     view = deleting()
     view.names[("default", "n-u1")] = held(Uid("u2"))
     view.addresses[("default", "10.66.0.9")] = held(Uid("u2"))
+    view.addresses_of.clear()
     change = of_report(view, H1, report(gone=True))
     assert change is not None
     assert {write.key for write in change.writes} == {

@@ -20,6 +20,7 @@ from vecontroller.api.inflight import InFlight
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.room import grown, room_for
 from vecontroller.placement import given
+from vecontroller.removal import ADDRESSES_HELD, addresses_held
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put
 from vecontroller.view import Held, View
@@ -149,19 +150,38 @@ def _is_behind(view: View, ve: VE) -> bool:
 
 
 def _moved(view: View, in_flight: InFlight, before: VE, made: Edit) -> Edit:
-    """With the old address given up and the new one taken, in the same transaction."""
-    network, after = network_of(view), made.ve
-    addresses.choose(view, network, after.ip, in_flight.addresses())
-    old, new = keys.address(network.name, before.ip), keys.address(network.name, after.ip)
-    held = view.addresses.get((network.name, before.ip))
-    owned = held is not None and held.value == before.uid
+    """With the new address taken in the same transaction.
+
+    The old one stays the VE's until its host says that it uses it no more (`vecontroller.observed`): until then another VE
+    would share it. Of a VE without a host nobody has heard yet.
+    """
+    name, after = network_of(view).name, made.ve
+    held = view.addresses.get((name, after.ip))
+    own = held is not None and held.value == after.uid
+    if not own:
+        addresses.choose(view, network_of(view), after.ip, in_flight.addresses())
+        _refuse_more_addresses(view, before)
+    new = keys.address(name, after.ip)
+    guard = Guard(key=new, mod_revision=held.mod_revision if held is not None else 0)
+    unplaced = Guard(key=keys.ve_placement(before.uid), mod_revision=0)
+    free = before.uid not in view.placements
+    old = [each for each in addresses_held(view, before.uid) if each != (name, after.ip)]
     return Edit(
         after,
-        guards=(*made.guards, Guard(key=new, mod_revision=0)),
+        guards=(*made.guards, guard, *((unplaced,) if free else ())),
         writes=(
             *made.writes,
             Put(key=new, value=values.encode_ref(after.uid)),
-            *((Delete(key=old),) if owned else ()),
+            *(Delete(key=keys.address(*each)) for each in old if free),
         ),
         holds=(*made.holds, in_flight.holding(after.ip, after.image_digest)),
     )
+
+
+def _refuse_more_addresses(view: View, ve: VE) -> None:
+    held = addresses_held(view, ve.uid)
+    if len(held) >= ADDRESSES_HELD and ve.uid in view.placements:
+        raise Conflict(
+            f"VE {ve.name} still holds {len(held)} addresses, as its host has not said that it uses the old ones no more",
+            hint="wait until its host has carried out the last change; see `vectl show`",
+        )
