@@ -217,7 +217,12 @@ class Memory:
         limits, most = with_disk(self.record.limits, 0), bounds(self.record)
         unsure = msgspec.structs.replace(self.record.unsure, disk_bytes=most.disk_bytes)
         replaced = msgspec.structs.replace(
-            self.record, root_seq=entry.root.seq, off=False, limits=limits, unsure=unsure
+            self.record,
+            root_seq=entry.root.seq,
+            made=False,
+            off=False,
+            limits=limits,
+            unsure=unsure,
         )
         made_of = f"snapshot {entry.root.snapshot}" if entry.root.snapshot else "its image"
         self._keep(replaced, self._normal("RootReplaced", f"its disk is made anew of {made_of}"))

@@ -129,10 +129,15 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """`reason`: Running, Frozen, Stopped, PoweredOff, Kept, Gone or Orphan."""
+    """`reason`: Running, Frozen, Stopped, PoweredOff, Kept, Gone, Orphan, or one of those below, of what is refused."""
 
     reason: str
 
+
+STALE = "Stale"
+"""An end is asked of an earlier stay of the VE than this: what asks was set back to an older state."""
+ROOT_LOST = "RootLost"
+"""Its root was made, and is not there. A new one in its place would look as if nothing had been in it."""
 
 Step = (
     AwaitImage
@@ -162,6 +167,8 @@ def next_action(wanted: SetEntry | None, observed: Observed) -> Step:
     """The one next step. Absence (`wanted` None) never stops or deletes anything."""
     if wanted is None:
         return Nothing("Orphan")
+    if is_stale(wanted, observed.record):
+        return Nothing(STALE)
     snapshot = _snapshot(wanted, observed)
     if snapshot is not None:
         return snapshot
@@ -169,6 +176,13 @@ def next_action(wanted: SetEntry | None, observed: Observed) -> Step:
     if observed.wait_s > 0 and not isinstance(step, Passive):
         return Wait(observed.wait_s)
     return step
+
+
+def is_stale(wanted: SetEntry, record: VERecord | None) -> bool:
+    """What can't be taken back is done only for who knows of all that the VE was placed here for."""
+    if record is None or wanted.action not in (Action.KEEP, Action.PURGE, Action.RELEASE):
+        return False
+    return wanted.placement_generation < record.placement_generation
 
 
 def _snapshot(wanted: SetEntry, observed: Observed) -> Step | None:
@@ -246,6 +260,8 @@ def _bring_up(wanted: SetEntry, observed: Observed) -> Step:
         replace = _replace(wanted, observed, record)
         if replace is not None:
             return replace
+        if _is_lost(observed, record):
+            return Nothing(ROOT_LOST)
         if is_off(wanted, record):
             return _down(wanted, observed, record, "PoweredOff")
     if not observed.root:
@@ -266,6 +282,10 @@ def _make_root(wanted: SetEntry, observed: Observed) -> Step:
     return AwaitRoom(observed.refuses) if observed.refuses else CreateRoot()
 
 
+def _is_lost(observed: Observed, record: VERecord) -> bool:
+    return record.made and not observed.root
+
+
 def _replace(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None:
     """The old root stays until all that the new one needs is here."""
     if wanted.root.seq <= record.root_seq or wanted.root.seq == observed.root_refused:
@@ -282,6 +302,8 @@ def _halt(wanted: SetEntry, observed: Observed) -> Step:
     if record is None:
         return Confirm()
     step = _replace(wanted, observed, record)
+    if step is None and _is_lost(observed, record):
+        return Nothing(ROOT_LOST)
     if step is None and not observed.root and not is_of_image(wanted):
         step = _make_root(wanted, observed)  # now: its source may not be there at the first start
     return step or _down(wanted, observed, record, "Stopped")
@@ -323,7 +345,7 @@ def stops(wanted: SetEntry, record: VERecord) -> bool:
             newer_root = wanted.root.seq > record.root_seq
             return newer_root or wanted.restart_seq > record.restart_seq
         case _:
-            return True
+            return not is_stale(wanted, record)
 
 
 def is_of_image(wanted: SetEntry) -> bool:

@@ -34,7 +34,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     knows yet what came of a change. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
     `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was
     `off_generation`. `oom_run`: those of `oom_kills` since its last start. `kept`: it is deleted, `kept_bytes` of disk
-    are held for who wants it back. `starting`: it is `up` if the start came about, which is not known yet. `entry`: the last that was asked of it.
+    are held for who wants it back. `made`: its root was made whole. `starting`: it is `up` if the start came about, which is not known yet. `entry`: the last that was asked of it.
     """
 
     uid: Uid
@@ -55,6 +55,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     generation: int = 0
     placement_generation: int = 0
     root_seq: int = 0
+    made: bool = False
     snapshot_seq: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
     up: bool = False
@@ -179,7 +180,9 @@ def confirmed(record: VERecord, entry: SetEntry) -> VERecord:
         generation=entry.generation,
         placement_generation=entry.placement_generation,
         off=off,
-        off_generation=record.off_generation if off else 0,
+        # One that is asked of an earlier generation than it was off in is asked by a store that was set back: there its
+        # user's next word has a number that was there before.
+        off_generation=min(record.off_generation, entry.generation) if off else 0,
         kept=False,
         kept_bytes=0,
         entry=entry,

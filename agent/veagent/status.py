@@ -6,10 +6,13 @@ from veagent.cgroup import cpulist
 from veagent.events import clock_time
 from veagent.plan import outdated
 from veagent.reconcile import (
+    ROOT_LOST,
+    STALE,
     AwaitImage,
     AwaitRoom,
     CreateRoot,
     Freeze,
+    Nothing,
     Remove,
     ReplaceRoot,
     Start,
@@ -17,6 +20,7 @@ from veagent.reconcile import (
     Stop,
     Thaw,
     is_of_image,
+    is_stale,
 )
 from veagent.record import VERecord, bounds, is_off
 from veagent.snapshots import answered_seq
@@ -27,6 +31,11 @@ POOL_FULL = "PoolFull"
 LIMITS_REFUSED = "LimitsRefused"
 SOURCE_MISSING = "SourceMissing"
 RESTART_NEEDED = "RestartNeeded"
+_LOST = (
+    "its disk is not on this host any more, and is not made anew by itself: `vectl rebuild` makes one of its image,"
+    " `vectl snapshot restore` one of a snapshot"
+)
+_REFUSALS = (LIMITS_REFUSED, SOURCE_MISSING, POOL_FULL, STALE)
 _PASSING = {
     Stop: "Stopping",
     ReplaceRoot: "Rebuilding",
@@ -144,13 +153,30 @@ def _in_force(record: VERecord, *, running: bool) -> Resources:
 
 
 def _state(sight: Sight) -> tuple[VEState, str, str]:
+    if sight.wanted is not None and is_stale(sight.wanted, sight.record):
+        return _state_now(sight), STALE, _why_stale(sight.wanted, sight.record)
     removing = sight.wanted is not None and sight.wanted.action in (Action.PURGE, Action.RELEASE)
     if (removing and not sight.gone) or _is_being_kept(sight):
         return VEState.DELETING, *_why(sight, "")
     if sight.running is not None:
-        state = VEState.FROZEN if sight.running.frozen else VEState.RUNNING
-        return state, *_why_running(sight)
+        return _state_now(sight), *_why_running(sight)
+    if sight.step == Nothing(ROOT_LOST):
+        return VEState.FAILED, ROOT_LOST, _LOST
     return _down_state(sight)
+
+
+def _state_now(sight: Sight) -> VEState:
+    if sight.running is None:
+        return VEState.STOPPED
+    return VEState.FROZEN if sight.running.frozen else VEState.RUNNING
+
+
+def _why_stale(wanted: SetEntry, record: VERecord | None) -> str:
+    has = record.placement_generation if record is not None else 0
+    return (
+        f"not removed: that is asked of stay {wanted.placement_generation}, and this host has stay {has} of it;"
+        " was etcd set back to an older backup? Take the deletion back (`vectl undelete`), look, and delete it again"
+    )
 
 
 def _is_being_kept(sight: Sight) -> bool:
@@ -234,7 +260,7 @@ def _addresses(sight: Sight) -> tuple[str, ...]:
 
 def _generation(sight: Sight, state: VEState, reason: str) -> int:
     """A failure or refusal is told of the generation that failed, so that who waits for it learns of it."""
-    failed = state is VEState.FAILED or reason in (LIMITS_REFUSED, SOURCE_MISSING, POOL_FULL)
+    failed = state is VEState.FAILED or reason in _REFUSALS
     if failed and sight.wanted is not None:
         return sight.wanted.generation
     return sight.record.generation if sight.record else 0

@@ -110,6 +110,7 @@ class Steps:
             self._uid, source_of(entry), entry.spec.disk_bytes, entry.name
         )
         self._body.root, self._body.remains = True, False
+        self._memory.change(made=True)
 
     async def _replace_root(self, entry: SetEntry, timeout_s: float) -> None:
         """Of a VE that runs: only stops it, if there is something to replace its root by; then the wish is read again."""

@@ -101,6 +101,8 @@ class Worker:
     def _take_up(self, last: SetEntry | None) -> None:
         """What was found when the agent began. `last`: what the durable set asks."""
         instance = self._body.instance
+        if self.record is not None and self._body.root and not self.record.made:
+            self._memory.change(made=True)
         self._memory.found(last, running=instance is not None)
         if instance is None:
             return

@@ -195,6 +195,46 @@ async def test_a_restore_gives_what_the_snapshot_holds(host: AgentHost, wishes: 
     assert (host.status().state, host.status().observed_root_seq) == (VEState.STOPPED, 1)
 
 
+async def test_a_root_that_has_vanished_is_never_made_anew_by_itself(
+    host: AgentHost, wishes: Wishes
+) -> None:
+    """An empty disk in its place would look as if all were well."""
+    await wishes.settle(entry(action=Action.STOP, generation=2))
+    await host.crash()
+    await host.roots.delete(U1)
+    await host.boot()
+    await wishes.are(entry(generation=3))
+    await host.until(lambda: host.status().state is VEState.FAILED)
+    status = host.status()
+    assert (status.reason, status.observed_generation) == ("RootLost", 3)
+    assert "vectl rebuild" in status.message
+    assert not await host.roots.exists(U1)
+    await wishes.are(entry(generation=4, root=RootWish(seq=1)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.roots.read(U1) == DIGEST
+
+
+@pytest.mark.parametrize("action", [Action.KEEP, Action.PURGE, Action.RELEASE])
+async def test_an_end_that_is_asked_of_an_earlier_stay_is_refused_and_told(
+    host: AgentHost, wishes: Wishes, action: Action
+) -> None:
+    """As by a controller whose etcd was set back: what it deleted was taken back since."""
+    await wishes.settle(entry(generation=2, placement_generation=2))
+    pid = host.status().init_pid
+    await wishes.are(entry(action=action))
+    await host.until(lambda: host.status().reason == "Stale")
+    status = host.status()
+    assert (status.state, status.init_pid) == (VEState.RUNNING, pid)
+    assert "undelete" in status.message
+    report = host.report()
+    assert not report.gone
+    assert not report.kept
+    await wishes.are(entry())
+    await host.until(lambda: host.status().reason == "")
+    await wishes.are(entry(action=action))
+    await host.until(lambda: host.report().gone or host.report().kept)
+
+
 async def test_a_restore_of_what_is_not_there_is_refused_and_stops_nothing(
     host: AgentHost, wishes: Wishes
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kit.agenthost import U1, entry
 from veagent import reconcile as r
-from veagent.record import VERecord, confirmed, first_record, kept, started, with_disk
+from veagent.record import VERecord, confirmed, first_record, is_off, kept, started, with_disk
 from veagent.snapshots import DeleteSnapshot, TakeSnapshot, with_deleted, with_taken
 from veapi.model import Action, Limits, RootWish, SetEntry, SnapshotStatus, SnapshotWish, Uid
 
@@ -44,6 +44,8 @@ def world(observed: r.Observed, **changes: object) -> r.Observed:
     return msgspec.structs.replace(observed, **changes)
 
 
+MADE = msgspec.structs.replace(DOWN, made=True)
+LATER = world(RUNNING, record=msgspec.structs.replace(UP, placement_generation=2))
 TABLE = [
     ("new, image here", entry(), seen(image_held=True), r.CreateRoot()),
     ("new, image missing", entry(), seen(), r.AwaitImage()),
@@ -118,6 +120,30 @@ TABLE = [
     ("release stops cleanly", entry(action=Action.RELEASE), RUNNING, r.Stop(10.0)),
     ("release", entry(action=Action.RELEASE), STOPPED, r.Remove(root=False)),
     ("released", entry(action=Action.RELEASE), seen(root=True), r.Nothing("Gone")),
+    ("keep, as of an earlier stay", entry(action=Action.KEEP), LATER, r.Nothing("Stale")),
+    ("purge, as of an earlier stay", entry(action=Action.PURGE), LATER, r.Nothing("Stale")),
+    ("release, as of an earlier stay", entry(action=Action.RELEASE), LATER, r.Nothing("Stale")),
+    (
+        "no snapshot goes with an earlier stay's end",
+        entry(action=Action.KEEP, snapshots=wishes(1, deleting=1)),
+        world(LATER, record=with_taken(LATER.record, HAS)),
+        r.Nothing("Stale"),
+    ),
+    ("a stop as of an earlier stay", entry(action=Action.STOP), LATER, r.Stop(10.0)),
+    ("root lost", entry(), seen(MADE, image_held=True), r.Nothing("RootLost")),
+    ("root lost, snapshots there", entry(), seen(MADE, remains=True), r.Nothing("RootLost")),
+    ("root lost, off", entry(), seen(MADE), r.Nothing("RootLost")),
+    ("root lost, stop", entry(action=Action.STOP), seen(MADE), r.Nothing("RootLost")),
+    (
+        "root of a clone lost, stop",
+        entry(action=Action.STOP, root=CLONE),
+        seen(MADE),
+        r.Nothing("RootLost"),
+    ),
+    ("root lost, rebuild", entry(root=REBUILD), seen(MADE, image_held=True), r.ReplaceRoot(10.0)),
+    ("root lost, restore", entry(root=RESTORE), seen(MADE, remains=True), r.ReplaceRoot(10.0)),
+    ("root lost, delete", entry(action=Action.KEEP), seen(MADE), r.Remove(root=False)),
+    ("root lost, purge", entry(action=Action.PURGE), seen(MADE), r.Remove(root=True)),
     ("absent and runs", None, RUNNING, r.Nothing("Orphan")),
     ("absent and stopped", None, STOPPED, r.Nothing("Orphan")),
     ("back-off", entry(), msgspec.structs.replace(STOPPED, wait_s=3.0), r.Wait(3.0)),
@@ -249,11 +275,12 @@ def done(  # noqa: C901, PLR0912 - one case for each step
             changed = {"wait_s": 0.0}
         case r.CreateRoot():
             limits = with_disk(record.limits, wanted.spec.disk_bytes)
-            changed = {"root": True, "remains": False, "record": replace(record, limits=limits)}
+            record = replace(record, limits=limits, made=True)
+            changed = {"root": True, "remains": False, "record": record}
         case r.ReplaceRoot() if observed.running:
             changed = {"running": False, "frozen": False, "record": replace(record, up=False)}
         case r.ReplaceRoot():
-            dropped = replace(record, root_seq=wanted.root.seq, off=False)
+            dropped = replace(record, root_seq=wanted.root.seq, made=False, off=False)
             changed = {"root": False, "remains": True, "record": dropped}
         case r.Start():
             up = started(record, wanted, boot_id="b", cpus=observed.cpus)
@@ -319,6 +346,7 @@ records = st.none() | st.builds(
     snapshot_seq=st.integers(0, 2),
     snapshots=st.sampled_from([(), (HAS,)]),
     kept=st.booleans(),
+    made=st.booleans(),
     restart_seq=st.integers(0, 3),
     generation=st.integers(0, 3),
     placement_generation=st.integers(0, 3),
@@ -354,10 +382,15 @@ def test_eventually_every_wish_is_carried_out_from_any_state(
         observed = done(wanted, observed, step)
     else:
         pytest.fail(f"does not converge: {observed}")
+    if step == r.Nothing("Stale"):
+        assert r.is_stale(wanted, observed.record)
+        return
     match wanted.action:
         case Action.RUN | Action.FREEZE:
-            assert observed.running or step == r.Nothing("PoweredOff")
-            assert observed.frozen == (observed.running and wanted.action is Action.FREEZE)
+            refused = (r.Nothing("PoweredOff"), r.Nothing("RootLost"))
+            assert observed.running or step in refused
+            freeze = wanted.action is Action.FREEZE
+            assert step == r.Nothing("RootLost") or observed.frozen == (observed.running and freeze)
         case Action.STOP | Action.KEEP:
             assert not observed.running
         case Action.RELEASE:
@@ -368,6 +401,16 @@ def test_eventually_every_wish_is_carried_out_from_any_state(
             assert observed.record is None
             assert not observed.root
             assert not observed.remains
+
+
+def test_what_was_off_in_a_generation_that_the_store_has_forgotten_is_off_in_the_one_it_has() -> (
+    None
+):
+    """Else its user's next words have numbers that are below that, and do nothing."""
+    off = msgspec.structs.replace(OFF, off_generation=7)
+    seen_again = confirmed(off, entry(generation=3))
+    assert (seen_again.off, seen_again.off_generation) == (True, 3)
+    assert not is_off(entry(generation=4, run_generation=4), seen_again)
 
 
 @given(observed=worlds)

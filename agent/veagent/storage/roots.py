@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from veagent.ports import DiskUsage, RootSource
-from veagent.storage import btrfs, identity, quotas
+from veagent.storage import btrfs, devices, identity, quotas
 from veagent.storage.failure import doing
 from veagent.storage.images import image_folder
 from veagent.storage.pool import PARTIAL, BtrfsPool, is_uid, remove_workspace
@@ -161,6 +161,7 @@ class BtrfsRoots:
     def _repair(self) -> None:
         """Puts every root and snapshot into its VE's group; then groups without a VE can go."""
         self._shelf.sweep()
+        devices.sync_folder(self._pool.roots)
         base = self._pool.base
         members, groups = quotas.all_members(base), quotas.group_usage(base)
         for uid in map(Uid, self._pool.uids()):
@@ -207,6 +208,9 @@ class BtrfsRoots:
         identity.give(partial, hostname, cloned=source.from_uid not in {"", uid})
         self._count(uid, partial, disk_bytes)
         partial.rename(root)
+        devices.sync_folder(
+            root.parent
+        )  # who was told that it is whole may rely on it after a power loss
 
     def _origin(self, uid: Uid, source: RootSource) -> Path:
         """What a root is a copy of. NotFound, with what is there, when it is not."""

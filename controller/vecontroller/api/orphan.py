@@ -84,7 +84,7 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
         op_id = self._deps.ids.new()
         deleted = Deleted(
             ve=_to_purge(report, now),
-            placement=Placement(host=host, generation=_generation(report.entry), decided_at=now),
+            placement=Placement(host=host, generation=_generation(report), decided_at=now),
             deleted_at=now,
             purge_at=now,
             purging=True,
@@ -173,7 +173,7 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
         )
         placement = Placement(
             host=host,
-            generation=_generation(entry),
+            generation=_generation(report),
             decided_at=now,
             message="it was found here and adopted",
             op_id=op_id,
@@ -208,8 +208,10 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
         return Held(value=ve, mod_revision=revision, create_revision=revision)
 
 
-def _generation(entry: SetEntry | None) -> int:
-    return max(1, entry.placement_generation) if entry is not None else 1
+def _generation(report: VEReport) -> int:
+    """Not below its host's: an end of an earlier stay is refused there."""
+    asked = report.entry.placement_generation if report.entry is not None else 0
+    return max(1, asked, report.status.placement_generation)
 
 
 def _to_purge(report: VEReport, now: float) -> VE:
