@@ -7,7 +7,7 @@ import msgspec
 from veagent import ends, events, snapshots
 from veagent.ground import Ground
 from veagent.ports import Instance
-from veagent.reconcile import stops
+from veagent.reconcile import runs_on, stops
 from veagent.record import (
     Starting,
     VERecord,
@@ -93,7 +93,7 @@ class Memory:
             if ended is None:
                 return
             self.started()
-        if entry is not None and stops(entry, record):
+        if entry is not None and stops(entry, record) and not self._runs_on(entry, record):
             self.stop()
             return
         verdict = ends.lost(ended, same_boot=same_boot)
@@ -101,6 +101,9 @@ class Memory:
             self.restart_for = verdict
         else:
             self.end(verdict, None, None)
+
+    def _runs_on(self, entry: SetEntry, record: VERecord) -> bool:
+        return runs_on(entry, record, image_held=self._ground.images.holds(entry.image_digest))
 
     def confirm(self, entry: SetEntry, *, up: bool) -> None:
         """All that `entry` asks is so. One that is down as asked has no end to answer."""

@@ -287,12 +287,19 @@ def _is_lost(observed: Observed, record: VERecord) -> bool:
 
 
 def _replace(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None:
-    """The old root stays until all that the new one needs is here."""
+    """The old root stays until all that the new one needs is here; until then, None for one that is to come up on it again."""
     if wanted.root.seq <= record.root_seq or wanted.root.seq == observed.root_refused:
         return None
     if is_of_image(wanted) and not observed.image_held:
-        return AwaitImage()
+        return None if _comes_up_again(wanted, observed, record) else AwaitImage()
     return ReplaceRoot(wanted.stop_timeout_s)
+
+
+def _comes_up_again(wanted: SetEntry, observed: Observed, record: VERecord) -> bool:
+    """It ran, and ended by itself, or by a restart: what is being fetched for it is no reason to keep it down."""
+    down = observed.root and not observed.running
+    shall_run = wanted.action in (Action.RUN, Action.FREEZE)
+    return down and shall_run and (record.up or wanted.restart_seq > record.restart_seq)
 
 
 def _halt(wanted: SetEntry, observed: Observed) -> Step:
@@ -346,6 +353,13 @@ def stops(wanted: SetEntry, record: VERecord) -> bool:
             return newer_root or wanted.restart_seq > record.restart_seq
         case _:
             return not is_stale(wanted, record)
+
+
+def runs_on(wanted: SetEntry, record: VERecord, *, image_held: bool) -> bool:
+    """Its newer root waits for its image, and nothing else that is asked ends it meanwhile."""
+    shall_run = wanted.action in (Action.RUN, Action.FREEZE)
+    waits = wanted.root.seq > record.root_seq and is_of_image(wanted) and not image_held
+    return shall_run and waits and wanted.restart_seq <= record.restart_seq
 
 
 def is_of_image(wanted: SetEntry) -> bool:

@@ -108,7 +108,7 @@ def started(
     )
     return msgspec.structs.replace(
         with_card(confirmed(record, entry), entry),
-        generation=entry.generation if _is_all(entry, limits) else record.generation,
+        generation=entry.generation if _is_all(entry, record, limits) else record.generation,
         cpus=cpus,
         limits=limits,
         unsure=Resources(disk_bytes=record.unsure.disk_bytes),
@@ -119,9 +119,10 @@ def started(
     )
 
 
-def _is_all(entry: SetEntry, limits: Limits) -> bool:
-    """A VE that was started with these limits is as it shall be."""
-    return entry.action is Action.RUN and limits == entry.spec.limits
+def _is_all(entry: SetEntry, record: VERecord, limits: Limits) -> bool:
+    """A VE that was started with these limits is as it shall be, unless it is to have another root yet."""
+    newest_root = entry.root.seq <= record.root_seq
+    return newest_root and entry.action is Action.RUN and limits == entry.spec.limits
 
 
 def begun(
@@ -149,7 +150,7 @@ def came_up(record: VERecord) -> VERecord:
     return msgspec.structs.replace(
         record,
         starting=None,
-        generation=entry.generation if _is_all(entry, record.limits) else record.generation,
+        generation=entry.generation if _is_all(entry, record, record.limits) else record.generation,
         placement_generation=entry.placement_generation,
         restarts=record.restarts + (1 if starting.counted else 0),
     )

@@ -268,6 +268,42 @@ async def test_a_rebuild_waits_for_its_image_and_the_ve_runs_on(
     await host.until(lambda: host.status().state is VEState.RUNNING)
 
 
+@pytest.mark.parametrize("how", ["crash", "reboot of the host", "restart"])
+async def test_a_ve_whose_rebuild_waits_for_its_image_comes_up_again_on_its_old_root(
+    host: AgentHost, wishes: Wishes, how: str
+) -> None:
+    await host.images.delete(DIGEST)
+    host.keeper.refresh()
+    host.peers.missing = True
+    host.roots.write(U1, "old")
+    wish = entry(generation=2, root=RootWish(seq=1))
+    await wishes.are(wish)
+    await host.until(lambda: host.status().reason == "ImageFetching")
+    pid = host.status().init_pid
+    match how:
+        case "crash":
+            host.runtime.kill(U1)
+        case "restart":
+            await wishes.are(msgspec.structs.replace(wish, restart_seq=1))
+        case _:
+            await host.ledger.sync()
+            await host.crash()
+            host.runtime.kill(U1)
+            host.boot_id = "boot-2"
+            await host.boot()
+            await wishes.are(wish)
+    await host.until(lambda: host.status().init_pid not in (0, pid))
+    await host.until(lambda: host.status().reason == "ImageFetching")
+    status = host.status()
+    assert (status.state, host.roots.read(U1)) == (VEState.RUNNING, "old")
+    assert (status.observed_generation, status.observed_root_seq) == (1, 0), "not carried out yet"
+    host.peers.missing = False
+    await host.clock.advance(BACK_OFF_S)
+    await host.until(lambda: host.status().observed_root_seq == 1)
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.roots.read(U1) == DIGEST
+
+
 async def test_a_clone_is_made_of_the_disk_of_another(host: AgentHost, wishes: Wishes) -> None:
     host.roots.write(U1, "to be cloned")
     clone = entry(U2, root=RootWish(from_uid=U1))

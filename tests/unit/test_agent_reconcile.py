@@ -176,6 +176,21 @@ TABLE = [
         world(RUNNING, image_held=False),
         r.AwaitImage(),
     ),
+    ("rebuild waits, crashed", entry(root=REBUILD), seen(UP, root=True), r.Start()),
+    (
+        "rebuild waits, restarted",
+        entry(root=REBUILD, restart_seq=1),
+        seen(DOWN, root=True),
+        r.Start(),
+    ),
+    ("rebuild waits, was stopped", entry(root=REBUILD), seen(DOWN, root=True), r.AwaitImage()),
+    ("rebuild waits, no root", entry(root=REBUILD), seen(UP, remains=True), r.AwaitImage()),
+    (
+        "rebuild waits, crashed, shall be stopped",
+        entry(root=REBUILD, action=Action.STOP),
+        seen(UP, root=True),
+        r.AwaitImage(),
+    ),
     (
         "a rebuild that waits keeps nothing from a freeze",
         entry(root=REBUILD, action=Action.FREEZE),
