@@ -48,8 +48,15 @@ async def rig():
         yield rig
 
 
-def found(rig: ApiRig, *, host: str = "h1", entry: SetEntry | None = ENTRY, uid: Uid = UID) -> None:
-    status = VEStatus(state=VEState.RUNNING, host=host)
+def found(
+    rig: ApiRig,
+    *,
+    host: str = "h1",
+    entry: SetEntry | None = ENTRY,
+    uid: Uid = UID,
+    stay: int = 0,
+) -> None:
+    status = VEStatus(state=VEState.RUNNING, host=host, placement_generation=stay)
     report = VEReport(
         uid=uid,
         name=entry.name if entry else "",
@@ -153,6 +160,17 @@ async def test_a_purge_has_the_host_remove_it_and_is_not_asked_twice(rig: ApiRig
     assert (entry.uid, entry.action) == (UID, Action.PURGE)
     with pytest.raises(Conflict, match="was deleted"):
         await rig.orphan.Purge(ref(), NO_CONTEXT)
+
+
+@pytest.mark.parametrize("entry", [ENTRY, None])
+async def test_a_purge_is_of_the_stay_that_its_host_has(
+    rig: ApiRig, entry: SetEntry | None
+) -> None:
+    """Of an earlier one it would be refused there."""
+    found(rig, entry=entry, stay=9)
+    await rig.orphan.Purge(ref(), NO_CONTEXT)
+    (asked,) = build(rig.mirror.view, HostName("h1"), order=Order()).entries
+    assert (asked.action, asked.placement_generation) == (Action.PURGE, 9)
 
 
 async def test_an_unknown_one_is_not_found_and_several_are_a_conflict(rig: ApiRig) -> None:
