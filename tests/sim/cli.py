@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     shrink.set_defaults(call=_shrink)
     mutants = commands.add_parser("mutants", help="finds seeded bugs")
     mutants.add_argument("names", nargs="*", help="only these")
-    mutants.add_argument("--most", type=int, default=200, help="stories for each")
+    mutants.add_argument("--most", type=int, default=400, help="stories for each")
     mutants.add_argument("--base", type=int, default=1)
     mutants.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     mutants.set_defaults(call=_mutants)

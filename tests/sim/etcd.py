@@ -174,7 +174,7 @@ class SimStore:
         delay = self._network.delay_s(source, target)
         fate = self._rng.random()
         if fate < self.loss:
-            if source != self._node or fate < self.loss / 2 or not args[-1]:
+            if source != self._node or fate < self.loss / 3 or not args[-1]:
                 return
             delay += self._rng.uniform(0, LATE_S)
         if not self._network.is_cut(source, target):

@@ -145,6 +145,7 @@ class SimRoots(FakeRoots):
 
     async def delete(self, uid: Uid) -> None:
         self._host.checks.deletes(self._host, uid)
+        await self._host.dawdle()
         await super().delete(uid)
         self._host.note("delete", uid)
 

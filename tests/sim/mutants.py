@@ -17,7 +17,6 @@ from veagent import (
     manager,
     memory,
     reconcile,
-    record,
     session,
     steps,
 )
@@ -672,14 +671,16 @@ def a_crashed_ve_stays_down() -> list[Swap]:
 
 @mutant
 def a_rebooted_host_leaves_its_ves_down() -> list[Swap]:
-    real = record.started
+    from dataclasses import replace  # noqa: PLC0415
 
-    def started(known: Any, entry: Any, **options: Any) -> Any:
-        return msgspec.structs.replace(
-            real(known, entry, **options), off=True, off_generation=entry.generation
-        )
+    from veagent import ends  # noqa: PLC0415
 
-    return [(memory, "started", started)]
+    real = ends.lost
+
+    def lost(ended: Any, *, same_boot: bool) -> Any:
+        return replace(real(ended, same_boot=same_boot), restart=same_boot)
+
+    return [(ends, "lost", lost)]
 
 
 @mutant

@@ -13,7 +13,7 @@ FIRST = 4
 
 OPERATIONS = {
     "create": 10,
-    "fickle": 4,
+    "fickle": 6,
     "delete": 4,
     "purge": 2,
     "undelete": 3,
@@ -143,7 +143,7 @@ def _knobs(rng: Random) -> Knobs:
         jitter_s=rng.choice((0.0005, 0.002, 0.02)),
         spike=rng.choice((0.0, 0.01, 0.05)),
         spike_s=rng.choice((0.1, 0.5, 1.5)),
-        loss=rng.choice((0.0, 0.002, 0.01, 0.05)),
+        loss=rng.choice((0.0, 0.005, 0.02, 0.08)),
         pace=rng.choice((0.5, 1.0, 1.0, 1.5)),
     )
 

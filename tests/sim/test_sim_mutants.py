@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sim.mutants import MUTANTS
+from sim.mutants import MUTANTS, applied
 from sim.test_sim_stories import sim
 
 QUICK = (
@@ -31,6 +31,12 @@ def test_seeded_bugs_are_found() -> None:
 def test_there_is_a_seeded_bug_of_each_kind_that_is_promised() -> None:
     assert set(QUICK) <= set(MUTANTS)
     assert len(MUTANTS) >= 40
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_seeded_bug_still_finds_its_place_in_the_product(name: str) -> None:
+    with applied(name):
+        pass
 
 
 @pytest.mark.timeout(300)
