@@ -108,6 +108,7 @@ def snapshot_status_out(value: model.SnapshotStatus) -> session_pb2.SnapshotStat
         taken_at=to_timestamp(value.taken_at),
         size_bytes=value.size_bytes,
         error=value.error,
+        image_digest=value.image_digest,
     )
 
 
@@ -118,6 +119,7 @@ def snapshot_status_in(message: session_pb2.SnapshotStatus) -> model.SnapshotSta
         taken_at=from_timestamp(message.taken_at),
         size_bytes=message.size_bytes,
         error=message.error,
+        image_digest=model.Digest(message.image_digest),
     )
 
 

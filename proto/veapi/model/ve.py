@@ -100,13 +100,14 @@ class SnapshotWish(Value, frozen=True, kw_only=True):
 
 
 class SnapshotStatus(Value, frozen=True, kw_only=True):
-    """A snapshot as its host has it, or (with `error`) why it has not."""
+    """A snapshot as its host has it, or (with `error`) why it has not. `image_digest`: of its root; empty: not noted."""
 
     tag: str
     seq: int
     taken_at: float
     size_bytes: int = 0
     error: str = ""
+    image_digest: Digest = Digest("")
 
 
 class VE(Value, frozen=True, kw_only=True):

@@ -552,11 +552,14 @@ class SnapshotStatus(_message.Message):
     TAKEN_AT_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     seq: _builtins.int
     size_bytes: _builtins.int
     error: _builtins.str
     """Why it could not be taken or removed."""
+    image_digest: _builtins.str
+    """The image that its root is of; empty when its host did not note it."""
     @_builtins.property
     def taken_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -567,10 +570,11 @@ class SnapshotStatus(_message.Message):
         taken_at: _timestamp_pb2.Timestamp | None = ...,
         size_bytes: _builtins.int = ...,
         error: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["taken_at", b"taken_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "seq", b"seq", "size_bytes", b"size_bytes", "tag", b"tag", "taken_at", b"taken_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image_digest", b"image_digest", "seq", b"seq", "size_bytes", b"size_bytes", "tag", b"tag", "taken_at", b"taken_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
