@@ -47,6 +47,7 @@ class Ledger:
 
     def __init__(self, folder: Path, *, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._set_path = folder / "set"
+        self._newest: dict[Uid, VERecord] = {}
         self._records = RecordFile(folder / "records", legacy=folder / "record")
         self._sleep = sleep
         self._saving = asyncio.Lock()
@@ -57,7 +58,9 @@ class Ledger:
 
     def load(self) -> tuple[HostSet | None, Mapping[Uid, VERecord]]:
         """The set (None: there is none) and all records. InvalidInput when a newer agent wrote them."""
-        return _load(self._set_path, _parse_set), self._records.load()
+        found, records = _load(self._set_path, _parse_set), self._records.load()
+        self._newest = dict(records)
+        return found, records
 
     async def save_set(self, host_set: HostSet) -> None:
         """Returns when it is durable. RemoteFailed when the disk refuses.
@@ -73,10 +76,16 @@ class Ledger:
 
     def put(self, record: VERecord) -> None:
         """Will be written within 50 ms; `sync` waits for it."""
+        self._newest[record.uid] = record
         self._change(record.uid, record)
 
     def drop(self, uid: Uid) -> None:
+        self._newest.pop(uid, None)
         self._change(uid, None)
+
+    def newest(self, uid: Uid) -> VERecord | None:
+        """The VE's record as it was put last."""
+        return self._newest.get(uid)
 
     async def sync(self) -> None:
         """Returns when all that was put before is durable. RemoteFailed when the disk refuses; it is tried again."""

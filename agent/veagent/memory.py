@@ -6,7 +6,7 @@ import msgspec
 
 from veagent import ends, events, snapshots
 from veagent.ground import Ground
-from veagent.ports import Instance
+from veagent.ports import Instance, RootImage
 from veagent.reconcile import runs_on, stops
 from veagent.record import (
     Starting,
@@ -229,6 +229,10 @@ class Memory:
         )
         made_of = f"snapshot {entry.root.snapshot}" if entry.root.snapshot else "its image"
         self._keep(replaced, self._normal("RootReplaced", f"its disk is made anew of {made_of}"))
+
+    def root_is_of(self, image: RootImage) -> None:
+        """The root that is about to be made."""
+        self.change(image_digest=image.digest, image_config=image.config)
 
     def snapshot_taken(self, taken: SnapshotStatus) -> None:
         assert self.record is not None

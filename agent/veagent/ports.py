@@ -20,6 +20,7 @@ from veapi.model import (
     PeerHost,
     SnapshotStatus,
     Uid,
+    Value,
 )
 
 _NOBODY = Uid("")
@@ -225,6 +226,16 @@ class RootSource:
     snapshot: str = ""
 
 
+class RootImage(Value, frozen=True):
+    """The image that a root is of, and what that says of the program to run; an empty digest: not known."""
+
+    digest: Digest = Digest("")
+    config: ImageConfig = ImageConfig()
+
+
+NO_IMAGE = RootImage()
+
+
 class Roots(Protocol):
     """The root file systems of VEs, and their snapshots. Root and snapshots of a VE share its one disk limit."""
 
@@ -240,8 +251,14 @@ class Roots(Protocol):
         """Removes the root alone: snapshots and limit stay. Only of a VE that does not run."""
         ...
 
-    async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
-        """Takes one, of a running VE too; again with the same number: finds it."""
+    async def snapshot(
+        self, uid: Uid, tag: str, seq: int, image: RootImage = NO_IMAGE
+    ) -> SnapshotStatus:
+        """Takes one, of a running VE too; again with the same number: finds it. `image` is kept with it."""
+        ...
+
+    async def image_of(self, uid: Uid, tag: str) -> RootImage:
+        """What was kept with the newest snapshot of that tag; nothing when it is not there."""
         ...
 
     async def delete_snapshot(self, uid: Uid, seq: int) -> None: ...

@@ -28,8 +28,8 @@ class Starting(Value, frozen=True, kw_only=True):
 class VERecord(Value, frozen=True, kw_only=True):
     """One VE of this host, as it is kept in the ledger.
 
-    `id_base` is the first of its own 65,536 host ids. `limits` are those in force (disk: of root and snapshots; network: of
-    the card that it has). `restart_seq`, `generation` and `root_seq` are the last ones carried out. `snapshot_seq`: the
+    `id_base` is the first of its own 65,536 host ids. `image_digest` and `image_config`: of the image that its root is
+    of. `limits` are those in force (disk: of root and snapshots; network: of the card that it has). `restart_seq`, `generation` and `root_seq` are the last ones carried out. `snapshot_seq`: the
     last snapshot that was taken, or given up. `unsure`: the most that may be in force of what is 0 in `limits`, as nobody
     knows yet what came of a change. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
     `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was

@@ -13,7 +13,7 @@ from veagent.events import words
 from veagent.ground import Ground
 from veagent.memory import Memory
 from veagent.plan import start_plan
-from veagent.ports import Instance, Roots, RootSource
+from veagent.ports import NO_IMAGE, Instance, RootImage, Roots, RootSource
 from veagent.reconcile import (
     AwaitImage,
     AwaitRoom,
@@ -32,6 +32,7 @@ from veagent.reconcile import (
     Stop,
     Thaw,
     Wait,
+    is_of_image,
     rates_differ,
 )
 from veagent.record import VERecord, beside_disk_and_rates, is_off
@@ -104,13 +105,32 @@ class Steps:
     # The root.
 
     async def _create_root(self, entry: SetEntry) -> None:
-        self._ensured(entry)
+        """That it is not of what the record says is durable before it is there: later its source may be gone, or be another."""
+        record = self._ensured(entry)
+        image = await self._origin(entry, record)
+        self._memory.root_is_of(image)
         self._memory.limit_disk(entry.spec.disk_bytes)
+        if image.digest != record.image_digest or not is_of_image(entry):
+            await self._ground.ledger.sync()
         await self._ground.roots.create(
             self._uid, source_of(entry), entry.spec.disk_bytes, entry.name
         )
         self._body.root, self._body.remains = True, False
         self._memory.change(made=True)
+
+    async def _origin(self, entry: SetEntry, record: VERecord) -> RootImage:
+        """The image that the source of its root is of. Of a source that says nothing: the VE's."""
+        ground, wish, found = self._ground, entry.root, NO_IMAGE
+        source = ground.ledger.newest(wish.from_uid) if wish.from_uid else None
+        if wish.snapshot:
+            found = await ground.roots.image_of(wish.from_uid or self._uid, wish.snapshot)
+        elif source is not None:
+            found = RootImage(source.image_digest, source.image_config)
+        if found.digest:
+            return found
+        if ground.images.holds(entry.image_digest):
+            return RootImage(entry.image_digest, ground.images.config(entry.image_digest))
+        return RootImage(record.image_digest, record.image_config)
 
     async def _replace_root(self, entry: SetEntry, timeout_s: float) -> None:
         """Of a VE that runs: only stops it, if there is something to replace its root by; then the wish is read again."""
@@ -136,10 +156,10 @@ class Steps:
         It tells of the start already: the VE may end by itself before the next agent looks, were this one to die.
         """
         ground = self._ground
-        self._ensured(entry)
+        known = self._ensured(entry)
         ground.runtime.forget_end(self._uid)
         cpus = ground.cpusets.place(self._uid, entry.spec.cpu_millis)
-        self._memory.will_start(entry, cpus, **self._image(entry))
+        self._memory.will_start(entry, cpus, **self._image(entry, known))
         self._memory.hold(ground.runtime.holdable(entry.spec.limits))
         nic = await ground.network.attach(self._uid, entry.ip, entry.mac) if entry.ip else None
         await ground.ledger.sync()
@@ -150,10 +170,13 @@ class Steps:
         self._memory.started()
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
 
-    def _image(self, entry: SetEntry) -> dict[str, object]:
-        """What its image says of the program to run is remembered: the image may go, the VE runs on."""
+    def _image(self, entry: SetEntry, record: VERecord) -> dict[str, object]:
+        """What its image says of the program to run is remembered: the image may go, the VE runs on.
+
+        Not of an image that its root is not of (yet).
+        """
         images, digest = self._ground.images, entry.image_digest
-        if not images.holds(digest):
+        if not images.holds(digest) or record.image_digest not in ("", digest):
             return {}
         return {"image_digest": digest, "image_config": images.config(digest)}
 
@@ -263,7 +286,10 @@ class Steps:
             if self._memory.is_kept:
                 self._memory.change(kept_bytes=await roots.used_bytes(self._uid))
         elif self._body.root:
-            taken = await roots.snapshot(self._uid, step.tag, step.seq)
+            record = self._memory.record
+            assert record is not None
+            image = RootImage(record.image_digest, record.image_config)
+            taken = await roots.snapshot(self._uid, step.tag, step.seq, image)
             self._memory.snapshot_taken(taken)
         else:
             raise Conflict("the VE has no disk yet", hint="start it first: that makes its disk")

@@ -175,6 +175,7 @@ def _check_cpus(cpus: str) -> None:
 def _checked_snapshot(snapshot: SnapshotStatus) -> SnapshotStatus:
     if len(snapshot.tag.encode()) > TAG_LIMIT_BYTES:
         raise InvalidInput(f"status.snapshots: a tag of {len(snapshot.tag)} characters", hint=HINT)
+    check_text("status.snapshots.image_digest", snapshot.image_digest)
     _check_number("status.snapshots.seq", snapshot.seq)
     _check_number("status.snapshots.size_bytes", snapshot.size_bytes)
     return msgspec.structs.replace(

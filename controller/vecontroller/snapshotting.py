@@ -20,7 +20,7 @@ import structlog
 from veapi import schedule
 from veapi.clock import Clock
 from veapi.errors import Conflict, InvalidInput, Unavailable
-from veapi.model import VE, HostState, SnapshotStatus, SnapshotWish, Uid, VEState, VEStatus
+from veapi.model import VE, Digest, HostState, SnapshotStatus, SnapshotWish, Uid, VEState, VEStatus
 from veapi.validate import SPEC_LIMIT_BYTES
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Hosts, Mirrored
@@ -48,6 +48,17 @@ def taken(view: View, ve: VE) -> tuple[SnapshotStatus, ...]:
     """The snapshots that its host says it has, or why it has not; of its present placement."""
     status = _reported(view, ve)
     return status.snapshots if status is not None else ()
+
+
+def image_of(there: SnapshotStatus, ve: VE) -> Digest:
+    """The image of the snapshot's root; the VE's when its host did not note it, as it was before."""
+    return there.image_digest or ve.image_digest
+
+
+def image_ref(view: View, ref: str, digest: Digest) -> str:
+    """What the image is called: as until now while that means it, else by one of its tags; as until now without any."""
+    tags = sorted(tag for tag, held in view.tags.items() if held.value == digest)
+    return ref if ref in (*tags, digest) or not tags else tags[0]
 
 
 def answered(view: View, ve: VE) -> int:

@@ -14,11 +14,14 @@ from veagent.watch import OOM_PAUSE_S
 from veapi.errors import Conflict, RemoteFailed
 from veapi.model import (
     Action,
+    Digest,
     EventType,
+    ImageConfig,
     Resources,
     RootWish,
     SetEntry,
     SnapshotWish,
+    Uid,
     VEState,
     VEStatus,
 )
@@ -235,6 +238,93 @@ async def test_an_end_that_is_asked_of_an_earlier_stay_is_refused_and_told(
     await host.until(lambda: host.report().gone or host.report().kept)
 
 
+async def hold_image_that_says(host: AgentHost, blob: bytes, text: str) -> Digest:
+    """An image of its own whose config sets WHO."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield blob
+
+    image = await host.images.add(pieces())
+    config = ImageConfig(env={"WHO": text})
+    host.images._held[image.digest] = msgspec.structs.replace(image, config=config)
+    host.keeper.refresh()
+    return image.digest
+
+
+def who(host: AgentHost, uid: Uid = U1) -> str:
+    """As its init was told."""
+    return host.runtime.running[uid].environment["WHO"]
+
+
+@pytest.fixture
+async def rebuilt(host: AgentHost, wishes: Wishes) -> tuple[SetEntry, Digest]:
+    """A VE of another image than its snapshot `a`, whose image no host has any more; and the image of the snapshot."""
+    old = await hold_image_that_says(host, b"old", "old")
+    new = await hold_image_that_says(host, b"new", "new")
+    first = entry(generation=2, image_digest=old, root=RootWish(seq=1), snapshots=())
+    await wishes.settle(first)
+    first = msgspec.structs.replace(first, generation=3, snapshots=(snap("a", 1),))
+    await wishes.settle(first)
+    later = {"generation": 4, "image_digest": new, "root": RootWish(seq=2)}
+    later = msgspec.structs.replace(first, **later)
+    await wishes.settle(later)
+    assert who(host) == "new"
+    await host.images.delete(old)
+    host.keeper.refresh()
+    return later, old
+
+
+def restored(later: SetEntry, digest: Digest) -> SetEntry:
+    root = RootWish(seq=3, snapshot="a")
+    return msgspec.structs.replace(later, generation=5, image_digest=digest, root=root)
+
+
+async def test_a_restore_runs_what_the_image_of_the_snapshot_says(
+    host: AgentHost, wishes: Wishes, rebuilt: tuple[SetEntry, Digest]
+) -> None:
+    later, old = rebuilt
+    assert [each.image_digest for each in host.status().snapshots] == [old]
+    await wishes.settle(restored(later, old))
+    assert (host.roots.read(U1), who(host)) == (old, "old")
+
+
+async def test_a_restore_runs_so_also_when_the_wish_still_names_the_newer_image(
+    host: AgentHost, wishes: Wishes, rebuilt: tuple[SetEntry, Digest]
+) -> None:
+    later, old = rebuilt
+    await wishes.settle(restored(later, later.image_digest))
+    assert (host.roots.read(U1), who(host)) == (old, "old")
+
+
+async def test_a_restore_is_still_known_by_an_agent_that_died_while_it_made_the_root(
+    host: AgentHost, wishes: Wishes, rebuilt: tuple[SetEntry, Digest]
+) -> None:
+    later, old = rebuilt
+    host.roots.slow("create", 5.0)
+    creates = host.roots.count("create")
+    await wishes.are(restored(later, old))
+    await host.until(lambda: host.roots.count("create") > creates)
+    await host.crash()
+    host.roots.slow("create", 0.0)
+    await host.boot()
+    await wishes.are(restored(later, old))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert (host.roots.read(U1), who(host)) == (old, "old")
+
+
+@pytest.mark.parametrize("snapshot", ["a", ""])
+async def test_a_clone_runs_what_the_image_of_its_source_says(
+    host: AgentHost, wishes: Wishes, rebuilt: tuple[SetEntry, Digest], snapshot: str
+) -> None:
+    later, old = rebuilt
+    if not snapshot:
+        later = restored(later, old)
+        await wishes.settle(later)
+    root = RootWish(from_uid=U1, snapshot=snapshot)
+    await wishes.settle(later, entry(U2, image_digest=old, root=root))
+    assert (host.roots.read(U2), who(host, U2)) == (old, "old")
+
+
 async def test_a_restore_of_what_is_not_there_is_refused_and_stops_nothing(
     host: AgentHost, wishes: Wishes
 ) -> None:
@@ -318,6 +408,7 @@ async def test_a_stopped_clone_gets_its_disk_at_once(host: AgentHost, wishes: Wi
     await wishes.are(entry(), entry(U2, action=Action.STOP, root=RootWish(from_uid=U1)))
     await host.until(lambda: host.status(U2).observed_generation == 1)
     assert host.status(U2).state is VEState.CREATING
+    await host.until(lambda: host.roots.count("create") == 2)
     await host.clock.advance(5.0)
     await host.until(lambda: host.status(U2).state is VEState.STOPPED)
     assert await host.roots.exists(U2)

@@ -21,10 +21,11 @@ from kit.storage import (
     stream,
     tar_of,
 )
-from veagent.ports import RootSource
+from veagent.ports import RootImage, RootSource
 from veagent.storage import btrfs, quotas
+from veagent.storage.roots import BtrfsRoots
 from veapi.errors import Conflict, InvalidInput, NotFound
-from veapi.model import Uid
+from veapi.model import ImageConfig, Uid
 
 ID = b"0123456789abcdef0123456789abcdef\n"
 
@@ -89,6 +90,17 @@ def settle(storage):
 async def used(storage, uid=UID):
     settle(storage)
     return await storage.roots.used_bytes(uid)
+
+
+async def test_a_snapshot_keeps_what_its_image_says_also_over_a_restart(storage, image):
+    await storage.roots.create(UID, of(image), 0, "web")
+    said = RootImage(image, ImageConfig(command=("/bin/x", "-y"), env={"A": "é" * 20_000}))
+    taken = await storage.roots.snapshot(UID, "one", 1, said)
+    assert taken.image_digest == image
+    again = BtrfsRoots(storage.pool)
+    assert await again.image_of(UID, "one") == said
+    assert [each.image_digest for each in await again.snapshots(UID)] == [image]
+    assert await again.image_of(UID, "two") == RootImage()
 
 
 async def test_the_limit_holds_for_root_and_snapshots_together(storage, image):

@@ -1,8 +1,9 @@
 """Snapshots through the API: what is asked of the host, what people see, what is refused."""
 
+import msgspec
 import pytest
 
-from kit.apirig import DEBIAN, NO_CONTEXT, ApiRig, api_rig, closable
+from kit.apirig import ALPINE, DEBIAN, NO_CONTEXT, ApiRig, api_rig, closable
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import SnapshotStatus, Uid, VEState
 from veapi.v1 import api_pb2, types_pb2
@@ -177,6 +178,32 @@ async def test_what_was_not_taken_can_not_be_restored(
     await told(rig, ve, *has)
     with pytest.raises(Conflict, match=why):
         await rig.ve.Restore(ref("before"), NO_CONTEXT)
+
+
+async def test_a_restore_takes_the_image_of_the_snapshot_along(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await take(rig, "before")
+    await rig.put_image("alpine", ALPINE)
+    await rig.ve.Rebuild(api_pb2.RebuildVERequest(ve=WEB, image="alpine"), NO_CONTEXT)
+    assert stored(rig, ve).image_digest == ALPINE
+    await told(rig, ve, msgspec.structs.replace(there("before", 1), image_digest=DEBIAN))
+    await rig.ve.Restore(ref("before"), NO_CONTEXT)
+    after = stored(rig, ve)
+    assert (after.image_digest, after.spec.image) == (DEBIAN, "debian")
+
+
+async def test_a_restore_of_one_whose_image_nobody_noted_changes_no_image(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await told(rig, ve, there("before", 1))
+    await rig.ve.Restore(ref("before"), NO_CONTEXT)
+    assert (stored(rig, ve).image_digest, stored(rig, ve).spec.image) == (DEBIAN, "debian")
+
+
+async def test_an_image_without_a_tag_leaves_the_name_that_was_asked_for(rig: ApiRig) -> None:
+    ve = await rig.running()
+    await told(rig, ve, msgspec.structs.replace(there("before", 1), image_digest=ALPINE))
+    await rig.ve.Restore(ref("before"), NO_CONTEXT)
+    assert (stored(rig, ve).image_digest, stored(rig, ve).spec.image) == (ALPINE, "debian")
 
 
 async def test_a_snapshot_stays_while_a_root_is_made_of_it(rig: ApiRig) -> None:

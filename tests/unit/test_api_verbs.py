@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from kit.apirig import ALPINE, DEBIAN, GIB, NO_CONTEXT, ApiRig, api_rig
@@ -258,6 +259,10 @@ async def test_a_clone_of_a_snapshot_needs_one_that_is_there(rig: ApiRig) -> Non
     await rig.report(ve.uid, VEState.RUNNING, snapshots=(there, failed))
     made = stored(rig, await clone(rig, beside={"snapshot": "before"}))
     assert made.root.snapshot == "before"
+    older = msgspec.structs.replace(there, image_digest=ALPINE)
+    await rig.report(ve.uid, VEState.RUNNING, snapshots=(older, failed))
+    of_older = stored(rig, await clone(rig, "older", beside={"snapshot": "before"}))
+    assert (of_older.image_digest, of_older.spec.image) == (ALPINE, "alpine")
     with pytest.raises(NotFound) as refused:
         await clone(rig, "other", beside={"snapshot": "befor"})
     assert "did you mean before?" in refused.value.hint

@@ -128,6 +128,7 @@ def snapshot(**options) -> SnapshotStatus:
         ("snapshots.seq", {"snapshots": (snapshot(seq=-1),)}),
         ("snapshots.size_bytes", {"snapshots": (snapshot(size_bytes=2**60),)}),
         ("snapshots.taken_at", {"snapshots": (snapshot(taken_at=1e12),)}),
+        ("snapshots.image_digest", {"snapshots": (snapshot(image_digest="x" * 10_000),)}),
     ],
 )
 def test_snapshots_and_counts_out_of_bounds_are_refused(field, status):
@@ -136,7 +137,9 @@ def test_snapshots_and_counts_out_of_bounds_are_refused(field, status):
 
 
 def test_snapshots_and_processors_as_hosts_say_them_pass():
-    said = report(cpus="0,2-3,10-11", snapshots=(snapshot(),), oom_kills=3)
+    there = snapshot(image_digest="sha256:1")
+    said = report(cpus="0,2-3,10-11", snapshots=(there,), oom_kills=3)
+    assert codec.report_in(codec.report_out(said)).status.snapshots == (there,)
     assert claims.check_report(said) == said
     long = claims.check_report(report(snapshots=(snapshot(error="y" * 10_000),)))
     assert len(long.status.snapshots[0].error) == claims.ERROR_LIMIT_BYTES

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from veagent.fake.faults import Faults
-from veagent.ports import DiskUsage, PullProgress, RegistrySource, RootSource
+from veagent.ports import NO_IMAGE, DiskUsage, PullProgress, RegistrySource, RootImage, RootSource
 from veapi.clock import Clock
 from veapi.errors import InvalidInput, NotFound, Unavailable
 from veapi.model import Digest, HeldImage, ImageConfig, SnapshotStatus, Uid
@@ -146,16 +146,27 @@ class FakeRoots(Faults):
         self._limit_file(uid).unlink(missing_ok=True)
         self._content_file(uid).unlink(missing_ok=True)
 
-    async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
+    async def snapshot(
+        self, uid: Uid, tag: str, seq: int, image: RootImage = NO_IMAGE
+    ) -> SnapshotStatus:
         await self.call("snapshot", uid)
         if not await self.exists(uid):
             raise NotFound(f"VE {uid} has no root here")
         if self._snapshot_file(uid, seq).exists():
             return self._snapshot(self._snapshot_file(uid, seq)).status
-        status = SnapshotStatus(tag=tag, seq=seq, taken_at=self._clock.wall())
-        content = msgspec.json.encode(_Snapshot(status, self.read(uid)))
+        status = SnapshotStatus(
+            tag=tag, seq=seq, taken_at=self._clock.wall(), image_digest=image.digest
+        )
+        content = msgspec.json.encode(_Snapshot(status, self.read(uid), image.config))
         self._snapshot_file(uid, seq).write_bytes(content)
         return status
+
+    async def image_of(self, uid: Uid, tag: str) -> RootImage:
+        for path in self.path(uid).glob("*.snapshot"):
+            found = self._snapshot(path)
+            if found.status.tag == tag:
+                return RootImage(found.status.image_digest, found.config)
+        return NO_IMAGE
 
     async def delete_snapshot(self, uid: Uid, seq: int) -> None:
         await self.call("delete_snapshot", uid)
@@ -236,3 +247,4 @@ class FakeRoots(Faults):
 class _Snapshot(msgspec.Struct, frozen=True):
     status: SnapshotStatus
     content: str
+    config: ImageConfig = ImageConfig()

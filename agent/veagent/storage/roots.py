@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from veagent.ports import DiskUsage, RootSource
+from veagent.ports import NO_IMAGE, DiskUsage, RootImage, RootSource
 from veagent.storage import btrfs, devices, identity, quotas
 from veagent.storage.failure import doing
 from veagent.storage.images import image_folder
@@ -80,11 +80,19 @@ class BtrfsRoots:
         await self._do(f"deleting the disk of VE {uid}", self._delete, uid)
         self._pool.settle_later()
 
-    async def snapshot(self, uid: Uid, tag: str, seq: int) -> SnapshotStatus:
+    async def snapshot(
+        self, uid: Uid, tag: str, seq: int, image: RootImage = NO_IMAGE
+    ) -> SnapshotStatus:
         """See the port. Unavailable when the pool is full. Subvolumes that a guest made inside are not in it."""
         check_uid(uid)
         _check_seq(seq)
-        draft = Meta(tag=tag, seq=seq, taken_at=self._clock.wall())
+        draft = Meta(
+            tag=tag,
+            seq=seq,
+            taken_at=self._clock.wall(),
+            image_digest=image.digest,
+            image_config=image.config,
+        )
         return status_of(
             await self._do(f"taking a snapshot of VE {uid}", self._snapshot, uid, draft)
         )
@@ -101,6 +109,13 @@ class BtrfsRoots:
         check_uid(uid)
         with doing(f"reading the snapshots of VE {uid}"):
             return await to_end(self._shelf.statuses, uid)
+
+    async def image_of(self, uid: Uid, tag: str) -> RootImage:
+        """See the port; from memory."""
+        check_uid(uid)
+        with doing(f"reading the snapshots of VE {uid}"):
+            meta = await to_end(self._shelf.newest, uid, tag)
+        return RootImage(meta.image_digest, meta.image_config) if meta else NO_IMAGE
 
     async def limit(self, uid: Uid, disk_bytes: int) -> None:
         """See the port; 0 is no limit. NotFound when nothing of the VE is here."""

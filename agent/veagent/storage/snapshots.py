@@ -19,23 +19,29 @@ import structlog
 from veagent.storage import btrfs, devices, quotas
 from veagent.storage.pool import BtrfsPool, remove_workspace
 from veapi.errors import NotFound
-from veapi.model import SnapshotStatus, Uid
+from veapi.model import Digest, ImageConfig, SnapshotStatus, Uid
 
 log = structlog.get_logger()
 _DONE = re.compile(r"[1-9][0-9]{0,18}")
 _UNDONE = re.compile(r"\.[1-9][0-9]{0,18}")
 _PARTIAL = "."
-_META_LIMIT_BYTES = 4 << 10
+_META_LIMIT_BYTES = 1 << 20
+"""The config of an image is part of it, which is at most 64 KiB as it is counted."""
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """`generation`: of the file system when it was taken; `written_bytes`: since the snapshot before, 0 when not known."""
+    """`generation`: of the file system when it was taken; `written_bytes`: since the snapshot before, 0 when not known.
+
+    `image_digest` and `image_config`: of its root, as the VE may have another by the time that it is restored.
+    """
 
     tag: str
     seq: int
     taken_at: float
     generation: int = 0
     written_bytes: int = 0
+    image_digest: Digest = Digest("")
+    image_config: ImageConfig = ImageConfig()
 
 
 class Shelf:
@@ -87,14 +93,18 @@ class Shelf:
 
     def find(self, uid: Uid, tag: str) -> Path:
         """The newest of that tag. NotFound with those that there are."""
-        found = [meta for meta in self.metas(uid).values() if meta.tag == tag]
-        if not found:
+        found = self.newest(uid, tag)
+        if found is None:
             tags = ", ".join(meta.tag for meta in self.metas(uid).values()) or "none"
             raise NotFound(
                 f"VE {uid} has no snapshot {tag[:64]!r} on this host",
                 hint=f"`vectl snapshot list` shows them; there are: {tags[:400]}",
             )
-        return self.root(uid, found[-1].seq)
+        return self.root(uid, found.seq)
+
+    def newest(self, uid: Uid, tag: str) -> Meta | None:
+        found = [meta for meta in self.metas(uid).values() if meta.tag == tag]
+        return found[-1] if found else None
 
     def reserve(self, uid: Uid) -> None:
         """Says that the VE lives here, whatever becomes of its root."""
@@ -153,7 +163,11 @@ class Shelf:
 
 def status_of(meta: Meta) -> SnapshotStatus:
     return SnapshotStatus(
-        tag=meta.tag, seq=meta.seq, taken_at=meta.taken_at, size_bytes=meta.written_bytes
+        tag=meta.tag,
+        seq=meta.seq,
+        taken_at=meta.taken_at,
+        size_bytes=meta.written_bytes,
+        image_digest=meta.image_digest,
     )
 
 

@@ -8,13 +8,14 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict, InvalidInput, NotFound
-from veapi.model import VE, RootWish, SnapshotStatus, Spec, VEState
+from veapi.model import VE, Digest, RootWish, SnapshotStatus, Spec, VEState
 from veapi.v1 import api_pb2
 from vecontroller.api import specs
 from vecontroller.api.change import refuse_deleting
 from vecontroller.api.create import REQUEST_ID_LIMIT, Creator, Origin, Wanted
 from vecontroller.api.lookup import find_host, find_ve, project_of, suggestion
 from vecontroller.api.ports import ApiDeps
+from vecontroller.snapshotting import image_of, image_ref
 from vecontroller.store import keys
 from vecontroller.store.port import Guard
 from vecontroller.view import Held, View
@@ -39,27 +40,29 @@ async def clone(deps: ApiDeps, creator: Creator, request: api_pb2.CloneVERequest
         source = find_ve(view, request.source)
         refuse_deleting(source.value)
         _refuse_rootless(view, source.value)
+        digest = source.value.image_digest
         if request.snapshot:
-            _refuse_missing(view, source.value, request.snapshot)
+            digest = image_of(_there(view, source.value, request.snapshot), source.value)
+        spec = _spec(view, source.value, request)
         return Wanted(
             project=project,
             name=name,
             labels=labels,
-            spec=_spec(view, source.value, request),
+            spec=msgspec.structs.replace(spec, image=image_ref(view, spec.image, digest)),
             request_id=request_id,
-            origin=_origin(source, request.snapshot),
+            origin=_origin(source, request.snapshot, digest),
         )
 
     earlier = creator.earlier(project, name, request_id)
     return earlier or await creator.create_as(make)
 
 
-def _origin(source: Held[VE], snapshot: str) -> Origin:
+def _origin(source: Held[VE], snapshot: str, digest: Digest) -> Origin:
     """A source that changes meanwhile is looked at again: it may be on its way out."""
     ve = source.value
     return Origin(
         root=RootWish(from_uid=ve.uid, snapshot=snapshot),
-        image_digest=ve.image_digest,
+        image_digest=digest,
         guard=Guard(key=keys.ve_spec(ve.uid), mod_revision=source.mod_revision),
     )
 
@@ -87,12 +90,13 @@ def _refuse_rootless(view: View, source: VE) -> None:
         )
 
 
-def _refuse_missing(view: View, source: VE, tag: str) -> None:
-    """A snapshot must be there, as its host says, and not on its way out."""
+def _there(view: View, source: VE, tag: str) -> SnapshotStatus:
+    """A snapshot must be there, as its host says, and not on its way out. The newest of that tag."""
     leaving = {wish.tag for wish in source.snapshots if wish.deleting}
     there = [each for each in _taken(view, source) if each.tag not in leaving]
-    if any(each.tag == tag and not each.error for each in there):
-        return
+    good = [each for each in there if each.tag == tag and not each.error]
+    if good:
+        return max(good, key=lambda each: each.seq)
     failed = next((each.error for each in there if each.tag == tag), "")
     if failed or any(wish.tag == tag and not wish.deleting for wish in source.snapshots):
         raise Conflict(

@@ -4,7 +4,7 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict, NotFound
-from veapi.model import VE, RootWish, SnapshotWish
+from veapi.model import VE, RootWish, SnapshotStatus, SnapshotWish
 from veapi.v1 import api_pb2
 from vecontroller.api.change import refuse_deleting
 from vecontroller.api.commits import edit
@@ -17,6 +17,8 @@ from vecontroller.snapshotting import (
     SNAPSHOTS_LIMIT,
     answered,
     free_tag,
+    image_of,
+    image_ref,
     leaving,
     tag_for,
     taken,
@@ -63,16 +65,24 @@ async def delete(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SnapshotRe
 
 
 async def restore(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
-    """Each call makes the root anew. What runs is stopped for it and started again; what is stopped stays so."""
+    """Each call makes the root anew. What runs is stopped for it and started again; what is stopped stays so.
+
+    The VE is of the snapshot's image then, which may be another than it was rebuilt from since.
+    """
     validate.name("tag", request.tag)
 
     def change(ve: VE) -> VE:
         refuse_deleting(ve)
         view = deps.mirror.view
         wish = _find(view, ve, request.tag)
-        _refuse_missing(view, ve, wish)
-        root = RootWish(seq=next_root_seq(view, ve), snapshot=request.tag)
-        return msgspec.structs.replace(ve, root=root, generation=ve.generation + 1)
+        digest = image_of(_there(view, ve, wish), ve)
+        return msgspec.structs.replace(
+            ve,
+            spec=msgspec.structs.replace(ve.spec, image=image_ref(view, ve.spec.image, digest)),
+            image_digest=digest,
+            root=RootWish(seq=next_root_seq(view, ve), snapshot=request.tag),
+            generation=ve.generation + 1,
+        )
 
     held, _ = await edit(deps, request.ve, change)
     return held
@@ -140,10 +150,11 @@ def _refuse_used(view: View, ve: VE, tag: str) -> None:
             )
 
 
-def _refuse_missing(view: View, ve: VE, wish: SnapshotWish) -> None:
+def _there(view: View, ve: VE, wish: SnapshotWish) -> SnapshotStatus:
+    """As its host has it. Conflict when it has not, or it is on its way out."""
     there = next((each for each in taken(view, ve) if each.seq == wish.seq), None)
     if there is not None and not there.error and not wish.deleting:
-        return
+        return there
     if wish.deleting:
         why = "it is being deleted"
     else:
