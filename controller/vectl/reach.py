@@ -23,6 +23,8 @@ from vectl.following import LeaderChannel
 FIND_S = 10.0
 """A new leader takes up to five seconds."""
 PAUSE_S = 0.2
+DEAD_FOR_S = 3.0
+"""How long a controller that did not answer is not asked again, as long as others do."""
 
 
 class Candidates:
@@ -33,16 +35,19 @@ class Candidates:
         self._turn = deque(dict.fromkeys([first, *endpoints] if first else endpoints))
         self._left = len(self._turn)
         self._named = ""
-        self._dead: set[str] = set()
+        self._dead: dict[str, float] = {}
 
-    def next(self) -> str:
-        """Whom to ask: the named leader, else the next in turn."""
+    def next(self, *, now: float) -> str:
+        """Whom to ask: the named leader, else the next in turn; those that were just found dead only when all were."""
         if self._named:
             target, self._named = self._named, ""
             return target
+        alive = sum(not self._is_dead(each, now) for each in self._turn)
         if not self._left:
-            self._left = len(self._turn)
+            self._left = alive or len(self._turn)
         self._left -= 1
+        while alive and self._is_dead(self._turn[0], now):
+            self._turn.rotate(-1)
         target = self._turn[0]
         self._turn.rotate(-1)
         return target
@@ -52,13 +57,17 @@ class Candidates:
         """This turn is over, and nobody named a leader that was not asked yet."""
         return not self._left and not self._named
 
-    def failed(self, target: str) -> None:
-        """It can't be reached: not asked again in this search on the word of others."""
-        self._dead.add(target)
+    def failed(self, target: str, *, now: float) -> None:
+        """It can't be reached."""
+        self._dead[target] = now
 
-    def named(self, leader: str, *, by: str) -> None:
-        if leader and leader != by and leader not in self._dead:
+    def named(self, leader: str, *, by: str, now: float) -> None:
+        if leader and leader != by and not self._is_dead(leader, now):
             self._named = leader
+
+    def _is_dead(self, target: str, now: float) -> bool:
+        at = self._dead.get(target)
+        return at is not None and now - at < DEAD_FOR_S
 
 
 class Reach:
@@ -84,16 +93,17 @@ class Reach:
             await self._find(named)
 
     async def _find(self, named: str) -> None:
-        deadline = asyncio.get_running_loop().time() + FIND_S
+        time = asyncio.get_running_loop().time
+        deadline = time() + FIND_S
         order = Candidates(self._context.endpoints, first=self._target)
-        order.named(named, by=self._target)
+        order.named(named, by=self._target, now=time())
         errors: dict[str, VerackError] = {}
         while True:
-            target = order.next()
+            target = order.next(now=time())
             try:
                 leader = await self._ask(target)
             except (Unavailable, Denied) as error:
-                order.failed(target)
+                order.failed(target, now=time())
                 errors[target] = error
                 if self._context.endpoints == (target,):
                     raise
@@ -102,9 +112,9 @@ class Reach:
                 if leader is None:
                     self._target = target
                     return
-                order.named(leader, by=target)
+                order.named(leader, by=target, now=time())
             if order.all_asked:
-                self._give_up(errors, late=asyncio.get_running_loop().time() > deadline)
+                self._give_up(errors, late=time() > deadline)
                 await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, target: str) -> str | None:

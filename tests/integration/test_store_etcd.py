@@ -117,9 +117,9 @@ async def test_a_list_that_compaction_overtakes_begins_again(
         read_once = paging._read_once
         pages = []
 
-        async def compacted_after_the_first_page(request):
+        async def compacted_after_the_first_page(request, timeouts):
             pages.append(request)
-            answer = await read_once(request)
+            answer = await read_once(request, timeouts)
             if len(pages) == 1:
                 await store.compact(await put(store, "0000"))
             return answer

@@ -5,7 +5,8 @@ Every ready-made client loses watch events, hangs on compaction, or retries writ
 resumes from what it delivered. Watches are in `store.watch`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import chain, repeat
 
 from tenacity import (
     AsyncRetrying,
@@ -42,6 +43,8 @@ from vecontroller.store.port import (
 from vecontroller.store.watch import EtcdWatch, WatchTiming
 
 TRY_TIMEOUT_S = 2.0
+FIRST_READ_S = 1.0
+"""The first try of a read is given up sooner: it may be at a member whose machine has vanished."""
 READ_TIMEOUT_S = 10.0
 """How long a read is tried again before it is Unavailable."""
 PAGE_KEYS = 2_000
@@ -138,12 +141,15 @@ class EtcdStore:
             retry=retry_if_exception_type(Unavailable),
             reraise=True,
         )
-        return await retrying(self._read_once, request)
+        timeouts = chain((FIRST_READ_S,), repeat(TRY_TIMEOUT_S))
+        return await retrying(self._read_once, request, timeouts)
 
-    async def _read_once(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+    async def _read_once(
+        self, request: rpc_pb2.RangeRequest, timeouts: Iterator[float]
+    ) -> rpc_pb2.RangeResponse:
         endpoint = self._endpoints.current
         try:
-            answer = await endpoint.kv.Range(request, timeout=TRY_TIMEOUT_S, metadata=METADATA)
+            answer = await endpoint.kv.Range(request, timeout=next(timeouts), metadata=METADATA)
         except RpcError as error:
             match outcome_of(error):
                 case Outcome.COMPACTED:
