@@ -265,8 +265,8 @@ async def rebuilt(host: AgentHost, wishes: Wishes) -> tuple[SetEntry, Digest]:
     await wishes.settle(first)
     first = msgspec.structs.replace(first, generation=3, snapshots=(snap("a", 1),))
     await wishes.settle(first)
-    later = {"generation": 4, "image_digest": new, "root": RootWish(seq=2)}
-    later = msgspec.structs.replace(first, **later)
+    again = RootWish(seq=2)
+    later = msgspec.structs.replace(first, generation=4, image_digest=new, root=again)
     await wishes.settle(later)
     assert who(host) == "new"
     await host.images.delete(old)
