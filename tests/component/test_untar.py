@@ -148,7 +148,7 @@ def test_a_tree_goes_through_and_is_the_same(folder: Path, tmp_path: Path) -> No
     (source / "l").symlink_to("d/f")
     os.mkfifo(source / "pipe")
     tar, reader = ToTar(recursive=True), Reader()
-    made = []
+    made: list[Member | bytes] = []
     for piece in (*tar.pack(os.fsencode(source)), tar.end()):
         made += reader.feed(piece)
     reader.finish()

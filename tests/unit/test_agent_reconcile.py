@@ -45,7 +45,8 @@ def world(observed: r.Observed, **changes: object) -> r.Observed:
 
 
 MADE = msgspec.structs.replace(DOWN, made=True)
-LATER = world(RUNNING, record=msgspec.structs.replace(UP, placement_generation=2))
+UP_LATER = msgspec.structs.replace(UP, placement_generation=2)
+LATER = world(RUNNING, record=UP_LATER)
 TABLE = [
     ("new, image here", entry(), seen(image_held=True), r.CreateRoot()),
     ("new, image missing", entry(), seen(), r.AwaitImage()),
@@ -126,7 +127,7 @@ TABLE = [
     (
         "no snapshot goes with an earlier stay's end",
         entry(action=Action.KEEP, snapshots=wishes(1, deleting=1)),
-        world(LATER, record=with_taken(LATER.record, HAS)),
+        world(LATER, record=with_taken(UP_LATER, HAS)),
         r.Nothing("Stale"),
     ),
     ("a stop as of an earlier stay", entry(action=Action.STOP), LATER, r.Stop(10.0)),
