@@ -32,12 +32,23 @@ def bench_failover(rack: Rack, runs: int) -> None:
     print(f"from the loss until the API is back, p50 (worst) of {runs}, s:")
     with _probe(rack) as probe:
         for name, lose in kinds.items():
-            rounds = [_round(rack, probe, lose) for _ in range(runs)]
+            rounds = [_watched(rack, probe, lose) for _ in range(runs)]
             print(f"  {name}")
             for what, values in zip(WHAT, zip(*rounds, strict=True), strict=True):
                 print(f"    {what:22} {statistics.median(values):5.2f} ({max(values):.2f})")
     unchanged = "no VE was restarted" if rack.pids() == before else "VES WERE RESTARTED"
     print(f"  {unchanged}")
+
+
+def _watched(rack: Rack, probe: "subprocess.Popen[str]", lose: Lose) -> list[float]:
+    """A round; when the API does not come back, what the controllers logged."""
+    try:
+        return _round(rack, probe, lose)
+    except AssertionError:
+        for each in rack.plan.controllers:
+            print(f"{each.daemon}: {daemons.pid_of(rack.plan, each.daemon)}", file=sys.stderr)
+            print(rack.log(each.daemon)[-4000:], file=sys.stderr)
+        raise
 
 
 def _round(rack: Rack, probe: "subprocess.Popen[str]", lose: Lose) -> list[float]:
