@@ -34,6 +34,7 @@ from veapi.clock import Clock, SystemClock
 from veapi.daemon import forever
 from veapi.errors import Conflict
 from veapi.exposition import serve_metrics
+from veapi.groups import TaskGroup
 from veapi.model import Digest, HostFacts, Resources
 from veapi.programmetrics import program_registry
 from veapi.rpcmetrics import RpcMetrics
@@ -55,7 +56,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
 
 async def _run(duties: dict[str, Coroutine[object, object, object]], stop: asyncio.Event) -> None:
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         tasks = [group.create_task(forever(name, duty), name=name) for name, duty in duties.items()]
         await stop.wait()
         for task in tasks:

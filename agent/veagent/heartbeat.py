@@ -4,7 +4,6 @@ So the host may count on its lease from the moment at which it *sent* the last h
 boot clock. No VE of policy `stay` is stopped by it.
 """
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -12,6 +11,7 @@ import grpc.aio
 from veagent.wire import write
 from veapi.clock import Clock
 from veapi.errors import Unavailable
+from veapi.groups import TaskGroup
 from veapi.model import Timing
 from veapi.v1 import session_pb2, session_pb2_grpc
 
@@ -52,7 +52,7 @@ async def beat(
     call: Call = stub.Heartbeat()
     sent: dict[int, float] = {}
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(_send(call, sent, timing, clock))
             group.create_task(_receive(call, sent, lease))
     finally:

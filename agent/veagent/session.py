@@ -18,6 +18,7 @@ from veagent.status import AWAITS_IMAGE
 from veagent.wire import write
 from veapi import codec
 from veapi.errors import Denied, TimedOut, Unavailable, VerackError, by_kind
+from veapi.groups import TaskGroup
 from veapi.model import Digest, HostSet, Timing, Uid, VEReport, VEState
 from veapi.v1 import session_pb2, session_pb2_grpc
 
@@ -107,7 +108,7 @@ class Session:
 
     async def _serve(self, timing: Timing) -> None:
         clock = self._manager.clock
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._read())
             group.create_task(self._apply_sets())
             group.create_task(self._send_reports())

@@ -11,6 +11,7 @@ import structlog
 from veapi.clock import Clock
 from veapi.daemon import forever
 from veapi.errors import Unavailable
+from veapi.groups import TaskGroup
 from veapi.model import Cluster, Project, Timing
 from vecontroller.copies import REPLICAS, Copies
 from vecontroller.holding import Reserved
@@ -193,7 +194,7 @@ async def lead(
 async def _serve(
     core: Core, leadership: Leadership, beside: Callable[[], Coroutine[object, object, object]]
 ) -> None:
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         group.create_task(forever("leadership", keep(leadership)))
         await core.mirror.start()
         group.create_task(forever("mirror", core.mirror.run()))

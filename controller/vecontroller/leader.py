@@ -15,6 +15,7 @@ import structlog
 
 from veapi.clock import Clock
 from veapi.errors import Conflict, InvalidInput, Unavailable
+from veapi.groups import TaskGroup
 from veapi.model import Cluster, Timing
 from vecontroller.store import values
 from vecontroller.store.keys import BEAT, CLUSTER, FENCE, LEADER
@@ -259,7 +260,7 @@ def _moved(before: _Seen, now: _Seen) -> bool:
 
 async def keep(leadership: Leadership) -> None:
     """Keeps the term up: returns when we are deposed."""
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         group.create_task(leadership.keep_beating())
         group.create_task(leadership.watch_stalls())
 

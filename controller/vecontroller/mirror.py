@@ -15,6 +15,7 @@ import structlog
 
 from veapi.clock import Clock
 from veapi.errors import TimedOut, Unavailable
+from veapi.groups import TaskGroup
 from vecontroller import fold
 from vecontroller.store.keys import ROOT
 from vecontroller.store.port import (
@@ -78,7 +79,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Follows the store for ever, after `start`. Raises WrongCluster."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._follow())
             group.create_task(self._audit())
 
