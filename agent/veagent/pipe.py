@@ -1,7 +1,8 @@
 """One dialled-back stream, as frames.
 
 A read of a gRPC stream must never be cancelled: that cancels the whole call, with what was written and not yet sent. So
-one task reads, into a queue that is short enough for the stream's own backpressure to work.
+one task reads, into a queue that is short enough for the stream's own backpressure to work. A write is the same: it is always
+let end.
 
 Who reads no more does not see the end either: it comes after all that waits to be read. So when the queue is full, the
 end is watched for in another way.
@@ -51,9 +52,18 @@ class Pipe:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, frame: session_pb2.RelayUp) -> None:
-        """Raises AioRpcError or Unavailable when the other side is gone."""
+        """Raises AioRpcError or Unavailable when the other side is gone.
+
+        Who is cancelled while he sends has sent: a write that is cancelled would end the whole call, and with it the word why.
+        """
         async with self._lock:
-            await write(self._call, frame, timeout_s=WRITE_LIMIT_S)
+            writing = asyncio.ensure_future(write(self._call, frame, timeout_s=WRITE_LIMIT_S))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing], timeout=END_LIMIT_S)
+                writing.cancel()
+                raise
 
     async def receive(self) -> session_pb2.RelayDown | None:
         """None: the other side sends no more, or is gone; then nothing more may be received."""

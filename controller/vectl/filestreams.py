@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from veapi.errors import RemoteFailed
+from veapi.errors import RemoteFailed, by_kind
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vectl.context import Context
 from vectl.wire import failure
@@ -26,9 +26,14 @@ async def push(
     sending = asyncio.create_task(_send(call, start, chunks))
     try:
         async for response in call:
-            if response.WhichOneof("frame") == "done":
-                return response.done
-            on_received(response.received_bytes)
+            match response.WhichOneof("frame"):
+                case "done":
+                    return response.done
+                case "failure":
+                    told = response.failure
+                    raise by_kind(told.kind, told.message, told.hint)
+                case _:
+                    on_received(response.received_bytes)
     except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
         await _raise_source(sending)
         if isinstance(error, asyncio.CancelledError):

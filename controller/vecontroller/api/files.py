@@ -1,9 +1,10 @@
 """Push, pull and export: a person's stream spliced to the agent of the VE's host, whether the VE runs or not."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from veapi import access
-from veapi.errors import Conflict, InvalidInput, by_kind
+from veapi.errors import Conflict, InvalidInput, VerackError, by_kind
 from veapi.model import VE, HostName
 from veapi.v1 import api_pb2, session_pb2
 from vecontroller.api.describe import Describe
@@ -13,6 +14,8 @@ from vecontroller.api.splice import ended_early, feeding
 
 MAX_CHUNK_BYTES = 1 << 20
 MAX_PATHS = 64
+HEARS_WITHIN_S = 10.0
+"""How long a caller that was told of a failure may take to end its call."""
 MAX_TAG = 63
 _HIGHEST_MODE = 0o7777
 
@@ -20,7 +23,20 @@ _HIGHEST_MODE = 0o7777
 async def push(
     deps: ApiDeps, requests: AsyncIterator[api_pb2.PushRequest]
 ) -> AsyncIterator[api_pb2.PushResponse]:
-    """Says what has arrived; last, what was written."""
+    """Says what has arrived; last, what was written, or why not. Then it is for the caller to end the call."""
+    try:
+        async with aclosing(_pushed(deps, requests)) as responses:
+            async for response in responses:
+                yield response
+    except VerackError as error:
+        failure = api_pb2.Failure(kind=error.kind, message=error.message, hint=error.hint)
+        yield api_pb2.PushResponse(failure=failure)
+        await deps.clock.sleep(HEARS_WITHIN_S)
+
+
+async def _pushed(
+    deps: ApiDeps, requests: AsyncIterator[api_pb2.PushRequest]
+) -> AsyncGenerator[api_pb2.PushResponse, None]:
     start = _checked_start(await anext(requests, api_pb2.PushRequest()))
     ve, host = _placed(deps, start.ve)
     pipe = await deps.relays.open(host, session_pb2.RelayDown(push_files=start, uid=ve.uid))

@@ -1091,21 +1091,27 @@ class PushResponse(_message.Message):
 
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
     """Bytes of chunks that have arrived."""
     @_builtins.property
     def done(self) -> Global___Transferred: ...
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why nothing more is taken; the caller then ends the call. As a status it would be lost to one that still sends."""
+
     def __init__(
         self,
         *,
         received_bytes: _builtins.int = ...,
         done: Global___Transferred | None = ...,
+        failure: Global___Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "frame", b"frame", "received_bytes", b"received_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failure", b"failure", "frame", b"frame", "received_bytes", b"received_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "frame", b"frame", "received_bytes", b"received_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failure", b"failure", "frame", b"frame", "received_bytes", b"received_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["received_bytes", "done"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["received_bytes", "done", "failure"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
