@@ -131,7 +131,9 @@ def main() -> None:
             if "storm" in what:
                 asyncio.run(bench_storm(rack, arguments.rounds, 100, arguments.workers))
     if "crowd" in what:
-        with running_rack("c", hosts=[HostPlan("h1", "r1", 1)], cpu=100, memory="20G") as rack:
+        with running_rack(
+            "c", hosts=[HostPlan("h1", "r1", 1)], cpu=100, memory="20G", pool_size="100G"
+        ) as rack:
             asyncio.run(bench_crowd(rack, arguments.rounds, 300, arguments.workers))
     if "failover" in what:
         with running_rack("f", controllers=3) as rack:

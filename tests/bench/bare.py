@@ -45,7 +45,7 @@ lxc.net.0.type = veth
 lxc.net.0.link = {bridge}
 lxc.net.0.flags = up
 lxc.net.0.name = eth0
-lxc.net.0.ipv4.address = 10.66.200.{number}/16
+lxc.net.0.ipv4.address = 10.66.{subnet}.{last}/16
 """
 SHOWN = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 
@@ -102,7 +102,8 @@ class Bare:
             cgroup=self.cgroup,
             bridge="vebr0",
             seccomp=self.seccomp,
-            number=self.number,
+            subnet=200 + self.number // 250,
+            last=1 + self.number % 250,
             mounts=mounts,
         )
         (folder / "config").write_text(text)
