@@ -109,6 +109,13 @@ class Rack:
             self.vectl("purge", "--yes", ve["uid"])
         until(lambda: not self.kept(), within_s=60, what="deleted VEs are removed")
 
+    def forget_images(self) -> None:
+        """Every image but busybox; nothing may use them any more."""
+        for image in self.vectl("image", "list", "-o", "json").json()["items"]:
+            tags = image.get("tags", [])
+            if "busybox" not in tags:
+                self.vectl("image", "delete", image["digest"])
+
     def pids(self) -> dict[str, tuple[int, int]]:
         """Init's process id and its start time, of each VE that runs: equal pairs mean that nothing was restarted."""
         found = {ve["name"]: int(ve["status"].get("init_pid", 0)) for ve in self.ves()}

@@ -30,6 +30,7 @@ def rack(host_can_run_ves: None) -> Iterator[Rack]:
 
 @pytest.fixture
 def clean(rack: Rack) -> Iterator[Rack]:
-    """The rack, with every VE deleted for good afterwards."""
+    """The rack, with every VE deleted for good afterwards, and every image but busybox."""
     yield rack
     rack.purge_all()
+    rack.forget_images()
