@@ -92,6 +92,14 @@ def named_leader(error: grpc.aio.AioRpcError) -> str | None:
     return named if isinstance(named, str) else named.decode(errors="replace")
 
 
+_WORD_LOST = "Internal error from Core"
+"""What gRPC says when a write came after the other side's end: the end, with its reason, is lost."""
+
+
+def _is_lost(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.UNAVAILABLE or error.details() == _WORD_LOST
+
+
 def failure(error: grpc.aio.AioRpcError, context: Context) -> VerackError:
     """What the server meant, or what happened on the way there."""
     told = dict(error.trailing_metadata() or ())
@@ -103,7 +111,7 @@ def failure(error: grpc.aio.AioRpcError, context: Context) -> VerackError:
     if "verack-kind" in told:
         return from_rpc(error)
     match error.code():
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.INTERNAL if _is_lost(error):
             return _lost(error.details() or "", context)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unavailable(
