@@ -37,6 +37,7 @@ class FakeAgent:
         self.grants: list[session_pb2.PeerGrant] = []
         self.sources: list[session_pb2.ImageSource] = []
         self.ended: grpc.aio.AioRpcError | None = None
+        self._saying = asyncio.Lock()
         self._seq = itertools.count(1)
         self._told: dict[Uid, VEReport] = {}
         self._call = stub.Session()
@@ -59,7 +60,9 @@ class FakeAgent:
             self.ended = error
 
     async def say(self, message: session_pb2.SessionUp) -> None:
-        await self._call.write(message)
+        """One at a time: two writes at once on one call are an error of gRPC's core, which then loses the call's end."""
+        async with self._saying:
+            await self._call.write(message)
 
     async def report(
         self, *ves: VEReport, whole: bool = False, facts: HostFacts | None = None
