@@ -9,7 +9,6 @@ Whoever runs this has what rights it has: inside a VE those of its root, at a pe
 """
 
 import os
-import stat
 from typing import NamedTuple
 
 from veapi import tarstream
@@ -258,7 +257,3 @@ def _is_name(part: bytes) -> bool:
 
 def _told(error: OSError, name: bytes) -> OSError:
     return OSError(error.errno, error.strerror, shown(name))
-
-
-def is_folder(fd: int) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode)
