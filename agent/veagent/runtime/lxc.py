@@ -8,7 +8,7 @@ not work out, by a sweep. A VE's end is the end of its monitor (which cleans up 
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -198,6 +198,10 @@ class LxcRuntime:
 
     def console(self, uid: Uid) -> Path:
         return self._path / uid / "console"
+
+    def init_pids(self) -> Iterable[int]:
+        """Of all that run: for `LxcfsWatch`."""
+        return [instance.init_pid for instance in self._instances.values()]
 
     async def aclose(self) -> None:
         for task in tuple(self._tasks):
