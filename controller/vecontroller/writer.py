@@ -212,6 +212,7 @@ class Writer:
                 )
             except Ambiguous:
                 unknown -= 1  # whether it was, the next one finds
+                await asyncio.sleep(FENCE_PAUSE_S)  # what lost this one may be closing still
                 continue
             except Unavailable:  # most of what loses answers is an election of etcd's
                 away -= 1

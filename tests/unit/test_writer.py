@@ -196,6 +196,25 @@ async def test_an_unknown_outcome_stays_unknown_when_the_store_stays_away(
         await it.create()
 
 
+async def test_a_fence_whose_answers_are_lost_at_once_waits_for_the_connection_to_be_made_anew(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that is closing fails each write within a millisecond: three of them are no reason to give up."""
+    transact = it.store.transact
+    closed_at = asyncio.get_running_loop().time()
+
+    async def closing(guards, writes):
+        if asyncio.get_running_loop().time() < closed_at + 1.5 * writer.FENCE_PAUSE_S:
+            it.store.fail_writes(Fail.LOST)
+        return await transact(guards, writes)
+
+    monkeypatch.setattr(it.store, "transact", closing)
+    revision = await it.create()
+    item = await it.store.get(KEY)
+    assert item is not None
+    assert item.mod_revision == revision
+
+
 @pytest.mark.parametrize("how", [Fail.APPLIED, Fail.LOST])
 async def test_a_delete_of_unknown_outcome_is_done_exactly_once(it: Leading, how: Fail) -> None:
     made = await it.create()
