@@ -1,0 +1,152 @@
+"""Values of all that is no VE: hosts, images, projects, the cluster's record, its leader, and keys that point at others."""
+
+from dataclasses import dataclass
+
+from veapi import codec
+from veapi.errors import InvalidInput
+from veapi.model import Cluster, Digest, HostFacts, HostSpec, Image, Project
+from veapi.v1 import store_pb2
+from vecontroller import claims
+from vecontroller.store.values.parsing import SCHEMA, Unreadable, checked, model, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Content of the key `leader`. `run_id` is random per process: it tells two runs of one controller apart."""
+
+    name: str
+    address: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A key that points at something: a name or an address at a uid, a tag at a digest."""
+
+    target: str
+    op_id: str = ""
+
+
+def encode_host_status(value: HostFacts) -> bytes:
+    return store_pb2.StoredHostStatus(
+        schema=SCHEMA, facts=codec.facts_out(value)
+    ).SerializeToString(deterministic=True)
+
+
+def decode_host_status(data: bytes) -> HostFacts:
+    message = parse(store_pb2.StoredHostStatus, data)
+    checked(message, message.HasField("facts"))
+    facts = model(lambda: codec.facts_in(message.facts))
+    try:
+        claims.check_capacity(facts.capacity)
+    except InvalidInput as error:
+        raise Unreadable(f"no value of ours: {error.message}", hint=error.hint) from None
+    return facts
+
+
+def encode_host_spec(value: HostSpec) -> bytes:
+    return store_pb2.StoredHostSpec(
+        schema=SCHEMA, op_id=value.op_id, taints=value.taints
+    ).SerializeToString()
+
+
+def decode_host_spec(data: bytes) -> HostSpec:
+    message = parse(store_pb2.StoredHostSpec, data)
+    return HostSpec(taints=tuple(message.taints), op_id=message.op_id)
+
+
+def encode_image(value: Image) -> bytes:
+    return store_pb2.StoredImage(
+        schema=SCHEMA,
+        op_id=value.op_id,
+        digest=value.digest,
+        blob_digest=value.blob_digest,
+        size_bytes=value.size_bytes,
+        blob_bytes=value.blob_bytes,
+        created_at=codec.to_timestamp(value.created_at),
+        config=codec.image_config_out(value.config),
+        prefetch=codec.prefetch_out(value.prefetch),
+    ).SerializeToString()
+
+
+def decode_image(data: bytes) -> Image:
+    message = parse(store_pb2.StoredImage, data)
+    value = Image(
+        digest=Digest(message.digest),
+        blob_digest=message.blob_digest,
+        size_bytes=message.size_bytes,
+        blob_bytes=message.blob_bytes,
+        created_at=codec.from_timestamp(message.created_at),
+        config=codec.image_config_in(message.config),
+        prefetch=codec.prefetch_in(message.prefetch),
+        op_id=message.op_id,
+    )
+    return checked(value, value.digest)
+
+
+def encode_ref(target: str, op_id: str = "") -> bytes:
+    return store_pb2.StoredRef(schema=SCHEMA, op_id=op_id, target=target).SerializeToString()
+
+
+def decode_ref(data: bytes) -> Ref:
+    message = parse(store_pb2.StoredRef, data)
+    return checked(Ref(message.target, message.op_id), message.target)
+
+
+def encode_project(value: Project) -> bytes:
+    return store_pb2.StoredProject(
+        schema=SCHEMA,
+        op_id=value.op_id,
+        name=value.name,
+        created_at=codec.to_timestamp(value.created_at),
+    ).SerializeToString()
+
+
+def decode_project(data: bytes) -> Project:
+    message = parse(store_pb2.StoredProject, data)
+    value = Project(
+        name=message.name,
+        created_at=codec.from_timestamp(message.created_at),
+        op_id=message.op_id,
+    )
+    return checked(value, value.name)
+
+
+def encode_cluster(value: Cluster) -> bytes:
+    return store_pb2.StoredCluster(
+        schema=SCHEMA,
+        name=value.name,
+        incarnation=value.incarnation,
+        timing=codec.timing_out(value.timing),
+        network=codec.network_out(value.network),
+    ).SerializeToString()
+
+
+def decode_cluster(data: bytes) -> Cluster:
+    message = parse(store_pb2.StoredCluster, data)
+    value = Cluster(
+        name=message.name,
+        incarnation=message.incarnation,
+        timing=codec.timing_in(message.timing),
+        network=codec.network_in(message.network),
+    )
+    return checked(value, value.name, value.incarnation > 0)
+
+
+def encode_leader(value: Leader) -> bytes:
+    return store_pb2.StoredLeader(
+        schema=SCHEMA, name=value.name, address=value.address, run_id=value.run_id
+    ).SerializeToString()
+
+
+def decode_leader(data: bytes) -> Leader:
+    message = parse(store_pb2.StoredLeader, data)
+    return checked(Leader(message.name, message.address, message.run_id), message.run_id)
+
+
+def encode_beat(count: int) -> bytes:
+    return store_pb2.StoredBeat(schema=SCHEMA, count=count).SerializeToString()
+
+
+def decode_beat(data: bytes) -> int:
+    return parse(store_pb2.StoredBeat, data).count
