@@ -68,6 +68,8 @@ class StoredVE(_message.Message):
     SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
     PURGE_FIELD_NUMBER: _builtins.int
     RUN_GENERATION_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_REVISION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     """The operation that wrote this value: how the writer finds out whether a write of unknown outcome was applied."""
@@ -88,6 +90,9 @@ class StoredVE(_message.Message):
     purge: _builtins.bool
     """With delete_requested_at: keep nothing."""
     run_generation: _builtins.int
+    group: _builtins.str
+    """The group that keeps it, and the revision of its template that the VE has; empty: none."""
+    group_revision: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -124,10 +129,12 @@ class StoredVE(_message.Message):
         snapshot_seq: _builtins.int = ...,
         purge: _builtins.bool = ...,
         run_generation: _builtins.int = ...,
+        group: _builtins.str = ...,
+        group_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,8 @@ class VE(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     PURGE_AT_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     project: _builtins.str
     uid: _builtins.str
@@ -68,6 +70,9 @@ class VE(_message.Message):
     """Mod-revision of the spec in the store."""
     image_digest: _builtins.str
     """Of the image that its root was made of."""
+    group: _builtins.str
+    """The group that keeps it, and the revision of its template that the VE has; empty: none."""
+    group_revision: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -103,10 +108,12 @@ class VE(_message.Message):
         snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
         purge_at: _timestamp_pb2.Timestamp | None = ...,
         image_digest: _builtins.str = ...,
+        group: _builtins.str = ...,
+        group_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "placement", b"placement", "purge_at", b"purge_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "placement", b"placement", "project", b"project", "purge_at", b"purge_at", "resource_version", b"resource_version", "snapshots", b"snapshots", "spec", b"spec", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "placement", b"placement", "project", b"project", "purge_at", b"purge_at", "resource_version", b"resource_version", "snapshots", b"snapshots", "spec", b"spec", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
