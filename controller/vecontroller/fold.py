@@ -28,6 +28,7 @@ class Changes:
     placed: set[HostName] = field(default_factory=set)
     images: bool = False
     projects: bool = False
+    groups: set[tuple[str, str]] = field(default_factory=set)
     all: bool = False
 
     def add(self, other: "Changes") -> None:
@@ -36,6 +37,7 @@ class Changes:
         self.placed |= other.placed
         self.images |= other.images
         self.projects |= other.projects
+        self.groups |= other.groups
         self.all |= other.all
 
     def done(self, revision: int) -> Changed | None:
@@ -47,6 +49,7 @@ class Changes:
             placed=frozenset(self.placed),
             images=self.images,
             projects=self.projects,
+            groups=frozenset(self.groups),
             relisted=self.all,
         )
         return None if changed == Changed(revision=revision) else changed
@@ -91,6 +94,13 @@ def _host_of(view: View, uid: Uid) -> set[HostName]:
     return {placement.value.host} if placement is not None else set()
 
 
+def _group_of(view: View, uid: Uid) -> set[tuple[str, str]]:
+    held = view.ves.get(uid)
+    if held is None or not held.value.group:
+        return set()
+    return {(held.value.project, held.value.group)}
+
+
 def _ve(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
     uid = Uid(parts[0])
 
@@ -100,7 +110,16 @@ def _ve(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Cha
             raise Unreadable(f"the value is of {ve.uid}")
         return ve
 
+    before = _group_of(view, uid)
     _set(view.ves, uid, item, decode)
+    after = _group_of(view, uid)
+    for group in before - after:
+        view.members[group].discard(uid)
+        if not view.members[group]:
+            del view.members[group]
+    for group in after:
+        view.members[group].add(uid)
+    changes.groups |= before | after
     changes.ves.add(uid)
     changes.placed |= _host_of(view, uid)
 
@@ -123,6 +142,7 @@ def _placement(
     for host in after - before:
         view.placed_on[host].add(uid)
     changes.ves.add(uid)
+    changes.groups |= _group_of(view, uid)
     changes.placed |= before | after
 
 
@@ -130,6 +150,7 @@ def _status(view: View, parts: tuple[str, ...], item: StoreItem | None, changes:
     uid = Uid(parts[0])
     _set(view.statuses, uid, item, values.decode_status)
     changes.ves.add(uid)
+    changes.groups |= _group_of(view, uid)
 
 
 def _deleted(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
@@ -191,6 +212,20 @@ def _project(view: View, parts: tuple[str, ...], item: StoreItem | None, changes
     changes.projects = True
 
 
+def _group(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    key = (parts[0], parts[1])
+    _set(view.groups, key, item, values.decode_group)
+    changes.groups.add(key)
+
+
+def _group_status(
+    view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes
+) -> None:
+    key = (parts[0], parts[1])
+    _set(view.group_statuses, key, item, values.decode_group_status)
+    changes.groups.add(key)
+
+
 def _cluster(view: View, _parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
     view.cluster = _held(item, values.decode_cluster) if item is not None else None
     changes.all = True
@@ -222,6 +257,8 @@ _RULES: dict[Kind, _Rule] = {
     Kind.IMAGE: _image,
     Kind.IMAGE_TAG: _tag,
     Kind.PROJECT: _project,
+    Kind.GROUP: _group,
+    Kind.GROUP_STATUS: _group_status,
     Kind.CLUSTER: _cluster,
     Kind.LEADER: _leader,
 }

@@ -16,6 +16,7 @@ def merge(first: Changed, second: Changed) -> Changed:
         placed=first.placed | second.placed,
         images=first.images or second.images,
         projects=first.projects or second.projects,
+        groups=first.groups | second.groups,
         relisted=first.relisted or second.relisted,
     )
 

@@ -14,6 +14,8 @@ from veapi.model import (
     Cluster,
     Deleted,
     Digest,
+    Group,
+    GroupStatus,
     HostFacts,
     HostName,
     HostSpec,
@@ -60,6 +62,10 @@ class View:
     images: dict[Digest, Held[Image]] = field(default_factory=dict)
     tags: dict[str, Held[Digest]] = field(default_factory=dict)
     projects: dict[str, Held[Project]] = field(default_factory=dict)
+    groups: dict[tuple[str, str], Held[Group]] = field(default_factory=dict)
+    group_statuses: dict[tuple[str, str], Held[GroupStatus]] = field(default_factory=dict)
+    members: dict[tuple[str, str], set[Uid]] = field(default_factory=lambda: defaultdict(set))
+    """Index of VEs by project and group; kept by the mirror."""
     placed_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
     """Index of placements by host; kept by the mirror."""
     deleted_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
@@ -97,5 +103,7 @@ class Changed:
     """Hosts whose set may have changed: of VEs whose spec or placement changed, before and after."""
     images: bool = False
     projects: bool = False
+    groups: frozenset[tuple[str, str]] = frozenset()
+    """By project and name: of which the spec, the status or a VE changed."""
     relisted: bool = False
     """Everything may have changed."""

@@ -28,6 +28,8 @@ class Kind(Enum):
     IMAGE = "image/digest"
     IMAGE_TAG = "image/tag"
     PROJECT = "project"
+    GROUP = "group/spec"
+    GROUP_STATUS = "group/status"
     CLUSTER = "cluster/config"
     LEADER = "leader"
     BEAT = "leader/beat"
@@ -36,7 +38,7 @@ class Kind(Enum):
 
 _SINGLE = {CLUSTER: Kind.CLUSTER, LEADER: Kind.LEADER, BEAT: Kind.BEAT, FENCE: Kind.FENCE}
 _FOLDERS = {kind.value: kind for kind in Kind if kind not in _SINGLE.values()}
-_IN_PAIRS = (Kind.VE_NAME, Kind.ADDRESS)
+_IN_PAIRS = (Kind.VE_NAME, Kind.ADDRESS, Kind.GROUP, Kind.GROUP_STATUS)
 
 
 def ve_spec(uid: Uid) -> str:
@@ -81,6 +83,14 @@ def image_tag(name: str) -> str:
 
 def project(name: str) -> str:
     return _key(Kind.PROJECT, name)
+
+
+def group(project: str, name: str) -> str:
+    return _key(Kind.GROUP, project, name)
+
+
+def group_status(project: str, name: str) -> str:
+    return _key(Kind.GROUP_STATUS, project, name)
 
 
 def _key(kind: Kind, *parts: str) -> str:

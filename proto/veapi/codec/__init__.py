@@ -16,6 +16,7 @@ from veapi.codec.cluster import (
     timing_in,
     timing_out,
 )
+from veapi.codec.group import revision_in, revision_out, template_in, template_out
 from veapi.codec.hostset import (
     beside,
     entry_in,
@@ -74,6 +75,8 @@ __all__ = [
     "report_out",
     "resources_in",
     "resources_out",
+    "revision_in",
+    "revision_out",
     "root_in",
     "root_out",
     "snapshot_status_in",
@@ -84,6 +87,8 @@ __all__ = [
     "spec_out",
     "status_in",
     "status_out",
+    "template_in",
+    "template_out",
     "timing_in",
     "timing_out",
     "to_timestamp",

@@ -32,6 +32,7 @@ from veapi.model.cluster import (
     Project,
     Timing,
 )
+from veapi.model.group import REVISIONS_KEPT, Group, GroupStatus, Revision, Template
 from veapi.model.hostset import HostSet, Order, PeerHost, SetEntry, VEReport, WantedImage
 from veapi.model.ve import (
     VE,
@@ -47,6 +48,7 @@ from veapi.model.ve import (
 
 __all__ = [
     "EVENTS_KEPT",
+    "REVISIONS_KEPT",
     "VE",
     "Action",
     "Cluster",
@@ -54,6 +56,8 @@ __all__ = [
     "Digest",
     "Event",
     "EventType",
+    "Group",
+    "GroupStatus",
     "HeldImage",
     "HostFacts",
     "HostName",
@@ -71,6 +75,7 @@ __all__ = [
     "Prefetch",
     "Project",
     "Resources",
+    "Revision",
     "RootWish",
     "Run",
     "SetEntry",
@@ -78,6 +83,7 @@ __all__ = [
     "SnapshotWish",
     "Spec",
     "Stay",
+    "Template",
     "Timing",
     "Uid",
     "VEReport",

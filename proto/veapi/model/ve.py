@@ -114,6 +114,7 @@ class VE(Value, frozen=True, kw_only=True):
     """The desired VE: content of ve/spec/<uid>. `purge`: its deletion keeps nothing. `snapshot_seq`: the last one given.
 
     `run_generation`: that at which its user last said that it shall run; 0: as it was created.
+    `group`: the name of the group that keeps it, with the revision of its template that the VE has; empty: none.
     """
 
     uid: Uid
@@ -136,6 +137,8 @@ class VE(Value, frozen=True, kw_only=True):
     snapshot_seq: int = 0
     purge: bool = False
     run_generation: int = 0
+    group: str = ""
+    group_revision: int = 0
 
 
 class Stay(Value, frozen=True, kw_only=True):

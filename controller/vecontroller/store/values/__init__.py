@@ -29,6 +29,12 @@ from vecontroller.store.values.cluster import (
     encode_project,
     encode_ref,
 )
+from vecontroller.store.values.group import (
+    decode_group,
+    decode_group_status,
+    encode_group,
+    encode_group_status,
+)
 from vecontroller.store.values.parsing import SCHEMA, Unreadable
 from vecontroller.store.values.ve import (
     decode_deleted,
@@ -49,6 +55,8 @@ __all__ = [
     "decode_beat",
     "decode_cluster",
     "decode_deleted",
+    "decode_group",
+    "decode_group_status",
     "decode_host_spec",
     "decode_host_status",
     "decode_image",
@@ -61,6 +69,8 @@ __all__ = [
     "encode_beat",
     "encode_cluster",
     "encode_deleted",
+    "encode_group",
+    "encode_group_status",
     "encode_host_spec",
     "encode_host_status",
     "encode_image",
@@ -98,4 +108,6 @@ _WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
     Kind.IMAGE: decode_image,
     Kind.HOST_SPEC: decode_host_spec,
     Kind.PROJECT: decode_project,
+    Kind.GROUP: decode_group,
+    Kind.GROUP_STATUS: decode_group_status,
 }

@@ -33,6 +33,8 @@ def _stored_ve(value: VE) -> store_pb2.StoredVE:
         snapshot_seq=value.snapshot_seq,
         purge=value.purge,
         run_generation=value.run_generation,
+        group=value.group,
+        group_revision=value.group_revision,
     )
 
 
@@ -67,6 +69,8 @@ def _ve(message: store_pb2.StoredVE) -> VE:
         snapshot_seq=message.snapshot_seq,
         purge=message.purge,
         run_generation=message.run_generation,
+        group=message.group,
+        group_revision=message.group_revision,
     )
 
 
