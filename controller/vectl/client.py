@@ -16,11 +16,12 @@ from typing import Self
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes are told in our words
 
-from veapi.v1 import api_pb2, api_pb2_grpc, scheduler_pb2_grpc, types_pb2
+from veapi.v1 import api_pb2, api_pb2_grpc, scheduler_pb2_grpc, simulate_pb2_grpc, types_pb2
 from vectl import filestreams, wire
 from vectl.context import Context
 from vectl.reach import Reach
 from vectl.scheduling import Scheduling
+from vectl.simulations import Simulations
 from vectl.snapshots import Snapshots
 from vectl.streams import Command, ExecStream, log_chunks, upload, watched_events
 from vectl.wanted import Wanted, wire_names
@@ -30,7 +31,7 @@ VE = types_pb2.VE
 IMPORT_S = 3600.0
 
 
-class Client(Scheduling, Snapshots):
+class Client(Scheduling, Simulations, Snapshots):
     """Calls to the controller that leads. `project` arguments default to the context's."""
 
     def __init__(self, reach: Reach, context: Context) -> None:
@@ -39,6 +40,7 @@ class Client(Scheduling, Snapshots):
         self.ves = api_pb2_grpc.VEServiceStub(channel)
         self.orphan_stub = api_pb2_grpc.OrphanServiceStub(channel)
         self.scheduler_stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        self.simulation_stub = simulate_pb2_grpc.SimulationServiceStub(channel)
         self._hosts = api_pb2_grpc.HostServiceStub(channel)
         self._images = api_pb2_grpc.ImageServiceStub(channel)
         self._projects = api_pb2_grpc.ProjectServiceStub(channel)

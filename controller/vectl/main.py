@@ -47,6 +47,9 @@ ENTRIES = {
     "capacity": Entry(
         "vectl.commands.capacity:capacity", "How many more VEs fit, also after a loss."
     ),
+    "simulate": Entry(
+        "vectl.commands.simulate:simulate", "What goes where if hosts or VEs come or go."
+    ),
     "apply": Entry("vectl.commands.manifests:apply", "Make VEs as manifests say."),
     "diff": Entry("vectl.commands.manifests:diff", "What apply would change."),
     "host": Entry("vectl.commands.groups:host", "Hosts: list, show."),

@@ -31,7 +31,7 @@ PURE = {
     "proto/veapi/validate.py",
     "proto/veapi/selector.py",
 }
-PURE_FOLDERS = ("controller/vecontroller/placement/",)
+PURE_FOLDERS = ("controller/vecontroller/placement/", "controller/vecontroller/whatif/")
 IMPURE_MODULES = {
     "asyncio",
     "time",

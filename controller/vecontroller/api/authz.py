@@ -15,6 +15,7 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "veapi.v1.ProjectService": _USERS,
     "veapi.v1.OrphanService": _USERS,
     "veapi.v1.SchedulerService": _USERS,
+    "veapi.v1.SimulationService": _USERS,
     "veapi.v1.SystemService": _USERS,
     "veapi.v1.AgentService": _HOSTS,
     "veapi.v1.PeerService": frozenset(),  # served by agents only

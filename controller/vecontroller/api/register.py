@@ -2,7 +2,7 @@
 
 import grpc.aio
 
-from veapi.v1 import api_pb2_grpc, scheduler_pb2_grpc
+from veapi.v1 import api_pb2_grpc, scheduler_pb2_grpc, simulate_pb2_grpc
 from vecontroller.api.departed import Departed
 from vecontroller.api.host import HostService
 from vecontroller.api.image import ImageService
@@ -11,6 +11,7 @@ from vecontroller.api.orphan import OrphanService
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
 from vecontroller.api.scheduling import SchedulerService
+from vecontroller.api.simulation import SimulationService
 from vecontroller.api.system import SystemService
 from vecontroller.api.ve import VEService
 
@@ -35,5 +36,6 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     api_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectService(deps), server)
     api_pb2_grpc.add_OrphanServiceServicer_to_server(OrphanService(deps, in_flight), server)
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(SchedulerService(deps), server)
+    simulate_pb2_grpc.add_SimulationServiceServicer_to_server(SimulationService(deps), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(deps), server)
     return Api(departed)
