@@ -80,6 +80,25 @@ def facts_out(value: model.HostFacts) -> session_pb2.HostFacts:
         metrics_address=value.metrics_address,
         images=[held_image_out(_without_config(image)) for image in value.images],
         refuses=value.refuses,
+        fence=fence_out(value.fence) if value.fence != model.FenceFacts() else None,
+    )
+
+
+def fence_out(value: model.FenceFacts) -> session_pb2.FenceFacts:
+    return session_pb2.FenceFacts(
+        live=value.live,
+        timing=timing_out(value.timing) if value.timing is not None else None,
+        arming=value.arming,
+        refuses=value.refuses,
+    )
+
+
+def fence_in(message: session_pb2.FenceFacts) -> model.FenceFacts:
+    return model.FenceFacts(
+        live=message.live,
+        timing=timing_in(message.timing) if message.HasField("timing") else None,
+        arming=message.arming,
+        refuses=message.refuses,
     )
 
 
@@ -99,6 +118,7 @@ def facts_in(message: session_pb2.HostFacts) -> model.HostFacts:
         metrics_address=message.metrics_address,
         images=tuple(held_image_in(image) for image in message.images),
         refuses=message.refuses,
+        fence=fence_in(message.fence),
     )
 
 

@@ -211,6 +211,7 @@ def status_out(value: model.VEStatus) -> types_pb2.VEStatus:
         oom_kills=value.oom_kills,
         cpus=value.cpus,
         disk_used_bytes=value.disk_used_bytes,
+        armed_generation=value.armed_generation,
     )
 
 
@@ -232,4 +233,5 @@ def status_in(message: types_pb2.VEStatus, observed_restart_seq: int = 0) -> mod
         oom_kills=message.oom_kills,
         cpus=message.cpus,
         disk_used_bytes=message.disk_used_bytes,
+        armed_generation=message.armed_generation,
     )

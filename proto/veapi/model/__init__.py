@@ -22,6 +22,7 @@ from veapi.model.basics import (
 )
 from veapi.model.cluster import (
     Cluster,
+    FenceFacts,
     HeldImage,
     HostFacts,
     HostSpec,
@@ -56,6 +57,7 @@ __all__ = [
     "Digest",
     "Event",
     "EventType",
+    "FenceFacts",
     "Group",
     "GroupStatus",
     "HeldImage",

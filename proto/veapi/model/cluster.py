@@ -34,6 +34,28 @@ class HeldImage(Value, frozen=True, kw_only=True):
     config: ImageConfig = ImageConfig()
 
 
+class Timing(Value, frozen=True, kw_only=True):
+    """The cluster's one record of times, in seconds (DESIGN 6): H, F, K and M."""
+
+    heartbeat_s: float = 1.0
+    fence_after_s: float = 8.0
+    kill_within_s: float = 2.0
+    move_after_s: float = 12.0
+
+
+class FenceFacts(Value, frozen=True, kw_only=True):
+    """What a host says of its vefence. `live`: it runs and has read all that the agent told it.
+
+    `timing`: that which the host goes by; None: nobody told it any yet. `arming`: the cluster's count of being armed and disarmed that
+    is in force here. `refuses`: why it takes no VEs of a fenced policy now; empty when it does.
+    """
+
+    live: bool = False
+    timing: Timing | None = None
+    arming: int = 0
+    refuses: str = ""
+
+
 class HostFacts(Value, frozen=True, kw_only=True):
     """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port.
 
@@ -49,6 +71,7 @@ class HostFacts(Value, frozen=True, kw_only=True):
     metrics_address: str = ""
     images: tuple[HeldImage, ...] = ()
     refuses: str = ""
+    fence: FenceFacts = FenceFacts()
 
 
 class HostSpec(Value, frozen=True, kw_only=True):
@@ -75,15 +98,6 @@ class Project(Value, frozen=True, kw_only=True):
     name: str
     created_at: float
     op_id: str = ""
-
-
-class Timing(Value, frozen=True, kw_only=True):
-    """The cluster's one record of times, in seconds (DESIGN 6): H, F, K and M."""
-
-    heartbeat_s: float = 1.0
-    fence_after_s: float = 8.0
-    kill_within_s: float = 2.0
-    move_after_s: float = 12.0
 
 
 class Network(Value, frozen=True, kw_only=True):

@@ -174,6 +174,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
     `disk_used_bytes` (root and snapshots) is only said of one that is deleted and kept: usage never passes the store.
     `observed_snapshot_seq`: wishes for snapshots up to it are answered; what is not among `snapshots` then is not there.
     `in_force`: the most that its host may hold it to now; until a shrink is carried out, the old amount.
+    `armed_generation`: the policy_generation under which its host's fence holds it; 0: it does not.
     """
 
     state: VEState
@@ -195,6 +196,7 @@ class VEStatus(Value, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotStatus, ...] = ()
     observed_snapshot_seq: int = 0
     in_force: Resources = Resources()
+    armed_generation: int = 0
 
 
 class Deleted(Value, frozen=True, kw_only=True):

@@ -186,6 +186,7 @@ class HostFacts(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     REFUSES_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     version: _builtins.str
     address: _builtins.str
@@ -200,6 +201,8 @@ class HostFacts(_message.Message):
     def capacity(self) -> _types_pb2.Resources: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldImage]: ...
+    @_builtins.property
+    def fence(self) -> Global___FenceFacts: ...
     def __init__(
         self,
         *,
@@ -212,14 +215,51 @@ class HostFacts(_message.Message):
         metrics_address: _builtins.str = ...,
         images: _abc.Iterable[Global___HeldImage] | None = ...,
         refuses: _builtins.str = ...,
+        fence: Global___FenceFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence", b"fence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "images", b"images", "labels", b"labels", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "refuses", b"refuses", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "fence", b"fence", "images", b"images", "labels", b"labels", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "refuses", b"refuses", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
+
+@_typing.final
+class FenceFacts(_message.Message):
+    """What a host says of the process that kills VEs of a fenced policy when the host's lease runs out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    ARMING_FIELD_NUMBER: _builtins.int
+    REFUSES_FIELD_NUMBER: _builtins.int
+    live: _builtins.bool
+    """It lives, and has read what the agent told it."""
+    arming: _builtins.int
+    """The cluster's count of being armed and disarmed that is in force here."""
+    refuses: _builtins.str
+    """Why the host takes no VEs of a fenced policy now; empty when it does."""
+    @_builtins.property
+    def timing(self) -> Global___Timing:
+        """Those that the host goes by."""
+
+    def __init__(
+        self,
+        *,
+        live: _builtins.bool = ...,
+        timing: Global___Timing | None = ...,
+        arming: _builtins.int = ...,
+        refuses: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "live", b"live", "refuses", b"refuses", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FenceFacts: _TypeAlias = FenceFacts  # noqa: Y015
 
 @_typing.final
 class HeldImage(_message.Message):

@@ -420,6 +420,7 @@ class VEStatus(_message.Message):
     OOM_KILLS_FIELD_NUMBER: _builtins.int
     CPUS_FIELD_NUMBER: _builtins.int
     DISK_USED_BYTES_FIELD_NUMBER: _builtins.int
+    ARMED_GENERATION_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """Pending, Creating, Running, Frozen, Stopped, Deleting, Deleted, Failed, Unknown, Migrating."""
     reason: _builtins.str
@@ -438,6 +439,8 @@ class VEStatus(_message.Message):
     """The processors that it may use, as a list, e.g. "0,2-3"; empty: all."""
     disk_used_bytes: _builtins.int
     """What its root and snapshots hold; said only of a VE that is deleted and kept."""
+    armed_generation: _builtins.int
+    """The spec's policy_generation under which its host's fence holds it; 0: it does not."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -466,10 +469,11 @@ class VEStatus(_message.Message):
         oom_kills: _builtins.int = ...,
         cpus: _builtins.str = ...,
         disk_used_bytes: _builtins.int = ...,
+        armed_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "conditions", b"conditions", "cpus", b"cpus", "disk_used_bytes", b"disk_used_bytes", "events", b"events", "host", b"host", "init_pid", b"init_pid", "message", b"message", "observed_generation", b"observed_generation", "oom_kills", b"oom_kills", "placement_generation", b"placement_generation", "reason", b"reason", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "armed_generation", b"armed_generation", "conditions", b"conditions", "cpus", b"cpus", "disk_used_bytes", b"disk_used_bytes", "events", b"events", "host", b"host", "init_pid", b"init_pid", "message", b"message", "observed_generation", b"observed_generation", "oom_kills", b"oom_kills", "placement_generation", b"placement_generation", "reason", b"reason", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
