@@ -6,6 +6,7 @@ from enum import StrEnum
 from veapi.model import HostName, HostState, Resources, Uid, Value
 
 ASKED_FOR = "which was asked for"
+PLANNED = "which the plan chose"
 
 
 class Strategy(StrEnum):

@@ -3,14 +3,16 @@
 import msgspec
 
 from veapi.model import VE, HostName, Uid
-from vecontroller.placement.model import Request
+from vecontroller.placement.model import PLANNED, Request
 from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.view import Held, View
 
 
 def request(view: View, held: Held[VE], rules: Rules = PLAIN) -> Request:
-    """What it wants. A clone can only go where the root is that it is made of."""
+    """What it wants. A clone can only go where the root is that it is made of; what a plan made, first where that says."""
     wanted, ve = tenant(held, rules), held.value
+    if ve.planned_host and ve.uid not in view.placements:
+        return msgspec.structs.replace(wanted, host=ve.planned_host, host_why=PLANNED)
     if not ve.root.from_uid:
         return wanted
     source = host_of(view, ve.root.from_uid)

@@ -115,6 +115,7 @@ class VE(Value, frozen=True, kw_only=True):
 
     `run_generation`: that at which its user last said that it shall run; 0: as it was created.
     `group`: the name of the group that keeps it, with the revision of its template that the VE has; empty: none.
+    `planned_host`: the only one that may have it until it has been placed, as the plan that was applied says; empty: any.
     """
 
     uid: Uid
@@ -139,6 +140,7 @@ class VE(Value, frozen=True, kw_only=True):
     run_generation: int = 0
     group: str = ""
     group_revision: int = 0
+    planned_host: str = ""
 
 
 class Stay(Value, frozen=True, kw_only=True):

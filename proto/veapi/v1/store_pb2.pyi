@@ -70,6 +70,7 @@ class StoredVE(_message.Message):
     RUN_GENERATION_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     GROUP_REVISION_FIELD_NUMBER: _builtins.int
+    PLANNED_HOST_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     """The operation that wrote this value: how the writer finds out whether a write of unknown outcome was applied."""
@@ -93,6 +94,8 @@ class StoredVE(_message.Message):
     group: _builtins.str
     """The group that keeps it, and the revision of its template that the VE has; empty: none."""
     group_revision: _builtins.int
+    planned_host: _builtins.str
+    """The only host that may have it first, as the plan that made it says; empty: any."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -131,10 +134,11 @@ class StoredVE(_message.Message):
         run_generation: _builtins.int = ...,
         group: _builtins.str = ...,
         group_revision: _builtins.int = ...,
+        planned_host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "planned_host", b"planned_host", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

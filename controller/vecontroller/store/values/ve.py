@@ -35,6 +35,7 @@ def _stored_ve(value: VE) -> store_pb2.StoredVE:
         run_generation=value.run_generation,
         group=value.group,
         group_revision=value.group_revision,
+        planned_host=value.planned_host,
     )
 
 
@@ -71,6 +72,7 @@ def _ve(message: store_pb2.StoredVE) -> VE:
         run_generation=message.run_generation,
         group=message.group,
         group_revision=message.group_revision,
+        planned_host=message.planned_host,
     )
 
 
