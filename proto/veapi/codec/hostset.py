@@ -67,6 +67,7 @@ def entry_out(value: model.SetEntry) -> session_pb2.SetEntry:
         root=root_out(value.root),
         snapshots=[snapshot_wish_out(wish) for wish in value.snapshots],
         run_generation=value.run_generation,
+        policy_generation=value.policy_generation,
     )
 
 
@@ -88,6 +89,7 @@ def entry_in(message: session_pb2.SetEntry) -> model.SetEntry:
         root=root_in(message.root),
         snapshots=tuple(snapshot_wish_in(wish) for wish in message.snapshots),
         run_generation=message.run_generation,
+        policy_generation=message.policy_generation,
     )
 
 
@@ -103,6 +105,8 @@ def host_set_out(value: model.HostSet) -> session_pb2.HostSet:
             )
             for image in value.images
         ],
+        arming=value.arming,
+        disarmed=value.disarmed,
     )
 
 
@@ -120,6 +124,8 @@ def host_set_in(message: session_pb2.HostSet) -> model.HostSet:
             )
             for image in message.images
         ),
+        arming=message.arming,
+        disarmed=message.disarmed,
     )
 
 

@@ -31,6 +31,7 @@ class OnHostLoss(StrEnum):
     """What happens to a VE whose host is lost."""
 
     STAY = "stay"
+    RECREATE = "recreate"
 
 
 class VEState(StrEnum):

@@ -16,7 +16,10 @@ class Order(Value, frozen=True, kw_only=True, order=True):
 
 
 class SetEntry(Value, frozen=True, kw_only=True):
-    """One VE of a host's set. `run_generation`: what its guest switched off at this generation or later stays off."""
+    """One VE of a host's set. `run_generation`: what its guest switched off at this generation or later stays off.
+
+    `policy_generation`: that at which on_host_loss changed last.
+    """
 
     uid: Uid
     name: str
@@ -34,6 +37,7 @@ class SetEntry(Value, frozen=True, kw_only=True):
     root: RootWish = RootWish()
     snapshots: tuple[SnapshotWish, ...] = ()
     run_generation: int = 0
+    policy_generation: int = 0
 
 
 class PeerHost(Value, frozen=True, kw_only=True):
@@ -50,13 +54,18 @@ class WantedImage(Value, frozen=True, kw_only=True):
 
 
 class HostSet(Value, frozen=True, kw_only=True):
-    """All that a host shall have. Absence of an entry destroys nothing."""
+    """All that a host shall have. Absence of an entry destroys nothing.
+
+    `disarmed`: no VE is fenced for now. `arming`: the cluster's count of being armed and disarmed.
+    """
 
     order: Order
     entries: tuple[SetEntry, ...]
     peers: tuple[PeerHost, ...] = ()
     network: Network = Network()
     images: tuple[WantedImage, ...] = ()
+    arming: int = 0
+    disarmed: bool = False
 
 
 class VEReport(Value, frozen=True, kw_only=True):

@@ -367,6 +367,12 @@ class HostSet(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    ARMING_FIELD_NUMBER: _builtins.int
+    DISARMED_FIELD_NUMBER: _builtins.int
+    arming: _builtins.int
+    """The cluster's count of being armed and disarmed."""
+    disarmed: _builtins.bool
+    """No VE is fenced for now, and none is moved from a silent host."""
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -387,10 +393,12 @@ class HostSet(_message.Message):
         peers: _abc.Iterable[Global___PeerHost] | None = ...,
         network: Global___NetworkConfig | None = ...,
         images: _abc.Iterable[Global___SetImage] | None = ...,
+        arming: _builtins.int = ...,
+        disarmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "images", b"images", "network", b"network", "order", b"order", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed", b"disarmed", "entries", b"entries", "images", b"images", "network", b"network", "order", b"order", "peers", b"peers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +475,7 @@ class SetEntry(_message.Message):
     ROOT_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     RUN_GENERATION_FIELD_NUMBER: _builtins.int
+    POLICY_GENERATION_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -482,6 +491,8 @@ class SetEntry(_message.Message):
     mac: _builtins.str
     run_generation: _builtins.int
     """The generation at which its user last said that it shall run: what its guest switched off at this one or later stays off."""
+    policy_generation: _builtins.int
+    """The generation at which on_host_loss changed last."""
     @_builtins.property
     def spec(self) -> _types_pb2.VESpec: ...
     @_builtins.property
@@ -509,10 +520,11 @@ class SetEntry(_message.Message):
         root: Global___RootWish | None = ...,
         snapshots: _abc.Iterable[Global___SnapshotWish] | None = ...,
         run_generation: _builtins.int = ...,
+        policy_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "policy_generation", b"policy_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
