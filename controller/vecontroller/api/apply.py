@@ -11,7 +11,7 @@ from veapi.errors import Conflict
 from veapi.model import VE, Run
 from veapi.v1 import api_pb2, types_pb2
 from vecontroller.api import specs
-from vecontroller.api.change import refuse_deleting, running_again
+from vecontroller.api.change import refuse_deleting, refuse_member, running_again
 from vecontroller.api.commits import Edit, edit
 from vecontroller.api.create import Creator, wanted
 from vecontroller.api.describe import Describe
@@ -121,6 +121,7 @@ def changed(view: View, ve: VE, request: api_pb2.ApplyVERequest) -> VE:
     )
     if spec == ve.spec and labels == ve.labels:
         return ve
+    refuse_member(ve)
     after = msgspec.structs.replace(ve, labels=labels, spec=spec, generation=ve.generation + 1)
     wakes = spec.run is not ve.spec.run and spec.run is not Run.STOPPED
     return running_again(view, after) if wakes else after

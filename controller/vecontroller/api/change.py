@@ -99,6 +99,8 @@ async def rename(deps: ApiDeps, request: api_pb2.RenameVERequest) -> Held[VE]:
 
     def change(ve: VE) -> VE | Edit:
         refuse_deleting(ve)
+        if ve.name != name:
+            refuse_member(ve)
         return ve if ve.name == name else _renamed(deps.mirror.view, ve, name)
 
     held, _ = await edit(deps, request.ve, change)
@@ -124,6 +126,15 @@ def refuse_deleting(ve: VE) -> None:
             f"VE {ve.name} is being deleted",
             hint="wait until it is gone; then it can be created again"
             + ("" if ve.purge else f"; or take it back: `vectl undelete {ve.name}`"),
+        )
+
+
+def refuse_member(ve: VE) -> None:
+    """Of what a group says: it would only change it back."""
+    if ve.group:
+        raise Conflict(
+            f"VE {ve.name} belongs to group {ve.group}, which says what it is",
+            hint=f"change the group's manifest and `vectl apply` it; see `vectl group show {ve.group}`",
         )
 
 

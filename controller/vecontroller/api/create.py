@@ -26,6 +26,15 @@ class Origin(Value, frozen=True, kw_only=True):
     guard: Guard
 
 
+class Membership(Value, frozen=True, kw_only=True):
+    """Of a VE that a group makes. `image_digest`: what it is made of while there is such an image; `guard`: of the group."""
+
+    group: str
+    revision: int
+    image_digest: Digest
+    guard: Guard
+
+
 class Wanted(Value, frozen=True, kw_only=True):
     """A new VE as it was asked for, checked. `request_id` is the client's, or empty.
 
@@ -38,6 +47,8 @@ class Wanted(Value, frozen=True, kw_only=True):
     spec: Spec
     request_id: str = ""
     origin: Origin | None = None
+    member: Membership | None = None
+    planned_host: str = ""
 
 
 def wanted(message: types_pb2.VE, request_id: str) -> Wanted:
@@ -73,7 +84,7 @@ class Creator:
             if earlier is not None:
                 return earlier
             ve = self.proposal(asked)
-            guards = [asked.origin.guard] if asked.origin is not None else []
+            guards = [each.guard for each in (asked.origin, asked.member) if each is not None]
             try:
                 with self._in_flight.holding(ve.ip, ve.image_digest, ve.root.from_uid):
                     return await self._commit(ve, guards)
@@ -86,7 +97,7 @@ class Creator:
         view = self._deps.mirror.view
         refuse_taken(view, asked.project, asked.name)
         find_project(view, asked.project)
-        image = find_image(view, asked.spec.image) if asked.origin is None else None
+        image = _image(view, asked) if asked.origin is None else None
         if asked.spec.host:
             find_host(view, asked.spec.host)
         ip = addresses.choose(view, network_of(view), asked.spec.ip, self._in_flight.addresses())
@@ -120,6 +131,9 @@ class Creator:
             mac=addresses.mac_of(ip),
             op_id=self._deps.ids.new(),
             request_id=asked.request_id,
+            planned_host=asked.planned_host,
+            group=asked.member.group if asked.member is not None else "",
+            group_revision=asked.member.revision if asked.member is not None else 0,
         )
 
     async def _commit(self, ve: VE, guards: Sequence[Guard]) -> Held[VE]:
@@ -128,7 +142,8 @@ class Creator:
         address_key = keys.address(network_of(view).name, ve.ip)
         project, image = view.projects[ve.project], view.images.get(ve.image_digest)
         if not ve.root.from_uid and image is not None:
-            guards = [Guard(key=keys.image(ve.image_digest), mod_revision=image.mod_revision)]
+            image_key = keys.image(ve.image_digest)
+            guards = [*guards, Guard(key=image_key, mod_revision=image.mod_revision)]
         revision = await self._deps.writer.commit(
             [
                 Guard(key=spec_key, mod_revision=0),
@@ -145,6 +160,12 @@ class Creator:
             confirm=(spec_key, ve.op_id),
         )
         return Held(value=ve, mod_revision=revision, create_revision=revision)
+
+
+def _image(view: View, asked: Wanted) -> Held[Image]:
+    """All VEs of a revision are made of one image, wherever its tag points by now."""
+    pinned = asked.member.image_digest if asked.member is not None else Digest("")
+    return view.images.get(pinned) or find_image(view, asked.spec.image)
 
 
 def network_of(view: View) -> Network:

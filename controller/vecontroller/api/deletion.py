@@ -5,7 +5,7 @@ the VE held moves to ve/deleted in one transaction (`vecontroller.observed`). Fr
 time has come (`vecontroller.purging`). With `purge` its host removes all of it at once.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -35,17 +35,23 @@ from vecontroller.writer import LostRace
 T = TypeVar("T")
 
 
-async def delete(deps: ApiDeps, in_flight: InFlight, request: api_pb2.DeleteVERequest) -> Held[VE]:
+async def delete(
+    deps: ApiDeps,
+    in_flight: InFlight,
+    request: api_pb2.DeleteVERequest,
+    *,
+    guards: Sequence[Guard] = (),
+) -> Held[VE]:
     """Asks for the removal; a VE that has no host is gone at once. Idempotent while the VE is there.
 
-    Conflict: nothing would be kept of it, and a clone is still to be made of it.
+    Conflict: nothing would be kept of it, and a clone is still to be made of it. `guards`: of what must still be so.
     """
     ref, purge = request.ve, request.purge or deps.keep_deleted_s <= 0
 
     async def once() -> Held[VE]:
         held = find_ve(deps.mirror.view, ref)
         if held.value.uid not in deps.mirror.view.placements:
-            return await _remove(deps, held)
+            return await _remove(deps, held, guards)
         if held.value.delete_requested_at is None:
             if purge:
                 _refuse_source(deps.mirror.view, in_flight, held.value)
@@ -55,7 +61,7 @@ async def delete(deps: ApiDeps, in_flight: InFlight, request: api_pb2.DeleteVERe
                 purge=purge,
                 stop_timeout_s=max(held.value.stop_timeout_s, DEFAULT_STOP_TIMEOUT_S),
             )
-            return await write(deps, held, Edit(asked))
+            return await write(deps, held, Edit(asked, guards=tuple(guards)))
         return await _keep_nothing(deps, in_flight, held) if request.purge else held
 
     return await _until_won(deps, once, f"VE {ref.name or ref.uid}")
@@ -92,10 +98,10 @@ async def _keep_nothing(deps: ApiDeps, in_flight: InFlight, held: Held[VE]) -> H
     return await write(deps, held, Edit(msgspec.structs.replace(held.value, purge=True)))
 
 
-async def _remove(deps: ApiDeps, held: Held[VE]) -> Held[VE]:
+async def _remove(deps: ApiDeps, held: Held[VE], more: Sequence[Guard]) -> Held[VE]:
     """Lost when it gets a host meanwhile."""
     guards, writes = removal(deps.mirror.view, held.value.uid)
-    await deps.writer.commit(guards, writes, confirm=(keys.ve_spec(held.value.uid), ""))
+    await deps.writer.commit([*guards, *more], writes, confirm=(keys.ve_spec(held.value.uid), ""))
     now = held.value.delete_requested_at or deps.clock.wall()
     gone = msgspec.structs.replace(held.value, delete_requested_at=now)
     return Held(value=gone, mod_revision=held.mod_revision, create_revision=held.create_revision)
@@ -105,6 +111,8 @@ async def undelete(
     deps: ApiDeps, in_flight: InFlight, request: api_pb2.UndeleteVERequest
 ) -> Held[VE]:
     """Back as it was: same uid, host and root; its own address if that is free. One that is still being deleted just stays.
+
+    What a group has let go comes back as a VE of its own: the group may have made another one meanwhile.
 
     Conflict: its name is taken, or nothing is kept. NoHostFits: its host has no room for it any more.
     """
@@ -178,6 +186,8 @@ async def _bring_back(
         ip=ip,
         mac=addresses.mac_of(ip),
         spec=spec if spec.ip == ip else msgspec.structs.replace(spec, ip=""),
+        group="",
+        group_revision=0,
         op_id=deps.ids.new(),
     )
     with _room(deps, kept), in_flight.holding(ip, back.image_digest):

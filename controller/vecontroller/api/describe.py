@@ -56,6 +56,8 @@ class Describe:
             created_at=codec.to_timestamp(ve.created_at),
             delete_requested_at=codec.to_timestamp(ve.delete_requested_at),
             image_digest=ve.image_digest,
+            group=ve.group,
+            group_revision=ve.group_revision,
             snapshots=self._snapshots(ve) if snapshots else (),
         )
 

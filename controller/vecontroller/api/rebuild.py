@@ -5,7 +5,7 @@ import msgspec
 from veapi import validate
 from veapi.model import VE, Image, RootWish
 from veapi.v1 import api_pb2
-from vecontroller.api.change import refuse_deleting, stop_timeout_s
+from vecontroller.api.change import refuse_deleting, refuse_member, stop_timeout_s
 from vecontroller.api.commits import Edit, edit
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.lookup import find_image
@@ -26,6 +26,8 @@ async def rebuild(
     def change(ve: VE) -> VE | Edit:
         refuse_deleting(ve)
         name = request.image or ve.spec.image
+        if name != ve.spec.image:
+            refuse_member(ve)
         image = find_image(deps.mirror.view, name)
         guard = Guard(key=keys.image(image.value.digest), mod_revision=image.mod_revision)
         return Edit(

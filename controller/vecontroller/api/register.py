@@ -2,8 +2,17 @@
 
 import grpc.aio
 
-from veapi.v1 import api_pb2_grpc, scheduler_pb2_grpc, simulate_pb2_grpc
+from veapi.daemon import forever
+from veapi.groups import TaskGroup
+from veapi.v1 import (
+    api_pb2_grpc,
+    group_pb2_grpc,
+    scheduler_pb2_grpc,
+    simulate_pb2_grpc,
+)
+from vecontroller.api.create import Creator
 from vecontroller.api.departed import Departed
+from vecontroller.api.group import GroupService
 from vecontroller.api.host import HostService
 from vecontroller.api.image import ImageService
 from vecontroller.api.inflight import InFlight
@@ -14,17 +23,21 @@ from vecontroller.api.scheduling import SchedulerService
 from vecontroller.api.simulation import SimulationService
 from vecontroller.api.system import SystemService
 from vecontroller.api.ve import VEService
+from vecontroller.groups.keeper import Keeper
 
 
 class Api:
     """What the services share."""
 
-    def __init__(self, departed: Departed) -> None:
+    def __init__(self, departed: Departed, keeper: Keeper) -> None:
+        self.keeper = keeper
         self._departed = departed
 
     async def run(self) -> None:
-        """For ever: remembers which VEs went, for watches from earlier revisions."""
-        await self._departed.run()
+        """For ever: remembers which VEs went, for watches from earlier revisions, and keeps the groups."""
+        async with TaskGroup() as group:
+            group.create_task(forever("departed", self._departed.run()))
+            group.create_task(forever("groups", self.keeper.run()))
 
 
 def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
@@ -38,4 +51,6 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(SchedulerService(deps), server)
     simulate_pb2_grpc.add_SimulationServiceServicer_to_server(SimulationService(deps), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(deps), server)
-    return Api(departed)
+    keeper = Keeper(deps, in_flight, Creator(deps, in_flight))
+    group_pb2_grpc.add_GroupServiceServicer_to_server(GroupService(deps, keeper), server)
+    return Api(departed, keeper)

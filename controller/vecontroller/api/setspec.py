@@ -13,7 +13,13 @@ from veapi.errors import Conflict, InvalidInput
 from veapi.model import VE, Placement, Resources, Spec
 from veapi.v1 import api_pb2
 from vecontroller.api import addresses, specs
-from vecontroller.api.change import is_up, refuse_deleting, restarted, stop_timeout_s
+from vecontroller.api.change import (
+    is_up,
+    refuse_deleting,
+    refuse_member,
+    restarted,
+    stop_timeout_s,
+)
 from vecontroller.api.commits import Edit, edit
 from vecontroller.api.create import network_of
 from vecontroller.api.inflight import InFlight
@@ -46,6 +52,7 @@ async def set_spec(deps: ApiDeps, in_flight: InFlight, request: api_pb2.SetVEReq
 
     def change(ve: VE) -> VE | Edit:
         refuse_deleting(ve)
+        refuse_member(ve)
         view, after = deps.mirror.view, _asked(ve, request)
         restarts = request.restart and is_up(view, ve)
         if after == ve and not (restarts and _is_behind(view, ve)):

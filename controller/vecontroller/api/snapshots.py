@@ -6,7 +6,7 @@ from veapi import validate
 from veapi.errors import Conflict, NotFound
 from veapi.model import VE, RootWish, SnapshotStatus, SnapshotWish
 from veapi.v1 import api_pb2
-from vecontroller.api.change import refuse_deleting
+from vecontroller.api.change import refuse_deleting, refuse_member
 from vecontroller.api.commits import edit
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.lookup import suggestion
@@ -76,9 +76,12 @@ async def restore(deps: ApiDeps, request: api_pb2.SnapshotRef) -> Held[VE]:
         view = deps.mirror.view
         wish = _find(view, ve, request.tag)
         digest = image_of(_there(view, ve, wish), ve)
+        image = image_ref(view, ve.spec.image, digest)
+        if image != ve.spec.image:
+            refuse_member(ve)
         return msgspec.structs.replace(
             ve,
-            spec=msgspec.structs.replace(ve.spec, image=image_ref(view, ve.spec.image, digest)),
+            spec=msgspec.structs.replace(ve.spec, image=image),
             image_digest=digest,
             root=RootWish(seq=next_root_seq(view, ve), snapshot=request.tag),
             generation=ve.generation + 1,
