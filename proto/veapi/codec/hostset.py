@@ -68,6 +68,7 @@ def entry_out(value: model.SetEntry) -> session_pb2.SetEntry:
         snapshots=[snapshot_wish_out(wish) for wish in value.snapshots],
         run_generation=value.run_generation,
         policy_generation=value.policy_generation,
+        root_since=value.root_since,
     )
 
 
@@ -90,6 +91,7 @@ def entry_in(message: session_pb2.SetEntry) -> model.SetEntry:
         snapshots=tuple(snapshot_wish_in(wish) for wish in message.snapshots),
         run_generation=message.run_generation,
         policy_generation=message.policy_generation,
+        root_since=message.root_since,
     )
 
 

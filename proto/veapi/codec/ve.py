@@ -132,6 +132,7 @@ def placement_out(value: model.Placement) -> types_pb2.Placement:
         past=[_stay_out(stay) for stay in value.past],
         waited_since=to_timestamp(value.waited_since) if value.waited_since else None,
         waited_for=value.waited_for,
+        root_since=value.root_since,
     )
 
 
@@ -145,6 +146,7 @@ def placement_in(message: types_pb2.Placement, op_id: str = "") -> model.Placeme
         past=tuple(_stay_in(stay) for stay in message.past),
         waited_since=from_timestamp(message.waited_since),
         waited_for=message.waited_for,
+        root_since=message.root_since,
     )
 
 

@@ -18,7 +18,7 @@ class Order(Value, frozen=True, kw_only=True, order=True):
 class SetEntry(Value, frozen=True, kw_only=True):
     """One VE of a host's set. `run_generation`: what its guest switched off at this generation or later stays off.
 
-    `policy_generation`: that at which on_host_loss changed last.
+    `policy_generation`: that at which on_host_loss changed last. `root_since`: a root of an earlier placement is stale.
     """
 
     uid: Uid
@@ -38,6 +38,7 @@ class SetEntry(Value, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotWish, ...] = ()
     run_generation: int = 0
     policy_generation: int = 0
+    root_since: int = 0
 
 
 class PeerHost(Value, frozen=True, kw_only=True):

@@ -114,6 +114,7 @@ class VE(Value, frozen=True, kw_only=True):
     """The desired VE: content of ve/spec/<uid>. `purge`: its deletion keeps nothing. `snapshot_seq`: the last one given.
 
     `run_generation`: that at which its user last said that it shall run; 0: as it was created.
+    `policy_generation`: that at which on_host_loss changed last.
     `group`: the name of the group that keeps it, with the revision of its template that the VE has; empty: none.
     `planned_host`: the only one that may have it until it has been placed, as the plan that was applied says; empty: any.
     """
@@ -138,6 +139,7 @@ class VE(Value, frozen=True, kw_only=True):
     snapshot_seq: int = 0
     purge: bool = False
     run_generation: int = 0
+    policy_generation: int = 0
     group: str = ""
     group_revision: int = 0
     planned_host: str = ""
@@ -158,6 +160,7 @@ class Placement(Value, frozen=True, kw_only=True):
     """Where a VE goes: content of ve/placement/<uid>. `generation` counts starts on a new host, from 1.
 
     `past`: where it was before, oldest first. `waited_since`: when it was first refused for `waited_for`; 0: it was not.
+    `root_since`: the generation since which its root counts; what a host has of an earlier one is made anew.
     """
 
     host: HostName
@@ -168,6 +171,7 @@ class Placement(Value, frozen=True, kw_only=True):
     past: tuple[Stay, ...] = ()
     waited_since: float = 0.0
     waited_for: str = ""
+    root_since: int = 0
 
 
 class VEStatus(Value, frozen=True, kw_only=True):
@@ -202,9 +206,10 @@ class VEStatus(Value, frozen=True, kw_only=True):
 
 
 class Deleted(Value, frozen=True, kw_only=True):
-    """A VE that was deleted and whose root its host keeps: content of ve/deleted/<uid>.
+    """A VE that was deleted and whose root its host keeps: content of ve/deleted/<uid>, and of ve/left/<host>/<uid>.
 
-    `purging`: the host is to remove it. `disk_used_bytes` counts in the host's ledger.
+    `purging`: the host is to remove it. `disk_used_bytes` counts in the host's ledger. `left`: why a VE that lives was moved
+    away and left this behind; empty: it was deleted. `unconfirmed`: its host has not said yet that it is down.
     """
 
     ve: VE
@@ -215,3 +220,5 @@ class Deleted(Value, frozen=True, kw_only=True):
     disk_used_bytes: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
     op_id: str = ""
+    left: str = ""
+    unconfirmed: bool = False

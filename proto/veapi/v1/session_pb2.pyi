@@ -476,6 +476,7 @@ class SetEntry(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     RUN_GENERATION_FIELD_NUMBER: _builtins.int
     POLICY_GENERATION_FIELD_NUMBER: _builtins.int
+    ROOT_SINCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -493,6 +494,8 @@ class SetEntry(_message.Message):
     """The generation at which its user last said that it shall run: what its guest switched off at this one or later stays off."""
     policy_generation: _builtins.int
     """The generation at which on_host_loss changed last."""
+    root_since: _builtins.int
+    """A root of an earlier placement than this is stale: the VE lived elsewhere since."""
     @_builtins.property
     def spec(self) -> _types_pb2.VESpec: ...
     @_builtins.property
@@ -521,10 +524,11 @@ class SetEntry(_message.Message):
         snapshots: _abc.Iterable[Global___SnapshotWish] | None = ...,
         run_generation: _builtins.int = ...,
         policy_generation: _builtins.int = ...,
+        root_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "policy_generation", b"policy_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "generation", b"generation", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "placement_generation", b"placement_generation", "policy_generation", b"policy_generation", "project", b"project", "restart_seq", b"restart_seq", "root", b"root", "root_since", b"root_since", "run_generation", b"run_generation", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from veapi.v1 import session_pb2 as veapi_dot_v1_dot_session__pb2
 from veapi.v1 import types_pb2 as veapi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veapi/v1/store.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16veapi/v1/session.proto\x1a\x14veapi/v1/types.proto\"\x89\x05\n\x08StoredVE\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12.\n\x06labels\x18\x06 \x03(\x0b\x32\x1e.veapi.v1.StoredVE.LabelsEntry\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12\x1e\n\x04spec\x18\x08 \x01(\x0b\x32\x10.veapi.v1.VESpec\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x64\x65lete_requested_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brestart_seq\x18\x0b \x01(\x03\x12\x16\n\x0estop_timeout_s\x18\x0c \x01(\x01\x12\x14\n\x0cimage_digest\x18\r \x01(\t\x12\n\n\x02ip\x18\x0e \x01(\t\x12\x0b\n\x03mac\x18\x0f \x01(\t\x12\x12\n\nrequest_id\x18\x10 \x01(\t\x12 \n\x04root\x18\x11 \x01(\x0b\x32\x12.veapi.v1.RootWish\x12)\n\tsnapshots\x18\x12 \x03(\x0b\x32\x16.veapi.v1.SnapshotWish\x12\x14\n\x0csnapshot_seq\x18\x13 \x01(\x03\x12\r\n\x05purge\x18\x14 \x01(\x08\x12\x16\n\x0erun_generation\x18( \x01(\x03\x12\r\n\x05group\x18n \x01(\t\x12\x16\n\x0egroup_revision\x18o \x01(\x03\x12\x15\n\x0cplanned_host\x18\x82\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x02\n\rStoredDeleted\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x1e\n\x02ve\x18\x03 \x01(\x0b\x32\x12.veapi.v1.StoredVE\x12&\n\tplacement\x18\x04 \x01(\x0b\x32\x13.veapi.v1.Placement\x12.\n\ndeleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08purge_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07purging\x18\x07 \x01(\x08\x12\x17\n\x0f\x64isk_used_bytes\x18\x08 \x01(\x03\x12+\n\tsnapshots\x18\t \x03(\x0b\x32\x18.veapi.v1.SnapshotStatus\"X\n\x0fStoredPlacement\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12&\n\tplacement\x18\x03 \x01(\x0b\x32\x13.veapi.v1.Placement\"\xf0\x01\n\x0eStoredVEStatus\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.veapi.v1.VEStatus\x12\x1c\n\x14observed_restart_seq\x18\x03 \x01(\x03\x12\x19\n\x11observed_root_seq\x18\x04 \x01(\x03\x12+\n\tsnapshots\x18\x05 \x03(\x0b\x32\x18.veapi.v1.SnapshotStatus\x12\x1d\n\x15observed_snapshot_seq\x18) \x01(\x03\x12%\n\x08in_force\x18* \x01(\x0b\x32\x13.veapi.v1.Resources\"F\n\x10StoredHostStatus\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\"\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x13.veapi.v1.HostFacts\"?\n\x0eStoredHostSpec\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06taints\x18\x03 \x03(\t\"\xf6\x01\n\x0bStoredImage\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0b\x62lob_digest\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x12\n\nblob_bytes\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x15.veapi.v1.ImageConfig\x12$\n\x08prefetch\x18\t \x01(\x0b\x32\x12.veapi.v1.Prefetch\":\n\tStoredRef\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\"l\n\rStoredProject\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8e\x01\n\rStoredCluster\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12 \n\x06timing\x18\x04 \x01(\x0b\x32\x10.veapi.v1.Timing\x12(\n\x07network\x18\x05 \x01(\x0b\x32\x17.veapi.v1.NetworkConfig\"M\n\x0cStoredLeader\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"+\n\nStoredBeat\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veapi/v1/store.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16veapi/v1/session.proto\x1a\x14veapi/v1/types.proto\"\xa4\x05\n\x08StoredVE\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12.\n\x06labels\x18\x06 \x03(\x0b\x32\x1e.veapi.v1.StoredVE.LabelsEntry\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12\x1e\n\x04spec\x18\x08 \x01(\x0b\x32\x10.veapi.v1.VESpec\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x64\x65lete_requested_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brestart_seq\x18\x0b \x01(\x03\x12\x16\n\x0estop_timeout_s\x18\x0c \x01(\x01\x12\x14\n\x0cimage_digest\x18\r \x01(\t\x12\n\n\x02ip\x18\x0e \x01(\t\x12\x0b\n\x03mac\x18\x0f \x01(\t\x12\x12\n\nrequest_id\x18\x10 \x01(\t\x12 \n\x04root\x18\x11 \x01(\x0b\x32\x12.veapi.v1.RootWish\x12)\n\tsnapshots\x18\x12 \x03(\x0b\x32\x16.veapi.v1.SnapshotWish\x12\x14\n\x0csnapshot_seq\x18\x13 \x01(\x03\x12\r\n\x05purge\x18\x14 \x01(\x08\x12\x16\n\x0erun_generation\x18( \x01(\x03\x12\x19\n\x11policy_generation\x18P \x01(\x03\x12\r\n\x05group\x18n \x01(\t\x12\x16\n\x0egroup_revision\x18o \x01(\x03\x12\x15\n\x0cplanned_host\x18\x82\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xce\x02\n\rStoredDeleted\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x1e\n\x02ve\x18\x03 \x01(\x0b\x32\x12.veapi.v1.StoredVE\x12&\n\tplacement\x18\x04 \x01(\x0b\x32\x13.veapi.v1.Placement\x12.\n\ndeleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08purge_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07purging\x18\x07 \x01(\x08\x12\x17\n\x0f\x64isk_used_bytes\x18\x08 \x01(\x03\x12+\n\tsnapshots\x18\t \x03(\x0b\x32\x18.veapi.v1.SnapshotStatus\x12\x13\n\x0bunconfirmed\x18P \x01(\x08\x12\x0c\n\x04left\x18Q \x01(\t\"X\n\x0fStoredPlacement\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12&\n\tplacement\x18\x03 \x01(\x0b\x32\x13.veapi.v1.Placement\"\xf0\x01\n\x0eStoredVEStatus\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.veapi.v1.VEStatus\x12\x1c\n\x14observed_restart_seq\x18\x03 \x01(\x03\x12\x19\n\x11observed_root_seq\x18\x04 \x01(\x03\x12+\n\tsnapshots\x18\x05 \x03(\x0b\x32\x18.veapi.v1.SnapshotStatus\x12\x1d\n\x15observed_snapshot_seq\x18) \x01(\x03\x12%\n\x08in_force\x18* \x01(\x0b\x32\x13.veapi.v1.Resources\"F\n\x10StoredHostStatus\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\"\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x13.veapi.v1.HostFacts\"?\n\x0eStoredHostSpec\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06taints\x18\x03 \x03(\t\"\xf6\x01\n\x0bStoredImage\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0b\x62lob_digest\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x12\n\nblob_bytes\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x15.veapi.v1.ImageConfig\x12$\n\x08prefetch\x18\t \x01(\x0b\x32\x12.veapi.v1.Prefetch\":\n\tStoredRef\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\"l\n\rStoredProject\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05op_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8e\x01\n\rStoredCluster\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12 \n\x06timing\x18\x04 \x01(\x0b\x32\x10.veapi.v1.Timing\x12(\n\x07network\x18\x05 \x01(\x0b\x32\x17.veapi.v1.NetworkConfig\"M\n\x0cStoredLeader\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"+\n\nStoredBeat\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,29 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREDVE_LABELSENTRY']._loaded_options = None
   _globals['_STOREDVE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_STOREDVE']._serialized_start=114
-  _globals['_STOREDVE']._serialized_end=763
-  _globals['_STOREDVE_LABELSENTRY']._serialized_start=718
-  _globals['_STOREDVE_LABELSENTRY']._serialized_end=763
-  _globals['_STOREDDELETED']._serialized_start=766
-  _globals['_STOREDDELETED']._serialized_end=1065
-  _globals['_STOREDPLACEMENT']._serialized_start=1067
-  _globals['_STOREDPLACEMENT']._serialized_end=1155
-  _globals['_STOREDVESTATUS']._serialized_start=1158
-  _globals['_STOREDVESTATUS']._serialized_end=1398
-  _globals['_STOREDHOSTSTATUS']._serialized_start=1400
-  _globals['_STOREDHOSTSTATUS']._serialized_end=1470
-  _globals['_STOREDHOSTSPEC']._serialized_start=1472
-  _globals['_STOREDHOSTSPEC']._serialized_end=1535
-  _globals['_STOREDIMAGE']._serialized_start=1538
-  _globals['_STOREDIMAGE']._serialized_end=1784
-  _globals['_STOREDREF']._serialized_start=1786
-  _globals['_STOREDREF']._serialized_end=1844
-  _globals['_STOREDPROJECT']._serialized_start=1846
-  _globals['_STOREDPROJECT']._serialized_end=1954
-  _globals['_STOREDCLUSTER']._serialized_start=1957
-  _globals['_STOREDCLUSTER']._serialized_end=2099
-  _globals['_STOREDLEADER']._serialized_start=2101
-  _globals['_STOREDLEADER']._serialized_end=2178
-  _globals['_STOREDBEAT']._serialized_start=2180
-  _globals['_STOREDBEAT']._serialized_end=2223
+  _globals['_STOREDVE']._serialized_end=790
+  _globals['_STOREDVE_LABELSENTRY']._serialized_start=745
+  _globals['_STOREDVE_LABELSENTRY']._serialized_end=790
+  _globals['_STOREDDELETED']._serialized_start=793
+  _globals['_STOREDDELETED']._serialized_end=1127
+  _globals['_STOREDPLACEMENT']._serialized_start=1129
+  _globals['_STOREDPLACEMENT']._serialized_end=1217
+  _globals['_STOREDVESTATUS']._serialized_start=1220
+  _globals['_STOREDVESTATUS']._serialized_end=1460
+  _globals['_STOREDHOSTSTATUS']._serialized_start=1462
+  _globals['_STOREDHOSTSTATUS']._serialized_end=1532
+  _globals['_STOREDHOSTSPEC']._serialized_start=1534
+  _globals['_STOREDHOSTSPEC']._serialized_end=1597
+  _globals['_STOREDIMAGE']._serialized_start=1600
+  _globals['_STOREDIMAGE']._serialized_end=1846
+  _globals['_STOREDREF']._serialized_start=1848
+  _globals['_STOREDREF']._serialized_end=1906
+  _globals['_STOREDPROJECT']._serialized_start=1908
+  _globals['_STOREDPROJECT']._serialized_end=2016
+  _globals['_STOREDCLUSTER']._serialized_start=2019
+  _globals['_STOREDCLUSTER']._serialized_end=2161
+  _globals['_STOREDLEADER']._serialized_start=2163
+  _globals['_STOREDLEADER']._serialized_end=2240
+  _globals['_STOREDBEAT']._serialized_start=2242
+  _globals['_STOREDBEAT']._serialized_end=2285
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,7 @@ class StoredVE(_message.Message):
     SNAPSHOT_SEQ_FIELD_NUMBER: _builtins.int
     PURGE_FIELD_NUMBER: _builtins.int
     RUN_GENERATION_FIELD_NUMBER: _builtins.int
+    POLICY_GENERATION_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     GROUP_REVISION_FIELD_NUMBER: _builtins.int
     PLANNED_HOST_FIELD_NUMBER: _builtins.int
@@ -91,6 +92,8 @@ class StoredVE(_message.Message):
     purge: _builtins.bool
     """With delete_requested_at: keep nothing."""
     run_generation: _builtins.int
+    policy_generation: _builtins.int
+    """The generation at which on_host_loss changed last."""
     group: _builtins.str
     """The group that keeps it, and the revision of its template that the VE has; empty: none."""
     group_revision: _builtins.int
@@ -132,13 +135,14 @@ class StoredVE(_message.Message):
         snapshot_seq: _builtins.int = ...,
         purge: _builtins.bool = ...,
         run_generation: _builtins.int = ...,
+        policy_generation: _builtins.int = ...,
         group: _builtins.str = ...,
         group_revision: _builtins.int = ...,
         planned_host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "root", b"root", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "planned_host", b"planned_host", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delete_requested_at", b"delete_requested_at", "generation", b"generation", "group", b"group", "group_revision", b"group_revision", "image_digest", b"image_digest", "ip", b"ip", "labels", b"labels", "mac", b"mac", "name", b"name", "op_id", b"op_id", "planned_host", b"planned_host", "policy_generation", b"policy_generation", "project", b"project", "purge", b"purge", "request_id", b"request_id", "restart_seq", b"restart_seq", "root", b"root", "run_generation", b"run_generation", "schema", b"schema", "snapshot_seq", b"snapshot_seq", "snapshots", b"snapshots", "spec", b"spec", "stop_timeout_s", b"stop_timeout_s", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,7 +150,9 @@ Global___StoredVE: _TypeAlias = StoredVE  # noqa: Y015
 
 @_typing.final
 class StoredDeleted(_message.Message):
-    """ve/deleted/<uid>: a VE that was deleted and whose root its host keeps for a while."""
+    """ve/deleted/<uid>: a VE that was deleted and whose root its host keeps for a while.
+    ve/left/<host>/<uid>: the old root of a VE that was moved when its host was lost.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -159,12 +165,18 @@ class StoredDeleted(_message.Message):
     PURGING_FIELD_NUMBER: _builtins.int
     DISK_USED_BYTES_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     purging: _builtins.bool
     """The host is to remove it now."""
     disk_used_bytes: _builtins.int
     """Counts in the host's ledger."""
+    unconfirmed: _builtins.bool
+    """Of what a moved VE left behind: its host has not said yet that it is down."""
+    left: _builtins.str
+    """Why the VE was moved away and left this; empty: it was deleted."""
     @_builtins.property
     def ve(self) -> Global___StoredVE: ...
     @_builtins.property
@@ -189,10 +201,12 @@ class StoredDeleted(_message.Message):
         purging: _builtins.bool = ...,
         disk_used_bytes: _builtins.int = ...,
         snapshots: _abc.Iterable[_session_pb2.SnapshotStatus] | None = ...,
+        unconfirmed: _builtins.bool = ...,
+        left: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at", "placement", b"placement", "purge_at", b"purge_at", "ve", b"ve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at", "disk_used_bytes", b"disk_used_bytes", "op_id", b"op_id", "placement", b"placement", "purge_at", b"purge_at", "purging", b"purging", "schema", b"schema", "snapshots", b"snapshots", "ve", b"ve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at", "disk_used_bytes", b"disk_used_bytes", "left", b"left", "op_id", b"op_id", "placement", b"placement", "purge_at", b"purge_at", "purging", b"purging", "schema", b"schema", "snapshots", b"snapshots", "unconfirmed", b"unconfirmed", "ve", b"ve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

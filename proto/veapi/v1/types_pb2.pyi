@@ -327,12 +327,15 @@ class Placement(_message.Message):
     PAST_FIELD_NUMBER: _builtins.int
     WAITED_SINCE_FIELD_NUMBER: _builtins.int
     WAITED_FOR_FIELD_NUMBER: _builtins.int
+    ROOT_SINCE_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     generation: _builtins.int
     """Counts starts on a new host, from 1."""
     message: _builtins.str
     """Why this host."""
     waited_for: _builtins.str
+    root_since: _builtins.int
+    """The generation since which its root counts: what a host has of an earlier one is stale, and made anew of the image."""
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -353,10 +356,11 @@ class Placement(_message.Message):
         past: _abc.Iterable[Global___Stay] | None = ...,
         waited_since: _timestamp_pb2.Timestamp | None = ...,
         waited_for: _builtins.str = ...,
+        root_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "waited_since", b"waited_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "generation", b"generation", "host", b"host", "message", b"message", "past", b"past", "waited_for", b"waited_for", "waited_since", b"waited_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "generation", b"generation", "host", b"host", "message", b"message", "past", b"past", "root_since", b"root_since", "waited_for", b"waited_for", "waited_since", b"waited_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

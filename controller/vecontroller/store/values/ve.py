@@ -33,6 +33,7 @@ def _stored_ve(value: VE) -> store_pb2.StoredVE:
         snapshot_seq=value.snapshot_seq,
         purge=value.purge,
         run_generation=value.run_generation,
+        policy_generation=value.policy_generation,
         group=value.group,
         group_revision=value.group_revision,
         planned_host=value.planned_host,
@@ -70,6 +71,7 @@ def _ve(message: store_pb2.StoredVE) -> VE:
         snapshot_seq=message.snapshot_seq,
         purge=message.purge,
         run_generation=message.run_generation,
+        policy_generation=message.policy_generation,
         group=message.group,
         group_revision=message.group_revision,
         planned_host=message.planned_host,
@@ -87,6 +89,8 @@ def encode_deleted(value: Deleted) -> bytes:
         purging=value.purging,
         disk_used_bytes=value.disk_used_bytes,
         snapshots=[codec.snapshot_status_out(snapshot) for snapshot in value.snapshots],
+        left=value.left,
+        unconfirmed=value.unconfirmed,
     ).SerializeToString(deterministic=True)
 
 
@@ -101,6 +105,8 @@ def decode_deleted(data: bytes) -> Deleted:
         disk_used_bytes=message.disk_used_bytes,
         snapshots=tuple(codec.snapshot_status_in(snapshot) for snapshot in message.snapshots),
         op_id=message.op_id,
+        left=message.left,
+        unconfirmed=message.unconfirmed,
     )
     return checked(value, value.placement.host)
 
