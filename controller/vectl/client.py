@@ -16,7 +16,14 @@ from typing import Self
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes are told in our words
 
-from veapi.v1 import api_pb2, api_pb2_grpc, scheduler_pb2_grpc, simulate_pb2_grpc, types_pb2
+from veapi.v1 import (
+    api_pb2,
+    api_pb2_grpc,
+    plan_pb2_grpc,
+    scheduler_pb2_grpc,
+    simulate_pb2_grpc,
+    types_pb2,
+)
 from vectl import filestreams, wire
 from vectl.context import Context
 from vectl.reach import Reach
@@ -40,6 +47,7 @@ class Client(Scheduling, Simulations, Snapshots):
         self.ves = api_pb2_grpc.VEServiceStub(channel)
         self.orphan_stub = api_pb2_grpc.OrphanServiceStub(channel)
         self.scheduler_stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        self.plan_stub = plan_pb2_grpc.PlanServiceStub(channel)
         self.simulation_stub = simulate_pb2_grpc.SimulationServiceStub(channel)
         self._hosts = api_pb2_grpc.HostServiceStub(channel)
         self._images = api_pb2_grpc.ImageServiceStub(channel)

@@ -50,8 +50,12 @@ ENTRIES = {
     "simulate": Entry(
         "vectl.commands.simulate:simulate", "What goes where if hosts or VEs come or go."
     ),
+    "plan": Entry("vectl.commands.plan:plan", "What apply would do, host by host."),
     "apply": Entry("vectl.commands.manifests:apply", "Make VEs as manifests say."),
     "diff": Entry("vectl.commands.manifests:diff", "What apply would change."),
+    "group": Entry(
+        "vectl.commands.groups:group", "So many VEs of one template: list, show, scale."
+    ),
     "host": Entry("vectl.commands.groups:host", "Hosts: list, show."),
     "image": Entry("vectl.commands.groups:image", "Images: import, list, show, delete."),
     "orphan": Entry("vectl.commands.groups:orphan", "What hosts have and nobody asks for."),

@@ -89,11 +89,13 @@ def _ending(ask: Ask, outcome: Outcome | VerackError) -> str | VerackError:
 
 
 def _say(endings: Sequence[str | VerackError]) -> None:
-    code = 0
+    """An error that several requests share is told once."""
+    code, told = 0, list[VerackError]()
     for ending in endings:
         if isinstance(ending, str):
             click.echo(ending)
-        else:
+        elif not any(ending is each for each in told):
+            told.append(ending)
             code = code or ending.exit_code
             complain(ending.message, ending.hint)
     if code:

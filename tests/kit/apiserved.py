@@ -19,14 +19,21 @@ from veapi.channel import (
     server_credentials,
 )
 from veapi.rpc import from_rpc
-from veapi.v1 import api_pb2, scheduler_pb2, session_pb2, session_pb2_grpc, simulate_pb2
+from veapi.v1 import (
+    api_pb2,
+    plan_pb2,
+    scheduler_pb2,
+    session_pb2,
+    session_pb2_grpc,
+    simulate_pb2,
+)
 from vecontroller.api.guard import GuardInterceptor
 from vecontroller.api.register import register
 from vecontroller.identity import create_ca, issue
 
 USER_METHODS = [
     method
-    for module in (api_pb2, scheduler_pb2, simulate_pb2)
+    for module in (api_pb2, plan_pb2, scheduler_pb2, simulate_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

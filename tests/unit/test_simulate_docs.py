@@ -1,4 +1,4 @@
-"""The example of docs/placement/simulate.md comes out as it says: from the words of the command to the hosts."""
+"""The examples of docs/placement/simulate.md and plan.md come out as they say."""
 
 import shlex
 
@@ -6,12 +6,17 @@ import msgspec
 import pytest
 
 from kit.placementdoc import PAGES, block, host_of, ves_of
-from veapi.model import HostName, Uid
+from veapi import codec
+from veapi.model import Digest, HostName, Uid
+from veapi.v1 import api_pb2, plan_pb2, types_pb2
+from vecontroller.api.planmaking import CREATE, placed
 from vecontroller.placement import plan, request
+from vecontroller.placement.rules import PLAIN
 from vecontroller.view import Held, View
 from vecontroller.whatif import AddedHosts, Changes, Known, World, simulate
 
 [PAGE] = [page.read_text() for page in PAGES if page.stem == "simulate"]
+[PLAN] = [page.read_text() for page in PAGES if page.stem == "plan"]
 CASES = block(PAGE, "simulate").split("\n\n")
 
 
@@ -57,3 +62,22 @@ def test_the_example_comes_out_as_the_page_says(case: str) -> None:
         if fate.host or fate.refusal is not None
     ]
     assert sorted(lines) == sorted(expected)
+
+
+def test_a_plan_says_what_the_page_of_plans_says() -> None:
+    rows = tuple(map(host_of, block(PLAN, "hosts").splitlines()))
+    empty = World(hosts=rows, waiting=(), known={}, images={"debian": Digest("sha256:d")})
+    ves = [
+        plan_pb2.PlannedVE(
+            project="default",
+            name=ve.name,
+            action=CREATE,
+            apply=api_pb2.ApplyVERequest(
+                ve=types_pb2.VE(name=ve.name, labels=ve.labels, spec=codec.spec_out(ve.spec))
+            ),
+        )
+        for ve in ves_of(block(PLAN, "yaml"))
+    ]
+    placed(empty, ves, PLAIN)
+    lines = [f"{ve.name} {ve.host or ve.message.replace(' fits', '')}" for ve in ves]
+    assert lines == block(PLAN, "result").splitlines()

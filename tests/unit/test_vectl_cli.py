@@ -87,7 +87,7 @@ def test_every_entry_of_the_tables_can_be_loaded_and_has_its_name() -> None:
         ("wait x", ["--for"]),
         ("wait x --for colour=red", ["colour", "state=Running"]),
         ("wait x --for state=runing", ["runing", "did you mean Running?"]),
-        ("apply", ["--file"]),
+        ("apply", ["-f FILE", "--plan"]),
         ("completion csh", ["csh"]),
         ("image import x /nonexistent", ["/nonexistent"]),
         ("list", ["contexts.toml does not exist", "make rack"]),

@@ -16,6 +16,7 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "veapi.v1.OrphanService": _USERS,
     "veapi.v1.GroupService": _USERS,
     "veapi.v1.SchedulerService": _USERS,
+    "veapi.v1.PlanService": _USERS,
     "veapi.v1.SimulationService": _USERS,
     "veapi.v1.SystemService": _USERS,
     "veapi.v1.AgentService": _HOSTS,

@@ -40,6 +40,11 @@ def asked_for(
     return tuple(found.values()), new
 
 
+def new_uid(project: str, name: str) -> Uid:
+    """Of a VE that is not there; no real one is like it."""
+    return Uid(f"new/{project}/{name}")
+
+
 def _known(message: api_pb2.ApplyVERequest) -> Known:
     return Known(
         project=project_of(message.ve.project), name=validate.name("name", message.ve.name)
@@ -60,7 +65,7 @@ def _new(
 ) -> Request:
     spec = specs.merged(message.ve.spec, specs.DEFAULTS)
     plain = Request(
-        uid=Uid(f"new/{known.project}/{known.name}"),
+        uid=new_uid(known.project, known.name),
         resources=spec.request,
         host=spec.host,
         since=world.revision + number,

@@ -7,6 +7,7 @@ from veapi.groups import TaskGroup
 from veapi.v1 import (
     api_pb2_grpc,
     group_pb2_grpc,
+    plan_pb2_grpc,
     scheduler_pb2_grpc,
     simulate_pb2_grpc,
 )
@@ -17,6 +18,7 @@ from vecontroller.api.host import HostService
 from vecontroller.api.image import ImageService
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.orphan import OrphanService
+from vecontroller.api.planning import PlanService
 from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
 from vecontroller.api.scheduling import SchedulerService
@@ -49,6 +51,7 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     api_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectService(deps), server)
     api_pb2_grpc.add_OrphanServiceServicer_to_server(OrphanService(deps, in_flight), server)
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(SchedulerService(deps), server)
+    plan_pb2_grpc.add_PlanServiceServicer_to_server(PlanService(deps, in_flight), server)
     simulate_pb2_grpc.add_SimulationServiceServicer_to_server(SimulationService(deps), server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(deps), server)
     keeper = Keeper(deps, in_flight, Creator(deps, in_flight))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import VerackError
+from veapi.errors import InvalidInput, VerackError
 from vectl import manifest, options
 from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
+from vectl.planned import apply_planned
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain, one_line
 from vectl.wanted import Wanted
@@ -31,12 +32,23 @@ _file_option = click.option(
 
 
 @options.command("apply")
-@_file_option
+@click.option("-f", "--file", "files", multiple=True, help="Manifest: file, folder or -.")
+@click.option("--plan", "plan", default="", help="Do exactly what that file of `vectl plan` says.")
 @options.timeout_option()
 @options.detach_option
 @pass_session
-def apply(session: Session, *, files: tuple[str, ...], timeout_s: float, detach: bool) -> None:
-    """Make VEs as manifests say: create, change, or find nothing to do; and wait until it is so."""
+def apply(
+    session: Session, *, files: tuple[str, ...], plan: str, timeout_s: float, detach: bool
+) -> None:
+    """Make VEs as manifests say: create, change, or find nothing to do; and wait until it is so.
+
+    With --plan: what the plan says, on its hosts, or nothing if the cluster has moved on (exit code 4).
+    """
+    if bool(files) == bool(plan):
+        raise InvalidInput("apply wants -f FILE or --plan FILE", hint="vectl apply -f web.yaml")
+    if plan:
+        apply_planned(session, plan, timeout_s=timeout_s, detach=detach)
+        return
     wanted = manifest.read_all(files, sys.stdin.buffer)
     how = Waiting(timeout_s, detach, all_projects=any(one.project for one in wanted))
 

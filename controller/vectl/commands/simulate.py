@@ -8,7 +8,7 @@ import click
 
 from veapi.errors import InvalidInput, NoHostFits
 from veapi.units import format_size
-from vectl import manifest, options, savedview
+from vectl import manifest, messagefile, options
 from vectl.columns import cores
 from vectl.output import Style, colours, one
 from vectl.session import Ended, Session, pass_session
@@ -70,7 +70,9 @@ def simulate(  # noqa: PLR0913  # options
     if not save and not asked and not view:
         raise InvalidInput("simulate what?", hint="e.g. vectl simulate --remove-host h1")
     if view:
-        request.view.CopyFrom(savedview.read(view))
+        hint = "give a file that `vectl simulate --save-view FILE` wrote"
+        messagefile.read(view, request.view, what="view", hint=hint)
+        request.view.SetInParent()
     if save:
         _save(session, save)
         return
@@ -103,7 +105,7 @@ def _save(session: Session, path: str) -> None:
         return await client.save_view()
 
     view = session.run(work)
-    savedview.write(view, path)
+    messagefile.write(view, path)
     click.echo(f"{path}: {len(view.hosts)} hosts, {len(view.ves)} VEs at revision {view.revision}")
 
 

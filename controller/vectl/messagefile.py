@@ -1,26 +1,26 @@
-"""Views in files: JSON of the controller's message, with its version."""
+"""Messages of the controller in files, as JSON: saved views, plans. Their versions are judged by the controller."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from veapi.errors import InvalidInput
 from vectl.output import as_dict
 
 if TYPE_CHECKING:
-    from veapi.v1.simulate_pb2 import SavedView
+    from google.protobuf.message import Message
 
+M = TypeVar("M", bound="Message")
 LIMIT_BYTES = 256 << 20
-_HINT = "give a file that `vectl simulate --save-view FILE` wrote"
 
 
-def write(view: "SavedView", path: str) -> None:
+def write(message: "Message", path: str) -> None:
     """Whole or not at all; it may be read by its owner only, as it tells what runs where."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.new")
     try:
         beside.touch(mode=0o600)
-        beside.write_text(json.dumps(as_dict(view), indent=1) + "\n")
+        beside.write_text(json.dumps(as_dict(message), indent=1) + "\n")
         beside.replace(target)
     except OSError as error:
         beside.unlink(missing_ok=True)
@@ -29,22 +29,20 @@ def write(view: "SavedView", path: str) -> None:
         ) from None
 
 
-def read(path: str) -> "SavedView":
-    """InvalidInput: it can't be read, or is no view. Its version is judged by the controller."""
+def read(path: str, into: M, *, what: str, hint: str) -> M:
+    """`into`, filled. `what` it is, e.g. "view". InvalidInput: it can't be read, or is none."""
     from google.protobuf.json_format import ParseDict, ParseError  # noqa: PLC0415  # 15 ms
-
-    from veapi.v1.simulate_pb2 import SavedView  # noqa: PLC0415
 
     try:
         with Path(path).open("rb") as file:
             content = file.read(LIMIT_BYTES + 1)
         if len(content) > LIMIT_BYTES:
-            raise InvalidInput(f"{path} is larger than {LIMIT_BYTES} bytes", hint=_HINT)
+            raise InvalidInput(f"{path} is larger than {LIMIT_BYTES} bytes", hint=hint)
         found = json.loads(content)
         if not isinstance(found, dict):
-            raise InvalidInput(f"{path} is no view: it is no JSON object", hint=_HINT)
-        return ParseDict(found, SavedView())
+            raise InvalidInput(f"{path} is no {what}: it is no JSON object", hint=hint)
+        return ParseDict(found, into)
     except OSError as error:
         raise InvalidInput(f"can't read {path}: {error.strerror}", hint="check the name") from None
     except (ParseError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} is no view: {str(error)[:200]}", hint=_HINT) from None
+        raise InvalidInput(f"{path} is no {what}: {str(error)[:200]}", hint=hint) from None
