@@ -75,10 +75,14 @@ class HostFacts(Value, frozen=True, kw_only=True):
 
 
 class HostSpec(Value, frozen=True, kw_only=True):
-    """What operators say of a host: content of host/spec/<name>. `taints` in the words of `veapi.wishes`."""
+    """What operators say of a host: content of host/spec/<name>. `taints` in the words of `veapi.wishes`.
+
+    `powered_off_at`: since when an operator vouches that it is off, in Unix seconds; None: nobody does.
+    """
 
     taints: tuple[str, ...] = ()
     op_id: str = ""
+    powered_off_at: float | None = None
 
 
 class Image(Value, frozen=True, kw_only=True):
@@ -112,9 +116,16 @@ class Network(Value, frozen=True, kw_only=True):
 
 
 class Cluster(Value, frozen=True, kw_only=True):
-    """Content of cluster/config."""
+    """Content of cluster/config.
+
+    `arming` counts how often it was armed and disarmed; `disarmed_until`: Unix seconds, None: it is armed. `moves_stopped`: why no
+    VE is moved from a silent host until an operator says so; empty: they are.
+    """
 
     name: str
     incarnation: int = 1
     timing: Timing = Timing()
     network: Network = Network()
+    arming: int = 0
+    disarmed_until: float | None = None
+    moves_stopped: str = ""

@@ -316,11 +316,16 @@ class StoredHostSpec(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     OP_ID_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    POWERED_OFF_AT_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
     @_builtins.property
     def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """KEY[=VALUE][:prefer]"""
+
+    @_builtins.property
+    def powered_off_at(self) -> _timestamp_pb2.Timestamp:
+        """An operator vouches that it is off since then, until it is heard again."""
 
     def __init__(
         self,
@@ -328,10 +333,11 @@ class StoredHostSpec(_message.Message):
         schema: _builtins.int = ...,
         op_id: _builtins.str = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
+        powered_off_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["powered_off_at", b"powered_off_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["op_id", b"op_id", "schema", b"schema", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["op_id", b"op_id", "powered_off_at", b"powered_off_at", "schema", b"schema", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,13 +460,24 @@ class StoredCluster(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    ARMING_FIELD_NUMBER: _builtins.int
+    DISARMED_UNTIL_FIELD_NUMBER: _builtins.int
+    MOVES_STOPPED_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     name: _builtins.str
     incarnation: _builtins.int
+    arming: _builtins.int
+    """Counts how often the cluster was armed and disarmed: fences count again once every host confirms it."""
+    moves_stopped: _builtins.str
+    """Why no VE is moved from a silent host until an operator says so; empty: they are."""
     @_builtins.property
     def timing(self) -> _session_pb2.Timing: ...
     @_builtins.property
     def network(self) -> _session_pb2.NetworkConfig: ...
+    @_builtins.property
+    def disarmed_until(self) -> _timestamp_pb2.Timestamp:
+        """Disarmed until then at most; not set: armed."""
+
     def __init__(
         self,
         *,
@@ -469,10 +486,13 @@ class StoredCluster(_message.Message):
         incarnation: _builtins.int = ...,
         timing: _session_pb2.Timing | None = ...,
         network: _session_pb2.NetworkConfig | None = ...,
+        arming: _builtins.int = ...,
+        disarmed_until: _timestamp_pb2.Timestamp | None = ...,
+        moves_stopped: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disarmed_until", b"disarmed_until", "network", b"network", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "name", b"name", "network", b"network", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,13 +46,21 @@ def decode_host_status(data: bytes) -> HostFacts:
 
 def encode_host_spec(value: HostSpec) -> bytes:
     return store_pb2.StoredHostSpec(
-        schema=SCHEMA, op_id=value.op_id, taints=value.taints
+        schema=SCHEMA,
+        op_id=value.op_id,
+        taints=value.taints,
+        powered_off_at=codec.to_timestamp(value.powered_off_at),
     ).SerializeToString()
 
 
 def decode_host_spec(data: bytes) -> HostSpec:
     message = parse(store_pb2.StoredHostSpec, data)
-    return HostSpec(taints=tuple(message.taints), op_id=message.op_id)
+    off = message.HasField("powered_off_at")
+    return HostSpec(
+        taints=tuple(message.taints),
+        op_id=message.op_id,
+        powered_off_at=codec.from_timestamp(message.powered_off_at) if off else None,
+    )
 
 
 def encode_image(value: Image) -> bytes:
@@ -119,6 +127,9 @@ def encode_cluster(value: Cluster) -> bytes:
         incarnation=value.incarnation,
         timing=codec.timing_out(value.timing),
         network=codec.network_out(value.network),
+        arming=value.arming,
+        disarmed_until=codec.to_timestamp(value.disarmed_until),
+        moves_stopped=value.moves_stopped,
     ).SerializeToString()
 
 
@@ -129,6 +140,11 @@ def decode_cluster(data: bytes) -> Cluster:
         incarnation=message.incarnation,
         timing=codec.timing_in(message.timing),
         network=codec.network_in(message.network),
+        arming=message.arming,
+        disarmed_until=codec.from_timestamp(message.disarmed_until)
+        if message.HasField("disarmed_until")
+        else None,
+        moves_stopped=message.moves_stopped,
     )
     return checked(value, value.name, value.incarnation > 0)
 
