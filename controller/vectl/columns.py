@@ -44,6 +44,7 @@ def ve_columns(racks: Mapping[str, str]) -> "list[Column[VE]]":
         Column("RESTARTS", lambda ve: str(ve.status.restarts), wide=True),
         Column("REASON", lambda ve: ve.status.reason, wide=True),
         Column("LABELS", lambda ve: labels_text(ve.labels), wide=True),
+        Column("GROUP", lambda ve: ve.group, wide=True),
         Column("UID", lambda ve: ve.uid, wide=True),
     ]
 

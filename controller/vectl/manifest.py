@@ -4,6 +4,10 @@
     metadata: {name: web, project: default, labels: {tier: web}}
     spec: {image: debian, cpu: 2, memory: 1G, disk: 10G}
 
+    kind: Group
+    metadata: {name: web}
+    spec: {replicas: 3, template: {labels: {app: web}, spec: {image: debian}}}
+
 Every document is checked before anything is asked of the controller. Errors name source, line and field.
 """
 
@@ -14,7 +18,7 @@ from typing import BinaryIO, TypeVar
 from veapi import limits, schedule, units, validate, wishes
 from veapi.errors import InvalidInput
 from vectl.lazy import nearest
-from vectl.wanted import Wanted
+from vectl.wanted import Wanted, WantedGroup
 from vectl.yamltree import SIZE_LIMIT_BYTES, Mapping, Node, Place, Scalar, Sequence, documents
 
 T = TypeVar("T")
@@ -25,6 +29,9 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _EXAMPLE = "a VE is `kind: VE`, `metadata: {name: web}`, `spec: {image: debian}`"
 _DOCUMENT = ("kind", "metadata", "spec")
 _METADATA = ("name", "project", "labels")
+_GROUP_EXAMPLE = (
+    "a group is `kind: Group`, `spec: {replicas: 3, template: {spec: {image: debian}}}`"
+)
 
 
 def _cpu(field: str, text: str) -> int:
@@ -63,6 +70,14 @@ def _net(field: str, text: str) -> int:
     return limits.net_bps(field, units.parse_bit_rate(text, field=field))
 
 
+def _flag(field: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidInput(
+            f"{field}: {text[:80]!r} is not true or false", hint="write true or false"
+        )
+    return text == "true"
+
+
 def _schedule(field: str, text: str) -> str:
     wanted = "" if text.strip().lower() == "none" else text
     return schedule.canonical(schedule.parse(wanted, field=field))
@@ -91,24 +106,52 @@ _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "snapshots": ("snapshot_schedule", _schedule),
     "priority": ("priority", wishes.read_priority),
 }
+_GROUP: dict[str, tuple[str, Callable[[str, str], object]]] = {
+    "replicas": ("replicas", _whole),
+    "max_unavailable": ("max_unavailable", lambda _field, text: text),
+    "min_ready": ("min_ready_s", lambda field, text: units.parse_duration(text, field=field)),
+    "progress_deadline": (
+        "progress_deadline_s",
+        lambda field, text: units.parse_duration(text, field=field),
+    ),
+    "paused": ("paused", _flag),
+}
 _SPEC_FIELDS = (*_SPEC, "env", "command", *wishes.READERS)
 
 
 def read_all(sources: tuple[str, ...], stdin: BinaryIO) -> list[Wanted]:
-    """The VEs of files, folders (their *.yaml, *.yml, *.json) and `-`, in order. A VE that is named twice is refused."""
-    found: dict[tuple[str, str], Place] = {}
-    wanted: list[Wanted] = []
+    """As `read`, where only VEs are meant: a group is refused."""
+    return _ves_alone(_read(sources, stdin))
+
+
+def read(sources: tuple[str, ...], stdin: BinaryIO) -> list[Wanted | WantedGroup]:
+    """What files, folders (their *.yaml, *.yml, *.json) and `-` say, in order. What is named twice is refused."""
+    return [wanted for _, wanted in _read(sources, stdin)]
+
+
+def _read(sources: tuple[str, ...], stdin: BinaryIO) -> list[tuple[Place, Wanted | WantedGroup]]:
+    found: dict[tuple[type, str, str], Place] = {}
+    wanted: list[tuple[Place, Wanted | WantedGroup]] = []
     for source, content in _contents(sources, stdin):
-        for place, ve in parse(content, source):
-            key = (ve.project, ve.name)
+        for place, each in parse_all(content, source):
+            key = (type(each), each.project, each.name)
             if key in found:
-                raise place.refuse(f"{ve.name} is there twice", f"it was first in {found[key]}")
+                raise place.refuse(f"{each.name} is there twice", f"it was first in {found[key]}")
             found[key] = place
-            wanted.append(ve)
+            wanted.append((place, each))
     if sources and not wanted:
         raise InvalidInput(f"no VE in {', '.join(sources)}", hint=_EXAMPLE)
     if len(wanted) > VES_LIMIT:
         raise InvalidInput(f"{len(wanted)} VEs; at most {VES_LIMIT}", hint="split the manifest")
+    return wanted
+
+
+def _ves_alone(found: list[tuple[Place, Wanted | WantedGroup]]) -> list[Wanted]:
+    wanted = []
+    for place, each in found:
+        if isinstance(each, WantedGroup):
+            raise place.refuse("kind: Group means nothing here", "write VEs: kind: VE")
+        wanted.append(each)
     return wanted
 
 
@@ -142,15 +185,56 @@ def _content(path: Path) -> bytes:
 
 
 def parse(content: bytes, source: str) -> list[tuple[Place, Wanted]]:
-    """The VEs of one source, with the place of each document."""
-    return [(node.place, _ve(node)) for node in documents(content, source)]
+    """The VEs of one source, with the place of each document. A group is refused."""
+    found = parse_all(content, source)
+    places = [place for place, _ in found]
+    return list(zip(places, _ves_alone(found), strict=True))
 
 
-def _ve(node: Node) -> Wanted:
+def parse_all(content: bytes, source: str) -> list[tuple[Place, Wanted | WantedGroup]]:
+    """What one source says, with the place of each document."""
+    return [(node.place, _document(node)) for node in documents(content, source)]
+
+
+def _document(node: Node) -> Wanted | WantedGroup:
     document = _fields(node, "", _DOCUMENT)
     kind = _text(document.values.get("kind"), "kind", document.place)
-    if kind != "VE":
-        raise document.places["kind"].refuse(f"kind: {kind[:80]!r} is not known", "write kind: VE")
+    if kind not in ("VE", "Group"):
+        raise document.places["kind"].refuse(
+            f"kind: {kind[:80]!r} is not known", "write kind: VE, or kind: Group"
+        )
+    return _ve(document) if kind == "VE" else _group(document)
+
+
+def _group(document: Mapping) -> WantedGroup:
+    metadata = _fields(_part(document, "metadata"), "metadata", _METADATA)
+    spec = _fields(_part(document, "spec"), "spec", (*_GROUP, "template"))
+    part = spec.values.get("template")
+    if part is None:
+        raise spec.place.refuse("spec.template is missing", _GROUP_EXAMPLE)
+    template = _fields(part, "spec.template", ("labels", "spec"))
+    ve = _fields(_part(template, "spec"), "spec.template.spec", _SPEC_FIELDS)
+    name = _checked(metadata, "metadata", "name", validate.name)
+    project = metadata.values.get("project")
+    given = {
+        target: _checked(spec, "spec", field, check)
+        for field, (target, check) in _GROUP.items()
+        if field in spec.values
+    }
+    return WantedGroup(
+        name=name,
+        project="" if project is None else _checked(metadata, "metadata", "project", validate.name),
+        labels=_labels(metadata.values.get("labels")),
+        template=Wanted(
+            name=name,
+            labels=_labels(template.values.get("labels")),
+            **_spec(ve),  # type: ignore[arg-type]  # the table gives each field its type
+        ),
+        **given,  # type: ignore[arg-type]  # as above
+    )
+
+
+def _ve(document: Mapping) -> Wanted:
     metadata = _fields(_part(document, "metadata"), "metadata", _METADATA)
     spec = _fields(_part(document, "spec"), "spec", _SPEC_FIELDS)
     project = metadata.values.get("project")

@@ -50,6 +50,24 @@ class Wanted:
         return wire(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedGroup:
+    """A group to be. What is None or empty is a default of a new group, and kept of one that is there.
+
+    `template`: what counts are its labels and spec.
+    """
+
+    name: str
+    template: Wanted
+    project: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    replicas: int | None = None
+    max_unavailable: str = ""
+    min_ready_s: float | None = None
+    progress_deadline_s: float | None = None
+    paused: bool | None = None
+
+
 _BESIDE = ("name", "project", "labels", "given")
 
 

@@ -1,6 +1,7 @@
 """Examples in docs/placement: hosts, manifests, and what comes of them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from kit.placing import host
@@ -9,6 +10,7 @@ from vecontroller.api import specs
 from vecontroller.placement import HostRow
 from vectl import manifest
 from vectl.verbs import spec_message
+from vectl.wanted import Wanted, WantedGroup
 
 PAGES = sorted(
     page
@@ -36,6 +38,7 @@ def host_of(line: str) -> HostRow:
 
 
 def ves_of(text: str) -> list[VE]:
+    """Those of groups too."""
     return [
         VE(
             uid=Uid(wanted.name),
@@ -46,5 +49,13 @@ def ves_of(text: str) -> list[VE]:
             spec=specs.merged(spec_message(wanted.spec()), specs.DEFAULTS),
             created_at=0.0,
         )
-        for _, wanted in manifest.parse(text.encode(), "page")
+        for _, found in manifest.parse_all(text.encode(), "page")
+        for wanted in each_of(found)
     ]
+
+
+def each_of(found: Wanted | WantedGroup) -> list[Wanted]:
+    if isinstance(found, Wanted):
+        return [found]
+    names = [f"{found.name}-{ordinal}" for ordinal in range(found.replicas or 1)]
+    return [replace(found.template, name=name) for name in names]

@@ -66,9 +66,13 @@ def _state(
     if group.paused:
         return GroupState.PAUSED, why
     settled = status.stable == group.current.number and len(members) == group.replicas
-    if settled and not any(each.state in _ON_ITS_WAY for each in members):
+    if settled and not any(_coming(each) for each in members):
         return GroupState.DEGRADED, why
     return GroupState.PROGRESSING, why
+
+
+def _coming(member: Member) -> bool:
+    return member.state in _ON_ITS_WAY or member.reason in ("TooYoung", "NotCarriedOut")
 
 
 def waiting_for(group: Group, members: list[Member]) -> Reason:

@@ -9,6 +9,7 @@ import click
 from veapi.errors import InvalidInput, NotFound
 from vectl import options
 from vectl.follow import Goal
+from vectl.groupasks import delete_and_wait, split
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.output import moment
 from vectl.session import Session, pass_session
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @options.command("delete")
 @click.argument("names", nargs=-1, shell_complete=options.complete_ve)
 @click.option(
-    "-f", "--file", "files", multiple=True, help="The VEs of a manifest: file, folder or -."
+    "-f", "--file", "files", multiple=True, help="What a manifest says: file, folder or -."
 )
 @click.option("--purge", is_flag=True, help="Keep nothing of them.")
 @options.yes_option
@@ -44,9 +45,9 @@ def delete(
     """
     if bool(names) == bool(files):
         raise InvalidInput("which VEs?", hint="give names, or -f with a manifest")
-    doomed = _of_manifests(files) if files else [(name, "") for name in names]
+    doomed, groups = _of_manifests(files) if files else ([(name, "") for name in names], [])
     if not yes:
-        _confirm([name for name, _ in doomed], purge=purge)
+        _confirm([name for name, _ in [*doomed, *groups]], purge=purge)
     how = Waiting(timeout_s, detach, all_projects=any(project for _, project in doomed))
 
     async def work(client: "Client") -> None:
@@ -55,17 +56,28 @@ def delete(
             for name, project in doomed
             if not files or await _is_there(client, name, project)
         ]
-        await carry_out(client, session, asks, how)
-        if not (purge or detach):
+        if asks:
+            await carry_out(client, session, asks, how)
+        if asks and not (purge or detach):
             _say_kept([name for name, _ in doomed], await _kept(client, doomed))
+        await delete_and_wait(
+            client,
+            session,
+            groups,
+            purge=purge,
+            timeout_s=None if detach else timeout_s,
+            skip_missing=True,
+        )
 
     session.run(work)
 
 
-def _of_manifests(files: tuple[str, ...]) -> list[tuple[str, str]]:
+def _of_manifests(files: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """VEs and groups, by name and project."""
     from vectl import manifest  # noqa: PLC0415  # YAML is not for names
 
-    return [(one.name, one.project) for one in manifest.read_all(files, sys.stdin.buffer)]
+    ves, groups = split(manifest.read(files, sys.stdin.buffer))
+    return [(one.name, one.project) for one in ves], [(one.name, one.project) for one in groups]
 
 
 def _ask(client: "Client", name: str, project: str, *, purge: bool) -> Ask:

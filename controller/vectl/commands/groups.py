@@ -1,4 +1,4 @@
-"""The groups: host, image, orphan, project, snapshot."""
+"""The groups of commands: group, host, image, orphan, project, snapshot."""
 
 from vectl.lazy import Entry, LazyGroup
 
@@ -39,6 +39,30 @@ project = LazyGroup(
     },
     aliases=_ALIASES,
     help="Projects: spaces of names for VEs.",
+)
+rollout = LazyGroup(
+    "rollout",
+    entries={
+        "status": Entry("vectl.commands.grouprollout:status", "Wait until it is over."),
+        "pause": Entry("vectl.commands.grouprollout:pause", "Change no VE until resume."),
+        "resume": Entry("vectl.commands.grouprollout:resume", "Go on, or try again."),
+        "undo": Entry("vectl.commands.grouprollout:undo", "Back to an earlier template."),
+        "history": Entry("vectl.commands.grouprollout:history", "Templates that it had."),
+    },
+    aliases={},
+    help="How a changed template gets to the VEs of a group.",
+)
+group = LazyGroup(
+    "group",
+    entries={
+        "list": Entry("vectl.commands.group:list_", "Groups and how far they are."),
+        "show": Entry("vectl.commands.group:show", "All about one group."),
+        "scale": Entry("vectl.commands.group:scale", "Change how many VEs there are."),
+        "rollout": Entry("vectl.commands.groups:rollout", "Status, pause, resume, undo, history."),
+        "delete": Entry("vectl.commands.group:delete", "Delete a group with its VEs."),
+    },
+    aliases=_ALIASES,
+    help="Groups: so many VEs of one template, made by `vectl apply` of a kind: Group.",
 )
 orphan = LazyGroup(
     "orphan",

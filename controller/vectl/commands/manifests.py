@@ -10,6 +10,7 @@ import click
 from veapi.errors import InvalidInput, VerackError
 from vectl import manifest, options
 from vectl.follow import Goal
+from vectl.groupasks import apply_groups, diff_groups, split
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.planned import apply_planned
 from vectl.session import Ended, Session, pass_session
@@ -18,8 +19,11 @@ from vectl.wanted import Wanted
 
 if TYPE_CHECKING:
     from veapi.v1.api_pb2 import ApplyVEResponse
+    from veapi.v1.group_pb2 import ApplyGroupResponse
     from veapi.v1.types_pb2 import VE
     from vectl.client import Client
+
+    Answer = ApplyVEResponse | ApplyGroupResponse | VerackError
 
 _AT_ONCE = 32
 # Values of ApplyVEResponse.Outcome.
@@ -40,7 +44,7 @@ _file_option = click.option(
 def apply(
     session: Session, *, files: tuple[str, ...], plan: str, timeout_s: float, detach: bool
 ) -> None:
-    """Make VEs as manifests say: create, change, or find nothing to do; and wait until it is so.
+    """Make VEs and groups as manifests say: create, change, or find nothing to do; and wait until it is so.
 
     With --plan: what the plan says, on its hosts, or nothing if the cluster has moved on (exit code 4).
     """
@@ -49,11 +53,19 @@ def apply(
     if plan:
         apply_planned(session, plan, timeout_s=timeout_s, detach=detach)
         return
-    wanted = manifest.read_all(files, sys.stdin.buffer)
-    how = Waiting(timeout_s, detach, all_projects=any(one.project for one in wanted))
+    ves, groups = split(manifest.read(files, sys.stdin.buffer))
+    how = Waiting(timeout_s, detach, all_projects=any(one.project for one in ves))
 
     async def work(client: "Client") -> None:
-        await carry_out(client, session, [_Apply(client, one).ask() for one in wanted], how)
+        code = 0
+        try:
+            if ves:
+                await carry_out(client, session, [_Apply(client, one).ask() for one in ves], how)
+        except Ended as ended:
+            code = ended.code
+        later = await apply_groups(client, groups, timeout_s=timeout_s, detach=detach)
+        if code or later:
+            raise Ended(code or later)
 
     session.run(work)
 
@@ -85,19 +97,20 @@ class _Apply:
 @pass_session
 def diff(session: Session, *, files: tuple[str, ...]) -> None:
     """What apply would change; nothing is changed. Exit code 0: nothing, 1: something."""
-    wanted = manifest.read_all(files, sys.stdin.buffer)
+    ves, groups = split(manifest.read(files, sys.stdin.buffer))
+    names = [f"ve/{one.name}" for one in ves] + [f"group/{one.name}" for one in groups]
 
-    async def work(client: "Client") -> "list[ApplyVEResponse | VerackError]":
-        return await _dry_runs(client, wanted)
+    async def work(client: "Client") -> "list[Answer]":
+        return [*await _dry_runs(client, ves), *await diff_groups(client, groups)]
 
     code = 0
-    for one, answer in zip(wanted, session.run(work), strict=True):
+    for name, answer in zip(names, session.run(work), strict=True):
         if isinstance(answer, VerackError):
             complain(answer.message, answer.hint)
             code = answer.exit_code if code in (0, 1) else code
         elif answer.outcome != _UNCHANGED:
             code = code or 1
-            for line in difference(one.name, answer):
+            for line in difference(name, answer):
                 click.echo(line)
     if code:
         raise Ended(code)
@@ -118,9 +131,9 @@ async def _dry_runs(
     return list(await asyncio.gather(*(ask(one) for one in wanted)))
 
 
-def difference(name: str, answer: "ApplyVEResponse") -> list[str]:
-    """A title, then a line with - for what is and one with + for what would be."""
-    lines = [f"ve/{name}: would be {_WORDS.get(answer.outcome, 'changed')}"]
+def difference(name: str, answer: "ApplyVEResponse | ApplyGroupResponse") -> list[str]:
+    """`name`: e.g. ve/web. A title, then a line with - for what is and one with + for what would be."""
+    lines = [f"{name}: would be {_WORDS.get(answer.outcome, 'changed')}"]
     for change in answer.changes:
         if change.before:
             lines.append(one_line(f"- {change.field}: {change.before}"))

@@ -57,6 +57,7 @@ def facts(ve: "VE") -> list[str]:
         *wishes(ve),
         ("Wanted", ve.spec.run),
         ("On host loss", ve.spec.on_host_loss),
+        ("Group", f"{ve.group}, its revision {ve.group_revision}" if ve.group else ""),
         ("Labels", labels_text(ve.labels)),
         ("Created", _ago(moment(ve.created_at), age(ve.created_at))),
         ("Started", _ago(moment(status.started_at), age(status.started_at))),
