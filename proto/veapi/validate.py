@@ -155,6 +155,12 @@ def run(field: str, value: str) -> Run:
 
 
 def on_host_loss(field: str, value: str) -> OnHostLoss:
+    """`replica` is a policy to come: refused, with what there is instead."""
+    if value == "replica":
+        raise InvalidInput(
+            f"{field}: 'replica' can't be asked for yet, as disks are not replicated",
+            hint="use recreate, which begins anew of the image on another host, or stay",
+        )
     return _one_of(OnHostLoss, field, value)
 
 

@@ -81,6 +81,7 @@ def facts_out(value: model.HostFacts) -> session_pb2.HostFacts:
         images=[held_image_out(_without_config(image)) for image in value.images],
         refuses=value.refuses,
         fence=fence_out(value.fence) if value.fence != model.FenceFacts() else None,
+        machine_id=value.machine_id,
     )
 
 
@@ -119,6 +120,7 @@ def facts_in(message: session_pb2.HostFacts) -> model.HostFacts:
         images=tuple(held_image_in(image) for image in message.images),
         refuses=message.refuses,
         fence=fence_in(message.fence),
+        machine_id=message.machine_id,
     )
 
 

@@ -59,7 +59,7 @@ class FenceFacts(Value, frozen=True, kw_only=True):
 class HostFacts(Value, frozen=True, kw_only=True):
     """What a host says of itself: content of host/status/<name>. `metrics_address` is host:port.
 
-    `refuses`: why it takes no new VEs now; empty when it does.
+    `refuses`: why it takes no new VEs now; empty when it does. `machine_id`: random, kept in the agent's state; empty: unknown.
     """
 
     boot_id: str
@@ -72,17 +72,25 @@ class HostFacts(Value, frozen=True, kw_only=True):
     images: tuple[HeldImage, ...] = ()
     refuses: str = ""
     fence: FenceFacts = FenceFacts()
+    machine_id: str = ""
 
 
 class HostSpec(Value, frozen=True, kw_only=True):
     """What operators say of a host: content of host/spec/<name>. `taints` in the words of `veapi.wishes`.
 
-    `powered_off_at`: since when an operator vouches that it is off, in Unix seconds; None: nobody does.
+    `powered_off_at`: since when an operator vouches that it is off, in Unix seconds; None: nobody does. `powered_off_by`: who.
+    `cordoned`: it gets no new VEs. `removed_at`: when it was taken out of the cluster, in Unix seconds; None: it was not.
+    `replaced`: another machine may come in its place, once.
     """
 
     taints: tuple[str, ...] = ()
     op_id: str = ""
     powered_off_at: float | None = None
+    powered_off_by: str = ""
+    cordoned: bool = False
+    cordon_reason: str = ""
+    removed_at: float | None = None
+    replaced: bool = False
 
 
 class Image(Value, frozen=True, kw_only=True):
@@ -129,3 +137,4 @@ class Cluster(Value, frozen=True, kw_only=True):
     arming: int = 0
     disarmed_until: float | None = None
     moves_stopped: str = ""
+    op_id: str = ""

@@ -40,7 +40,7 @@ class Group(Value, frozen=True, kw_only=True):
     revisions: tuple[Revision, ...]
     created_at: float
     max_unavailable: str = "1"
-    min_ready_s: float = 0.0
+    min_ready_s: float = 1.0
     progress_deadline_s: float = 600.0
     paused: bool = False
     delete_requested_at: float | None = None

@@ -187,6 +187,7 @@ class HostFacts(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     REFUSES_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     version: _builtins.str
     address: _builtins.str
@@ -195,6 +196,8 @@ class HostFacts(_message.Message):
     metrics_address: _builtins.str
     refuses: _builtins.str
     """Why it takes no new VEs now, e.g. that its pool is full; empty when it does."""
+    machine_id: _builtins.str
+    """Random, kept in the agent's state: tells two machines of one certificate apart."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -216,10 +219,11 @@ class HostFacts(_message.Message):
         images: _abc.Iterable[Global___HeldImage] | None = ...,
         refuses: _builtins.str = ...,
         fence: Global___FenceFacts | None = ...,
+        machine_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence", b"fence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "fence", b"fence", "images", b"images", "labels", b"labels", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "refuses", b"refuses", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "fence", b"fence", "images", b"images", "labels", b"labels", "machine_id", b"machine_id", "metrics_address", b"metrics_address", "peer_port", b"peer_port", "refuses", b"refuses", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -317,8 +317,20 @@ class StoredHostSpec(_message.Message):
     OP_ID_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     POWERED_OFF_AT_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    CORDON_REASON_FIELD_NUMBER: _builtins.int
+    POWERED_OFF_BY_FIELD_NUMBER: _builtins.int
+    REMOVED_AT_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     op_id: _builtins.str
+    cordoned: _builtins.bool
+    """No new VEs go there; those that are there stay."""
+    cordon_reason: _builtins.str
+    powered_off_by: _builtins.str
+    """Who vouches that it is off."""
+    replaced: _builtins.bool
+    """Another machine may come in its place, once."""
     @_builtins.property
     def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """KEY[=VALUE][:prefer]"""
@@ -327,6 +339,10 @@ class StoredHostSpec(_message.Message):
     def powered_off_at(self) -> _timestamp_pb2.Timestamp:
         """An operator vouches that it is off since then, until it is heard again."""
 
+    @_builtins.property
+    def removed_at(self) -> _timestamp_pb2.Timestamp:
+        """It was taken out of the cluster: who comes with its certificate is refused."""
+
     def __init__(
         self,
         *,
@@ -334,10 +350,15 @@ class StoredHostSpec(_message.Message):
         op_id: _builtins.str = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
         powered_off_at: _timestamp_pb2.Timestamp | None = ...,
+        cordoned: _builtins.bool = ...,
+        cordon_reason: _builtins.str = ...,
+        powered_off_by: _builtins.str = ...,
+        removed_at: _timestamp_pb2.Timestamp | None = ...,
+        replaced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["powered_off_at", b"powered_off_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["powered_off_at", b"powered_off_at", "removed_at", b"removed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["op_id", b"op_id", "powered_off_at", b"powered_off_at", "schema", b"schema", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordon_reason", b"cordon_reason", "cordoned", b"cordoned", "op_id", b"op_id", "powered_off_at", b"powered_off_at", "powered_off_by", b"powered_off_by", "removed_at", b"removed_at", "replaced", b"replaced", "schema", b"schema", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,6 +484,7 @@ class StoredCluster(_message.Message):
     ARMING_FIELD_NUMBER: _builtins.int
     DISARMED_UNTIL_FIELD_NUMBER: _builtins.int
     MOVES_STOPPED_FIELD_NUMBER: _builtins.int
+    OP_ID_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     name: _builtins.str
     incarnation: _builtins.int
@@ -470,6 +492,7 @@ class StoredCluster(_message.Message):
     """Counts how often the cluster was armed and disarmed: fences count again once every host confirms it."""
     moves_stopped: _builtins.str
     """Why no VE is moved from a silent host until an operator says so; empty: they are."""
+    op_id: _builtins.str
     @_builtins.property
     def timing(self) -> _session_pb2.Timing: ...
     @_builtins.property
@@ -489,10 +512,11 @@ class StoredCluster(_message.Message):
         arming: _builtins.int = ...,
         disarmed_until: _timestamp_pb2.Timestamp | None = ...,
         moves_stopped: _builtins.str = ...,
+        op_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disarmed_until", b"disarmed_until", "network", b"network", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "op_id", b"op_id", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

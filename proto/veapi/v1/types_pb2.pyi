@@ -620,6 +620,11 @@ class Host(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     ROOM_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    CORDON_REASON_FIELD_NUMBER: _builtins.int
+    POWERED_OFF_AT_FIELD_NUMBER: _builtins.int
+    POWERED_OFF_BY_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """Ready, Silent (no heartbeat) or Unknown (not heard of since the controller began to lead)."""
@@ -629,6 +634,11 @@ class Host(_message.Message):
     ves: _builtins.int
     metrics_address: _builtins.str
     """Where the agent serves /metrics, host:port."""
+    cordoned: _builtins.bool
+    """No new VEs go there; those that are there stay."""
+    cordon_reason: _builtins.str
+    powered_off_by: _builtins.str
+    machine_id: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -649,6 +659,10 @@ class Host(_message.Message):
     def room(self) -> Global___Resources:
         """What VEs may have of it: what is left of the capacity without its reserve, times the overcommit of its class."""
 
+    @_builtins.property
+    def powered_off_at(self) -> _timestamp_pb2.Timestamp:
+        """An operator vouches that it is off since then."""
+
     def __init__(
         self,
         *,
@@ -666,10 +680,15 @@ class Host(_message.Message):
         metrics_address: _builtins.str = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
         room: Global___Resources | None = ...,
+        cordoned: _builtins.bool = ...,
+        cordon_reason: _builtins.str = ...,
+        powered_off_at: _timestamp_pb2.Timestamp | None = ...,
+        powered_off_by: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_heartbeat_at", b"last_heartbeat_at", "room", b"room"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_heartbeat_at", b"last_heartbeat_at", "powered_off_at", b"powered_off_at", "room", b"room"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "metrics_address", b"metrics_address", "name", b"name", "room", b"room", "state", b"state", "taints", b"taints", "version", b"version", "ves", b"ves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "committed", b"committed", "cordon_reason", b"cordon_reason", "cordoned", b"cordoned", "images", b"images", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "machine_id", b"machine_id", "metrics_address", b"metrics_address", "name", b"name", "powered_off_at", b"powered_off_at", "powered_off_by", b"powered_off_by", "room", b"room", "state", b"state", "taints", b"taints", "version", b"version", "ves", b"ves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

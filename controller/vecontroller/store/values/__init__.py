@@ -109,5 +109,6 @@ _WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
     Kind.HOST_SPEC: decode_host_spec,
     Kind.PROJECT: decode_project,
     Kind.GROUP: decode_group,
+    Kind.CLUSTER: decode_cluster,
     Kind.GROUP_STATUS: decode_group_status,
 }

@@ -50,16 +50,26 @@ def encode_host_spec(value: HostSpec) -> bytes:
         op_id=value.op_id,
         taints=value.taints,
         powered_off_at=codec.to_timestamp(value.powered_off_at),
+        powered_off_by=value.powered_off_by,
+        cordoned=value.cordoned,
+        cordon_reason=value.cordon_reason,
+        removed_at=codec.to_timestamp(value.removed_at),
+        replaced=value.replaced,
     ).SerializeToString()
 
 
 def decode_host_spec(data: bytes) -> HostSpec:
     message = parse(store_pb2.StoredHostSpec, data)
-    off = message.HasField("powered_off_at")
+    off, removed = message.HasField("powered_off_at"), message.HasField("removed_at")
     return HostSpec(
         taints=tuple(message.taints),
         op_id=message.op_id,
         powered_off_at=codec.from_timestamp(message.powered_off_at) if off else None,
+        powered_off_by=message.powered_off_by,
+        cordoned=message.cordoned,
+        cordon_reason=message.cordon_reason,
+        removed_at=codec.from_timestamp(message.removed_at) if removed else None,
+        replaced=message.replaced,
     )
 
 
@@ -130,6 +140,7 @@ def encode_cluster(value: Cluster) -> bytes:
         arming=value.arming,
         disarmed_until=codec.to_timestamp(value.disarmed_until),
         moves_stopped=value.moves_stopped,
+        op_id=value.op_id,
     ).SerializeToString()
 
 
@@ -145,6 +156,7 @@ def decode_cluster(data: bytes) -> Cluster:
         if message.HasField("disarmed_until")
         else None,
         moves_stopped=message.moves_stopped,
+        op_id=message.op_id,
     )
     return checked(value, value.name, value.incarnation > 0)
 
