@@ -12,6 +12,8 @@ import structlog
 from veagent.config import Config
 from veagent.cpusets import Cpusets
 from veagent.facts import PIDS_DEFAULT, HostFactsSource, Machine, look_at_machine, own_version
+from veagent.fence.desk import FenceDesk
+from veagent.fence.door import FileDoor
 from veagent.files import Files
 from veagent.ground import Ground
 from veagent.heartbeat import Lease
@@ -88,7 +90,8 @@ class Agent:
         self._clock = clock
         self._machine = look_at_machine()
         self._registry = program_registry()
-        self._lease = Lease(clock)
+        self._fence: FenceDesk
+        self._lease: Lease
         self._sources = SourceDesk()
         self._outbox = Outbox()
         self._parts: HostParts
@@ -113,6 +116,7 @@ class Agent:
             )
         )
         self._open_images(stack)
+        self._open_fence()
         self.manager = Manager(self._ground(), self._read_facts, self._outbox)
         self._facts = self._facts_source(await self._open_metrics(stack))
         await self.manager.recover()
@@ -125,12 +129,19 @@ class Agent:
             "manager": self.manager.run(),
             "room": self.manager.watch_room(),
             "link": self._link.run(),
+            "fence": self._fence.run(),
         }
         found["images"] = self._sweeper().run()
         lxcfs = self._config.lxcfs
         if lxcfs is not None and self._config.runtime == "lxc":
             found["lxcfs"] = LxcfsWatch(lxcfs.path, self._init_pids).run()
         return found
+
+    def _open_fence(self) -> None:
+        config, boot_id = self._config, self._machine.boot_id
+        door = self._parts.fence or FileDoor(config.fence_folder, boot_id)
+        self._fence = FenceDesk(door, self._clock, boot_id=boot_id, cgroup_root=config.cgroup_root)
+        self._lease = Lease(self._clock, told=self._fence.answered)
 
     def _open_images(self, stack: AsyncExitStack) -> None:
         images = self._parts.images
@@ -176,6 +187,7 @@ class Agent:
             ledger=Ledger(config.state, sleep=self._clock.sleep),
             ids=ids,
             slots=Slots(config.max_starts or _starts_at_once()),
+            fence=self._fence,
             cpusets=Cpusets(sorted(os.sched_getaffinity(0)), enabled=config.cpu.pin),
             clock=self._clock,
             changed=self._outbox.mark,
@@ -214,6 +226,7 @@ class Agent:
             metrics_address=metrics_address,
             images=self._parts.images,
             roots=self._parts.roots,
+            fence=self._fence.facts,
         )
 
     def _open_link(self, stack: AsyncExitStack) -> None:

@@ -112,6 +112,18 @@ class CpuSection(Section, frozen=True, kw_only=True):
     pin: bool = True
 
 
+class FenceSection(Section, frozen=True, kw_only=True):
+    """Of vefence, which reads it too. `folder`: where it and the agent meet, in memory; None: /run/verack/HOST/fence.
+
+    `watchdog`: a device that reboots the host unless vefence pets it; None: none. `reboot`: of a host on which a VE does not
+    die in time.
+    """
+
+    folder: Path | None = None
+    watchdog: Path | None = None
+    reboot: bool = False
+
+
 class IdsSection(Section, frozen=True, kw_only=True):
     """`count` ranges of 65,536 host ids from `base` on: the first to unpack images, then one for each VE."""
 
@@ -159,11 +171,16 @@ class Config(Section, frozen=True, kw_only=True):
     cpu: CpuSection = CpuSection()
     ids: IdsSection = IdsSection()
     images: ImagesSection = ImagesSection()
+    fence: FenceSection = FenceSection()
     log: LogSection = LogSection()
 
     @property
     def cgroup_root(self) -> str:
         return self.cgroup.root or f"verack/{self.host}"
+
+    @property
+    def fence_folder(self) -> Path:
+        return self.fence.folder or Path("/run/verack") / self.host / "fence"
 
     @property
     def peer_listen(self) -> str:
@@ -239,6 +256,8 @@ def _check_paths(config: Config) -> None:
         ("pool.path", config.pool.path if config.pool else None),
         ("pool.mount", config.pool.mount if config.pool else None),
         ("lxcfs.path", config.lxcfs.path if config.lxcfs else None),
+        ("fence.folder", config.fence.folder),
+        ("fence.watchdog", config.fence.watchdog),
     ]
     for field, path in found:
         if path is not None and not path.is_absolute():

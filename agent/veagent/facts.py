@@ -1,7 +1,7 @@
 """What a host says of itself: its capacity from the machine unless the configuration says otherwise."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from veagent.events import words
 from veagent.ports import Images, Roots
 from veapi.errors import VerackError
-from veapi.model import HostFacts, Resources
+from veapi.model import FenceFacts, HostFacts, Resources
 
 PIDS_DEFAULT = 32_768
 _RESERVE_SHARE = 0.05
@@ -63,6 +63,7 @@ class HostFactsSource:
     metrics_address: str
     images: Images
     roots: Roots
+    fence: Callable[[], FenceFacts] = FenceFacts
 
     def read(self) -> HostFacts:
         """Also of a host whose disk fails: it takes nothing new, and what runs is reported on."""
@@ -85,4 +86,5 @@ class HostFactsSource:
             metrics_address=self.metrics_address,
             images=tuple(self.images.held()),
             refuses=refuses,
+            fence=self.fence(),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from veagent.cpusets import Cpusets
 from veagent.events import words
+from veagent.fence.desk import FenceDesk
 from veagent.ids import IdRanges
 from veagent.imagefetch import ImageKeeper
 from veagent.ledger import Ledger
@@ -32,6 +33,7 @@ class Ground:
     ids: IdRanges
     slots: Slots
     cpusets: Cpusets
+    fence: FenceDesk
     clock: Clock
     changed: Callable[[Uid], None]
     id_base_of: Callable[[Instance], int | None]

@@ -4,6 +4,7 @@ So the host may count on its lease from the moment at which it *sent* the last h
 boot clock. No VE of policy `stay` is stopped by it.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -23,16 +24,18 @@ _KEPT = 64
 
 
 class Lease:
-    """Outlives sessions: when the last answered heartbeat was sent."""
+    """Outlives sessions: when the last answered heartbeat was sent. `told`: called with that time at each answer."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, told: Callable[[float], None] = lambda _sent: None) -> None:
         self._clock = clock
+        self._told = told
         self._answered_sent: float | None = None
 
     def answered(self, sent: float) -> None:
         """A heartbeat that was sent at boot time `sent` has been answered."""
         if self._answered_sent is None or sent > self._answered_sent:
             self._answered_sent = sent
+        self._told(sent)
 
     def age_s(self) -> float:
         """Seconds since the last answered heartbeat was sent; infinite before the first."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from veagent.cgroup import Cgroups, Usage
 from veagent.cgroup.disk import disk_below
 from veagent.config import Config, PoolSection
+from veagent.fence.door import Door
 from veagent.net.counters import LinkCounters
 from veagent.net.settings import PORTS_OF_VERACK, NetSettings
 from veagent.ports import Images, Roots, Runtime, VENetwork
@@ -38,6 +39,8 @@ class HostParts:
     links: Callable[[], Mapping[str, LinkCounters]]
     pool: Path | None
     files: "VEFiles | None" = None
+    fence: Door | None = None
+    """Of the fakes, which have a vefence of their own."""
 
 
 async def open_parts(config: Config, clock: Clock, stack: AsyncExitStack) -> HostParts:
@@ -48,6 +51,7 @@ async def open_parts(config: Config, clock: Clock, stack: AsyncExitStack) -> Hos
 
 
 async def _open_fakes(config: Config, clock: Clock, stack: AsyncExitStack) -> HostParts:
+    from veagent.fake.fence import FakeVefence  # noqa: PLC0415
     from veagent.fake.network import FakeNetwork  # noqa: PLC0415 - only when asked for
     from veagent.fake.runtime import FakeRuntime  # noqa: PLC0415
     from veagent.fake.storage import FakeImages, FakeRoots  # noqa: PLC0415
@@ -60,6 +64,8 @@ async def _open_fakes(config: Config, clock: Clock, stack: AsyncExitStack) -> Ho
     await roots.setup()
     await runtime.setup()
     stack.push_async_callback(runtime.aclose)
+    fence = FakeVefence(runtime, clock)
+    stack.enter_context(fence.running())
     return HostParts(
         runtime=runtime,
         roots=roots,
@@ -68,6 +74,7 @@ async def _open_fakes(config: Config, clock: Clock, stack: AsyncExitStack) -> Ho
         usage=_no_usage,
         links=dict,
         pool=None,
+        fence=fence,
     )
 
 

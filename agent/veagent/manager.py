@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from veagent.body import Body
+from veagent.fence.desk import Ears, FenceDesk
 from veagent.ground import Ground
 from veagent.outbox import Outbox
 from veagent.ports import Instance, VENetwork
@@ -69,6 +70,7 @@ class Manager:
         self._applying = asyncio.Lock()
         self._refused = ""
         ground.cpusets.listen(self._nudge)
+        ground.fence.listen(Ears(self._fence_turned, outbox.mark_facts, self._runs))
 
     # Before the first session.
 
@@ -156,6 +158,7 @@ class Manager:
     def unheard(self) -> None:
         """No controller speaks any more: what it called spare may be the last copy by now."""
         self._confirmed = None
+        self._ground.fence.unheard()
 
     async def run(self) -> None:
         """Puts the ledger's set in force when no controller speaks for 15 s; looks after it and the network for ever."""
@@ -207,6 +210,8 @@ class Manager:
     async def _put_in_force(self, host_set: HostSet, *, only_stay: bool = False) -> None:
         """May be cut while it wires: it is in force once the workers have their wishes."""
         await self._try_to_wire(host_set)
+        if not only_stay:
+            self._ground.fence.take(host_set)
         named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
         for uid, entry in named.items():
             self._worker(uid).wish(entry)
@@ -324,6 +329,14 @@ class Manager:
         if worker is not None:
             worker.nudge()
 
+    def _fence_turned(self, uid: Uid) -> None:
+        self._nudge(uid)
+        self._ground.changed(uid)
+
+    def _runs(self, uid: Uid) -> bool:
+        worker = self._workers.get(uid)
+        return worker is not None and worker.instance is not None
+
     def image_added(self) -> None:
         """An upload has ended; or an image went, which a set that came meanwhile may want again."""
         self._ground.images.refresh()
@@ -333,6 +346,10 @@ class Manager:
     @property
     def clock(self) -> Clock:
         return self._ground.clock
+
+    @property
+    def fence(self) -> FenceDesk:
+        return self._ground.fence
 
     @property
     def network(self) -> VENetwork:

@@ -172,6 +172,14 @@ class Memory:
             stopped = msgspec.structs.replace(self.record, up=False, starting=None)
             self._keep(stopped, self._normal("Stopped", "it was stopped"))
 
+    def fenced(self) -> None:
+        """It was killed, by us or by vefence, as the host's lease ran out. What starts it is a new lease."""
+        self.restart_for = None
+        if self.record is not None:
+            down = msgspec.structs.replace(self.record, up=False, starting=None)
+            why = "it was killed: this host lost its lease, and another may be told to run it"
+            self._keep(down, self._warning("Fenced", why))
+
     def will_limit(self, asked: Limits, *, disk: bool, rest: bool) -> None:
         """Which limits are in force is not known, until what is done now is written down too.
 

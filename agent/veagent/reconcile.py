@@ -7,6 +7,7 @@ any two steps costs nothing: the next run observes and asks again. What no set n
 from dataclasses import dataclass
 from typing import assert_never
 
+from veagent.fence.gate import FREE, AwaitFence, FenceOff, FenceView
 from veagent.record import VERecord, beside_disk_and_rates, is_off
 from veagent.snapshots import DeleteSnapshot, TakeSnapshot, next_snapshot
 from veapi.model import Action, Limits, SetEntry, Value
@@ -38,6 +39,7 @@ class Observed(Value, frozen=True, kw_only=True):
     root_refused: int | None = None
     waiting: frozenset[int] = frozenset()
     wait_s: float = 0.0
+    fence: FenceView = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ ROOT_LOST = "RootLost"
 Step = (
     AwaitImage
     | AwaitRoom
+    | AwaitFence
+    | FenceOff
     | CreateRoot
     | ReplaceRoot
     | Start
@@ -159,7 +163,7 @@ Step = (
     | Wait
     | Nothing
 )
-Passive = Nothing | AwaitImage | AwaitRoom
+Passive = Nothing | AwaitImage | AwaitRoom | AwaitFence
 """Steps that something else than the worker ends."""
 
 
@@ -167,6 +171,8 @@ def next_action(wanted: SetEntry | None, observed: Observed) -> Step:
     """The one next step. Absence (`wanted` None) never stops or deletes anything."""
     if wanted is None:
         return Nothing("Orphan")
+    if observed.fence.doomed and observed.running:
+        return FenceOff()
     if is_stale(wanted, observed.record):
         return Nothing(STALE)
     snapshot = _snapshot(wanted, observed)
@@ -270,7 +276,7 @@ def _bring_up(wanted: SetEntry, observed: Observed) -> Step:
     refused = observed.disk_refused == asked_bytes
     if record is not None and asked_bytes != record.limits.disk_bytes and not refused:
         return LimitDisk(asked_bytes)
-    return Start()
+    return observed.fence.refusal or Start()
 
 
 def _make_root(wanted: SetEntry, observed: Observed) -> Step:

@@ -69,6 +69,7 @@ class Session:
         self._newest: HostSet | None = None
         self._set_came = asyncio.Event()
         self._opened_boot = manager.clock.boot()
+        self._lapses = manager.fence.lapses
 
     async def run(self, *, welcomed: Callable[[], None]) -> None:
         """Calls `welcomed` once the controller took the session. Raises when it is over."""
@@ -108,6 +109,7 @@ class Session:
 
     async def _serve(self, timing: Timing) -> None:
         clock = self._manager.clock
+        self._manager.fence.agree(timing)
         async with TaskGroup() as group:
             group.create_task(self._read())
             group.create_task(self._apply_sets())
@@ -162,6 +164,7 @@ class Session:
                 await self._manager.clock.sleep(APPLY_RETRY_S)
                 self._set_came.set()
             else:
+                self._manager.fence.heard(self._lapses)
                 ack = session_pb2.SetAck(order=codec.order_out(order))
                 await self._write(session_pb2.SessionUp(set_ack=ack))
 
@@ -187,6 +190,8 @@ class Session:
         limit_s = max(4 * timing.heartbeat_s, timing.fence_after_s / 2)
         while True:
             await clock.sleep(timing.heartbeat_s / 4)
+            if self._manager.fence.lapses != self._lapses:
+                raise Unavailable("the host's lease ran out; a new session tells what still holds")
             silent_s = min(self._lease.age_s(), clock.boot() - self._opened_boot)
             if silent_s > limit_s:
                 raise Unavailable(f"no heartbeat was answered for {silent_s:.0f} s")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from veagent.cgroup import cpulist
 from veagent.events import clock_time
+from veagent.fence.gate import ARMING, AwaitFence, FenceOff
 from veagent.plan import outdated
 from veagent.reconcile import (
     ROOT_LOST,
@@ -41,6 +42,7 @@ _PASSING = {
     ReplaceRoot: "Rebuilding",
     Freeze: "Freezing",
     Thaw: "Thawing",
+    FenceOff: "Fencing",
 }
 
 
@@ -69,7 +71,7 @@ class Running:
 class Sight:
     """All that a worker knows of its VE. `step`: what it does now, or would if it need not wait.
 
-    `root_refused`: why the root is not made anew as asked.
+    `root_refused`: why the root is not made anew as asked. `armed`: the policy_generation under which vefence holds it.
     """
 
     uid: Uid
@@ -83,6 +85,7 @@ class Sight:
     image_trouble: str
     remains: bool = False
     root_refused: str = ""
+    armed: int = 0
 
     @property
     def kept(self) -> bool:
@@ -143,6 +146,7 @@ def status_of(sight: Sight) -> VEStatus:
         snapshots=record.snapshots if record else (),
         observed_snapshot_seq=answered_seq(record, sight.wanted, sight.step) if record else 0,
         in_force=_in_force(record, running=running is not None) if record else Resources(),
+        armed_generation=sight.armed,
     )
 
 
@@ -204,8 +208,9 @@ def _down_state(sight: Sight) -> tuple[VEState, str, str]:
     if sight.trouble is not None and sight.trouble.reason != LIMITS_REFUSED:
         return VEState.FAILED, *_why(sight, "")
     match sight.step:
-        case AwaitImage() | AwaitRoom():
-            state = VEState.STOPPED if sight.root else VEState.CREATING
+        case AwaitImage() | AwaitRoom() | AwaitFence():
+            waits = isinstance(sight.step, AwaitFence) and sight.step.reason == ARMING
+            state = VEState.STOPPED if sight.root and not waits else VEState.CREATING
             return state, *_awaiting(sight)
         case CreateRoot() | Start() | ReplaceRoot():
             return VEState.CREATING, "Starting", ""
@@ -228,6 +233,8 @@ def _awaits_root(sight: Sight) -> bool:
 def _awaiting(sight: Sight) -> tuple[str, str]:
     if isinstance(sight.step, AwaitRoom):
         return POOL_FULL, sight.step.reason
+    if isinstance(sight.step, AwaitFence):
+        return sight.step.reason, sight.step.message
     digest = sight.wanted.image_digest if sight.wanted else ""
     return AWAITS_IMAGE, sight.image_trouble or f"fetching image {digest[:19]} from another host"
 

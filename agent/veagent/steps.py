@@ -10,6 +10,7 @@ from typing import assert_never
 
 from veagent.body import Body, RootRefused
 from veagent.events import words
+from veagent.fence.gate import AwaitFence, FenceOff
 from veagent.ground import Ground
 from veagent.memory import Memory
 from veagent.plan import start_plan
@@ -41,6 +42,8 @@ from veagent.status import SOURCE_MISSING
 from veagent.watch import Watch
 from veapi.errors import Conflict, NotFound, VerackError
 from veapi.model import Action, Limits, SetEntry, Uid
+
+FENCE_RETRY_S = 0.2
 
 
 class Steps:
@@ -77,6 +80,8 @@ class Steps:
                 await self._start(entry)
             case Stop(timeout_s):
                 await self._stop(entry, timeout_s)
+            case FenceOff():
+                await self._fence_off()
             case Freeze() | Thaw():
                 await self._freeze(step)
             case Limit(limits):
@@ -94,7 +99,7 @@ class Steps:
                 await self._keep(entry)
             case Remove(root):
                 await self._remove(root=root)
-            case Wait() | Nothing() | AwaitImage() | AwaitRoom():
+            case Wait() | Nothing() | AwaitImage() | AwaitRoom() | AwaitFence():
                 raise AssertionError(step)
             case _:
                 assert_never(step)
@@ -165,7 +170,8 @@ class Steps:
         await ground.ledger.sync()
         root, record = ground.roots.path(self._uid), self._ensured(entry)
         plan = start_plan(entry, record, root=root, nic=nic, cpus=cpus)
-        instance = await ground.runtime.start(plan)
+        with ground.fence.starting(entry):
+            instance = await ground.runtime.start(plan)
         self._body.began(instance, ground.clock.boot(), cpus)
         self._memory.started()
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
@@ -197,6 +203,23 @@ class Steps:
             self._memory.stop()
         else:
             self._memory.runs()
+
+    async def _fence_off(self) -> None:
+        """Killed at once. Vefence does the same at the same time, again and again; a failure here is soon tried again."""
+        instance = self._body.instance
+        assert instance is not None
+        self.stopping = True
+        try:
+            await self._ground.runtime.stop(instance, timeout_s=0)
+            self._body.down()
+        except VerackError:
+            await self._ground.clock.sleep(FENCE_RETRY_S)
+            raise
+        finally:
+            self.stopping = False
+            if self._watch.over:
+                self._body.down()
+        self._memory.fenced()
 
     async def _stop_or_newer_wish(self, instance: Instance, timeout_s: float) -> None:
         """Returns early when the newest wish gives it less time."""

@@ -12,6 +12,7 @@ import structlog
 from veagent import ends
 from veagent.body import Body
 from veagent.events import words
+from veagent.fence.gate import AwaitFence, FenceOff
 from veagent.ground import Ground
 from veagent.memory import Memory
 from veagent.ports import Ended, Instance
@@ -56,6 +57,7 @@ _REASONS: dict[type[Step], str] = {
     Pin: "PinFailed",
     Keep: "DeleteFailed",
     Remove: "DeleteFailed",
+    FenceOff: "FenceFailed",
 }
 _INTERNAL = "internal error of the agent; see its log"
 STEPS_AT_ONCE = 64
@@ -170,6 +172,7 @@ class Worker:
             trouble=self._trouble,
             image_trouble=self._ground.images.trouble(digest) if digest else "",
             root_refused=body.root_refused.message if body.root_refused else "",
+            armed=self._ground.fence.view(self.uid, self.wanted).armed,
         )
 
     def _observed(self) -> Observed:
@@ -190,6 +193,7 @@ class Worker:
             root_refused=body.root_refused.seq if body.root_refused else None,
             waiting=self._tries.waiting(now),
             wait_s=max(0.0, self._trouble.until - now) if self._trouble else 0.0,
+            fence=ground.fence.view(self.uid, wanted),
         )
 
     # The loop.
@@ -218,7 +222,7 @@ class Worker:
         if not isinstance(step, CreateRoot | Start):
             self._ground.slots.give(self.uid)
         match step:
-            case Nothing() | AwaitImage() | AwaitRoom():
+            case Nothing() | AwaitImage() | AwaitRoom() | AwaitFence():
                 if self._body.instance is None:
                     self._ground.cpusets.release(self.uid)
                 self._tell()
@@ -275,12 +279,12 @@ class Worker:
             case TakeSnapshot(_, seq) | DeleteSnapshot(_, seq):
                 self._tries.forget(seq)
                 return
-            case Stop() | ReplaceRoot() if self._body.instance is None:
+            case Stop() | ReplaceRoot() | FenceOff() if self._body.instance is None:
                 self._quick_ends = 0
             case _:
                 pass
         self._trouble = None if self._trouble is trouble else self._trouble
-        if isinstance(step, Start | Stop | ReplaceRoot | Keep | Remove):
+        if isinstance(step, Start | Stop | ReplaceRoot | Keep | Remove | FenceOff):
             log.info("step done", ve=self.uid, step=type(step).__name__)
 
     async def _slot(self) -> bool:
@@ -291,6 +295,8 @@ class Worker:
 
     def _wants_faster(self, timeout_s: float) -> bool:
         step = self.step_now()
+        if isinstance(step, FenceOff):
+            return timeout_s > 0
         return isinstance(step, Stop | ReplaceRoot) and step.timeout_s < timeout_s
 
     # What happens to a VE that nobody asked for.
@@ -298,8 +304,14 @@ class Worker:
     def _ended(self, instance: Instance, ended: Ended) -> None:
         if instance is not self._body.instance or self._steps.stopping:
             return
+        doomed = self._ground.fence.view(self.uid, self.wanted).doomed
         self._body.down()
         self._trouble = None
+        if doomed:
+            log.info("VE fenced", ve=self.uid)
+            self._memory.fenced()
+            self.nudge()
+            return
         lived_s = self._ground.clock.boot() - self._body.started_boot
         verdict = ends.judge(ended, lived_s=lived_s, quick_ends=self._quick_ends)
         self._quick_ends = verdict.quick_ends

@@ -12,9 +12,11 @@ from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from veagent.cpusets import Cpusets
 from veagent.facts import HostFactsSource
+from veagent.fake.fence import FakeVefence
 from veagent.fake.network import FakeNetwork
 from veagent.fake.runtime import FakeRuntime
 from veagent.fake.storage import FakeImages, FakeRoots
+from veagent.fence.desk import FenceDesk
 from veagent.ground import Ground
 from veagent.ids import IdRanges
 from veagent.imagefetch import ImageKeeper
@@ -106,6 +108,8 @@ class AgentHost:
         self.images = FakeImages(folder / "images", self.clock)
         self.roots = FakeRoots(folder / "roots", self.images, self.clock)
         self.network = FakeNetwork(self.clock)
+        self.vefence = FakeVefence(self.runtime, self.clock)
+        self.fence: FenceDesk
         self.peers = Peers(self.images)
         self.starts = 4
         self.cpus: tuple[int, ...] = ()
@@ -127,6 +131,9 @@ class AgentHost:
         outbox = Outbox()
         self.keeper = ImageKeeper(self.images, self.peers, self.clock, self._images_changed)
         self.ledger = Ledger(self.folder, sleep=self.clock.sleep)
+        self.fence = FenceDesk(
+            self.vefence, self.clock, boot_id=self.boot_id, cgroup_root="verack/h1"
+        )
         ground = Ground(
             host="h1",
             boot_id=self.boot_id,
@@ -137,6 +144,7 @@ class AgentHost:
             ledger=self.mortal(self.ledger),
             ids=IdRanges(base=1_000_000, count=8),
             slots=Slots(self.starts),
+            fence=self.fence,
             cpusets=Cpusets(self.cpus, enabled=bool(self.cpus)),
             clock=self.clock,
             changed=partial(self._told, outbox),
@@ -185,4 +193,5 @@ class AgentHost:
             metrics_address="",
             images=self.images,
             roots=self.roots,
+            fence=self.fence.facts,
         )

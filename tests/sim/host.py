@@ -18,9 +18,11 @@ from sim.network import Network
 from sim.process import Process, SimClock
 from veagent.cpusets import Cpusets
 from veagent.facts import HostFactsSource
+from veagent.fake.fence import FakeVefence
 from veagent.fake.network import FakeNetwork
 from veagent.fake.runtime import FakeRuntime
 from veagent.fake.storage import FakeImages, FakeRoots
+from veagent.fence.desk import FenceDesk
 from veagent.ground import Ground
 from veagent.heartbeat import Lease
 from veagent.ids import IdRanges
@@ -234,6 +236,7 @@ class Host:
         self.images.load()
         self.roots = SimRoots(self, self.images)
         self.runtime = SimRuntime(self)
+        self.vefence = FakeVefence(self.runtime, clock)
         self.wires = FakeNetwork(clock)
         self.pool.folders["/roots"] = {}
         self.peers: dict[str, Host] = {}
@@ -279,6 +282,7 @@ class Host:
         self.crash()
         self.disk.lose_power(self.rng)
         self.runtime.power_loss()
+        self.vefence.power_loss()
         self.wires.attached.clear()
         self.wires.rates.clear()
         self.wires.network = None
@@ -299,7 +303,10 @@ class Host:
                 group.create_task(forever(name, duty), name=name)
 
     async def _compose(self) -> tuple[Manager, dict[str, Coroutine[Any, Any, Any]]]:
-        outbox, desk, lease = Outbox(), SourceDesk(), Lease(self.clock)
+        outbox, desk = Outbox(), SourceDesk()
+        boot_id = f"{self.name}-{self.boots}"
+        fence = FenceDesk(self.vefence, self.clock, boot_id=boot_id, cgroup_root=self.name)
+        lease = Lease(self.clock, told=fence.answered)
         fetcher = ImageFetcher(self.images, desk, self._open_blob)
         keeper = ImageKeeper(self.images, fetcher, self.clock, self._image_changed)
         ledger = SimLedger(cast("Path", self.disk.root()), sleep=self.clock.sleep)
@@ -308,7 +315,7 @@ class Host:
         ids.take([1_000_000])
         ground = Ground(
             host=self.name,
-            boot_id=f"{self.name}-{self.boots}",
+            boot_id=boot_id,
             runtime=self.runtime,
             roots=self.roots,
             network=self.wires,
@@ -316,12 +323,13 @@ class Host:
             ledger=ledger,
             ids=ids,
             slots=Slots(4),
+            fence=fence,
             cpusets=Cpusets((), enabled=False),
             clock=self.clock,
             changed=outbox.mark,
             id_base_of=lambda instance: self.runtime.bases.get(instance.uid),
         )
-        manager = SimManager(self, ground, self._facts().read, outbox)
+        manager = SimManager(self, ground, self._facts(fence).read, outbox)
         self.link = Link(
             LinkSettings(self._controllers, CLUSTER, NOBODY),
             manager=manager,
@@ -337,6 +345,8 @@ class Host:
             "manager": manager.run(),
             "room": manager.watch_room(),
             "link": self.link.run(),
+            "fence": fence.run(),
+            "vefence": self.vefence.run(),
             "images": sweeper.run(),
         }
 
@@ -347,7 +357,7 @@ class Host:
     def _dial(self, target: str) -> Any:
         return _Dialled(self, target)
 
-    def _facts(self) -> HostFactsSource:
+    def _facts(self, fence: FenceDesk) -> HostFactsSource:
         return HostFactsSource(
             boot_id=f"{self.name}-{self.boots}",
             labels={"rack": f"r{int(self.name[1:]) % 2}"},
@@ -357,6 +367,7 @@ class Host:
             metrics_address="",
             images=self.images,
             roots=self.roots,
+            fence=fence.facts,
         )
 
     async def _open_blob(self, source: Source, digest: Digest) -> AsyncIterator[bytes]:

@@ -124,6 +124,16 @@ def start_agent(plan: RackPlan, host: HostPlan) -> int:
     return spawn(plan, f"{host.name}-agent", ["nsenter", "-t", str(holder), "-m", "-n", *argv])
 
 
+def start_vefence(plan: RackPlan, host: HostPlan) -> int:
+    """As on a real machine: beside the agent, and never ended with it."""
+    holder = pid_of(plan, f"{host.name}-holder")
+    if holder is None:
+        raise RuntimeError(f"host {host.name} has no namespaces: the rack is not up")
+    config = plan.host_state(host) / "agent.toml"
+    argv = [str(plan.python), "-m", "vefence", "--config", str(config)]
+    return spawn(plan, f"{host.name}-vefence", ["nsenter", "-t", str(holder), "-m", "-n", *argv])
+
+
 def inside(namespace: str, argv: Sequence[str]) -> list[str]:
     """The command, in that network namespace."""
     return ["nsenter", f"--net={NETNS / namespace}", *argv]

@@ -128,6 +128,9 @@ listen = "{address}:7481"
 [peer]
 listen = "{address}:7444"
 
+[fence]
+folder = "{plan.fence(host)}"
+
 [capacity]
 cpu = {plan.cpu}
 memory = "{plan.memory}"

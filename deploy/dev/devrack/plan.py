@@ -65,6 +65,10 @@ class RackPlan:
     bin: Path = field(default=REPOSITORY / ".venv/bin")
 
     @property
+    def python(self) -> Path:
+        return self.bin / "python"
+
+    @property
     def run(self) -> Path:
         """Sockets, pid files, logs of this boot."""
         return Path("/run/verack") / self.name
@@ -135,6 +139,10 @@ class RackPlan:
 
     def host_state(self, host: HostPlan) -> Path:
         return self.state / host.name
+
+    def fence(self, host: HostPlan) -> Path:
+        """Where its agent and its vefence meet."""
+        return self.run / host.name / "fence"
 
     def identity(self, who: str) -> Path:
         """Folder with ca.crt, tls.crt and tls.key."""

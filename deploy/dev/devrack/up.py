@@ -43,6 +43,7 @@ def up(plan: RackPlan, say: Say) -> None:
     _start_controllers(plan)
     for host in plan.hosts:
         daemons.start_holder(plan, host)
+        daemons.start_vefence(plan, host)
         daemons.start_agent(plan, host)
     _wait(lambda: _answers(plan), plan, "controller", within_s=30)
     say("agents: " + ", ".join(host.name for host in plan.hosts))

@@ -1,0 +1,5 @@
+"""`python -m vefence`."""
+
+from vefence.main import main
+
+main()
