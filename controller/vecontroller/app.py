@@ -25,7 +25,7 @@ from vecontroller.core import Core, compose, lead
 from vecontroller.identity import make_etcd_identity
 from vecontroller.leader import TAKEOVER_AFTER_S, init_cluster
 from vecontroller.listening import listening
-from vecontroller.metrics import ControllerMetrics, SchedulerMetrics, Sources
+from vecontroller.metrics import ControllerMetrics, FailoverMetrics, SchedulerMetrics, Sources
 from vecontroller.standing import Gate
 from vecontroller.store.embedded import running_etcd
 from vecontroller.store.etcd import EtcdStore
@@ -51,6 +51,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             store=store,
             clock=clock,
             passes=SchedulerMetrics(registry),
+            counts=FailoverMetrics(registry),
             replicas=config.images.replicas,
             keep_deleted_s=config.deleted.keep_s,
             rules=config.placement.rules,
@@ -136,6 +137,7 @@ def api_deps(core: Core) -> ApiDeps:
         clock=core.clock,
         ids=RandomIds(),
         reserved=core.reserved,
+        waits=lambda: core.moves.waits,
         keep_deleted_s=core.keep_deleted_s,
         rules=core.rules,
     )
@@ -148,6 +150,7 @@ def _sources(core: Core) -> Sources:
         host_state=core.sessions.host_state,
         last_heard_at=core.sessions.last_heartbeat,
         refusals=lambda: core.scheduler.refusals,
+        waits=lambda: core.moves.waits,
         rules=core.rules,
     )
 

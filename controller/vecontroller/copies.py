@@ -10,14 +10,17 @@ image was deleted. What a set does not speak of is no statement: hosts keep it.
 
 import hashlib
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from veapi.errors import InvalidInput
-from veapi.model import Digest, HostName, Prefetch, WantedImage
+from veapi.model import Digest, HostName, OnHostLoss, Prefetch, WantedImage
 from veapi.selector import Labels, selector
 from vecontroller.store import keys
 from vecontroller.view import View
 
 REPLICAS = 3
+HELD_FOR_MOVES = 2
+"""Hosts that hold an image of which a VE is made anew when its host is lost: that host may be one of them."""
 
 
 class Copies:
@@ -34,6 +37,7 @@ class Copies:
         self._gone = gone
         self._replicas = replicas
         self._able: tuple[tuple[HostName, Labels], ...] = ()
+        self._moving: frozenset[Digest] = frozenset()
         self._bases: dict[Digest, tuple[int, frozenset[HostName]]] = {}
 
     def able(self) -> tuple[tuple[HostName, Labels], ...]:
@@ -50,10 +54,26 @@ class Copies:
         self._look()
         return self._base(digest)
 
+    def moving_changed(self) -> bool:
+        """Whether other images than at the last look are of VEs that may be made anew elsewhere: two hosts shall hold those."""
+        return self._of_moving() != self._moving
+
+    def _of_moving(self) -> frozenset[Digest]:
+        """Only where one host would be enough for the others."""
+        if self._replicas >= HELD_FOR_MOVES:
+            return frozenset()
+        ves = (held.value for held in self._view().ves.values())
+        return frozenset(
+            ve.image_digest for ve in ves if ve.spec.on_host_loss is OnHostLoss.RECREATE
+        )
+
     def _look(self) -> None:
-        able = self.able()
-        if able != self._able:
-            self._able, self._bases = able, {}
+        able, moving = self.able(), self._of_moving()
+        if able != self._able or moving != self._moving:
+            self._able, self._moving, self._bases = able, moving, {}
+
+    def _replicas_of(self, digest: Digest) -> int:
+        return max(self._replicas, HELD_FOR_MOVES) if digest in self._moving else self._replicas
 
     def _base(self, digest: Digest) -> frozenset[HostName]:
         """As of the last look at the hosts."""
@@ -63,7 +83,7 @@ class Copies:
         revision, found = self._bases.get(digest, (0, frozenset()))
         if revision != image.mod_revision:
             names = (name for name, _ in self._able)
-            found = frozenset(chosen(digest, names, self._replicas))
+            found = frozenset(chosen(digest, names, self._replicas_of(digest)))
             found |= _asked_for(self._able, image.value.prefetch)
             self._bases[digest] = image.mod_revision, found
         return found
@@ -75,7 +95,7 @@ class Copies:
         placed = (view.placements[uid].value.host for uid in users if uid in view.placements)
         kept = (
             held.value.placement.host
-            for held in view.deleted.values()
+            for held in chain(view.deleted.values(), view.left.values())
             if held.value.ve.image_digest == digest
         )
         return self.base(digest) | frozenset(placed) | frozenset(kept)
@@ -106,7 +126,7 @@ class Copies:
         if digest not in view.images:
             return keys.image(digest) not in view.quarantined
         holding = [name for name in self.base(digest) if name != host and holds(view, name, digest)]
-        return len(holding) >= self._replicas
+        return len(holding) >= self._replicas_of(digest)
 
 
 def chosen(digest: Digest, able: Iterable[HostName], replicas: int) -> list[HostName]:
@@ -141,8 +161,10 @@ def _used_on(view: View, host: HostName) -> frozenset[Digest]:
     """Of VEs that are placed there, and of roots that are kept there."""
     placed = (view.ves[uid] for uid in view.placed_on.get(host, ()) if uid in view.ves)
     kept = (view.deleted[uid] for uid in view.deleted_on.get(host, ()) if uid in view.deleted)
+    left = (view.left[host, uid] for uid in view.left_on.get(host, ()))
     return frozenset(
-        [held.value.image_digest for held in placed] + [held.value.ve.image_digest for held in kept]
+        [held.value.image_digest for held in placed]
+        + [held.value.ve.image_digest for held in chain(kept, left)]
     )
 
 

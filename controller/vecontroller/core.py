@@ -14,6 +14,7 @@ from veapi.errors import Unavailable
 from veapi.groups import TaskGroup
 from veapi.model import Cluster, Project, Timing
 from vecontroller.copies import REPLICAS, Copies
+from vecontroller.failover.moves import Counts, Moves
 from vecontroller.holding import Reserved
 from vecontroller.hostsession import Roster
 from vecontroller.imagesource import ImageSources
@@ -62,6 +63,7 @@ class Core:
     scheduler: Scheduler
     purging: Purging
     snapshotting: Snapshotting
+    moves: Moves
     reserved: Reserved
     keep_deleted_s: float
     rules: Rules
@@ -86,6 +88,7 @@ def compose(  # noqa: PLR0913 - the composition root
     replicas: int = REPLICAS,
     keep_deleted_s: float = KEEP_DELETED_S,
     rules: Rules = PLAIN,
+    counts: Counts | None = None,
 ) -> Core:
     """Wires the parts; nothing runs yet."""
     topic, standing = Topic(), Standing()
@@ -94,13 +97,7 @@ def compose(  # noqa: PLR0913 - the composition root
     reserved = Reserved(clock)
     reports = Reports(mirror, writer, clock, keep_deleted_s=keep_deleted_s)
     deps = _session_deps(name, cluster, mirror, reports, standing, topic, clock, replicas)
-    scheduler = Scheduler(
-        *(mirror, writer, deps.liveness, topic, clock),
-        new_op_id=new_op_id,
-        passes=passes,
-        reserved=reserved,
-        rules=rules,
-    )
+    scheduler = _scheduler(mirror, writer, deps, reserved, passes, rules)
     return Core(
         name=name,
         address=address,
@@ -118,8 +115,46 @@ def compose(  # noqa: PLR0913 - the composition root
         scheduler=scheduler,
         purging=Purging(mirror, writer, clock, new_op_id=new_op_id),
         snapshotting=Snapshotting(mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id),
+        moves=_moves(mirror, writer, deps, scheduler, reserved, counts, keep_deleted_s, rules),
         reserved=reserved,
         keep_deleted_s=keep_deleted_s,
+        rules=rules,
+    )
+
+
+def _scheduler(
+    mirror: Mirror,
+    writer: Writer,
+    deps: SessionDeps,
+    reserved: Reserved,
+    passes: Passes | None,
+    rules: Rules,
+) -> Scheduler:
+    return Scheduler(
+        *(mirror, writer, deps.liveness, deps.topic, deps.clock),
+        new_op_id=new_op_id,
+        passes=passes,
+        reserved=reserved,
+        rules=rules,
+    )
+
+
+def _moves(
+    mirror: Mirror,
+    writer: Writer,
+    deps: SessionDeps,
+    scheduler: Scheduler,
+    reserved: Reserved,
+    counts: Counts | None,
+    keep_deleted_s: float,
+    rules: Rules,
+) -> Moves:
+    return Moves(
+        *(mirror, writer, deps.liveness, scheduler, deps.topic, deps.clock),
+        new_op_id=new_op_id,
+        reserved=reserved,
+        keep_deleted_s=keep_deleted_s,
+        counts=counts,
         rules=rules,
     )
 
@@ -205,6 +240,7 @@ async def _serve(
         group.create_task(forever("liveness", core.liveness.run()))
         group.create_task(forever("sessions", core.sessions.run()))
         group.create_task(forever("scheduler", core.scheduler.run()))
+        group.create_task(forever("moves", core.moves.run()))
         group.create_task(forever("purging", core.purging.run()))
         group.create_task(forever("snapshotting", core.snapshotting.run()))
         group.create_task(forever("beside", beside()))

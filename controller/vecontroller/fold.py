@@ -170,6 +170,19 @@ def _deleted(view: View, parts: tuple[str, ...], item: StoreItem | None, changes
     changes.ves.add(uid)
 
 
+def _left(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Changes) -> None:
+    host, uid = HostName(parts[0]), Uid(parts[1])
+    _set(view.left, (host, uid), item, values.decode_deleted)
+    if (host, uid) in view.left:
+        view.left_on[host].add(uid)
+    else:
+        view.left_on[host].discard(uid)
+        if not view.left_on[host]:
+            del view.left_on[host]
+    changes.placed.add(host)
+    changes.ves.add(uid)
+
+
 def _address(view: View, parts: tuple[str, ...], item: StoreItem | None, _changes: Changes) -> None:
     key = (parts[0], parts[1])
     before = view.addresses.get(key)
@@ -251,6 +264,7 @@ _RULES: dict[Kind, _Rule] = {
     Kind.VE_PLACEMENT: _placement,
     Kind.VE_STATUS: _status,
     Kind.VE_DELETED: _deleted,
+    Kind.VE_LEFT: _left,
     Kind.ADDRESS: _address,
     Kind.HOST_STATUS: _host,
     Kind.HOST_SPEC: _host_spec,

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from veapi.model import (
     VE,
     Action,
+    Deleted,
     HostName,
     HostSet,
     Network,
@@ -43,12 +46,25 @@ def _placed(view: View, host: HostName) -> Iterator[SetEntry]:
 
 
 def _kept(view: View, host: HostName) -> Iterator[SetEntry]:
-    """Deleted VEs, until all of them is gone."""
+    """Deleted VEs, and old roots of moved ones, until all of them is gone."""
     for uid in view.deleted_on.get(host, ()):
         if uid not in view.placements:
             kept = view.deleted[uid].value
-            action = Action.PURGE if kept.purging else Action.KEEP
-            yield _entry(kept.ve, kept.placement, action)
+            yield _entry(kept.ve, kept.placement, _action_of_kept(kept))
+    yield from _left(view, host)
+
+
+def _left(view: View, host: HostName) -> Iterator[SetEntry]:
+    """What was moved away when the host was lost, under its placement of then: it is killed if it runs, whatever it is at."""
+    gone = view.left_on.get(host, set()) - view.placed_on.get(host, set())
+    for uid in gone - view.deleted_on.get(host, set()):
+        kept = view.left[host, uid].value
+        ve = msgspec.structs.replace(kept.ve, stop_timeout_s=0.0)
+        yield _entry(ve, kept.placement, _action_of_kept(kept))
+
+
+def _action_of_kept(kept: Deleted) -> Action:
+    return Action.PURGE if kept.purging else Action.KEEP
 
 
 def _action(ve: VE) -> Action:
@@ -81,4 +97,6 @@ def _entry(ve: VE, placement: Placement, action: Action) -> SetEntry:
         root=ve.root,
         snapshots=ve.snapshots,
         run_generation=ve.run_generation,
+        policy_generation=ve.policy_generation,
+        root_since=placement.root_since,
     )

@@ -23,10 +23,13 @@ from veapi.model import (
     VEState,
     VEStatus,
 )
+from vecontroller.failover.judge import Waits, Why
 from vecontroller.placement import Refusal
 
 SCHEDULING = "Scheduling"
 HOST_SILENT = "HostSilent"
+_WORTH_TELLING = (Why.NOT_ARMED, Why.NO_FENCE, Why.NO_ROOM, Why.NO_IMAGE, Why.MOVES_STOPPED)
+"""Of what keeps a VE on a host that does not answer: what an operator can do something about."""
 
 
 class Truth(StrEnum):
@@ -53,24 +56,42 @@ def displayed(
     *,
     refusal: Refusal | None,
     host_state: HostState,
+    waits: Waits | None = None,
 ) -> VEStatus:
-    """The VE's status as it is shown. `host_state`: of the host of its placement; any without one."""
+    """The VE's status as it is shown. `host_state`: of the host of its placement; any without one. `waits`: why it stays there."""
     seen = _observed(ve, placement, status)
     if ve.delete_requested_at is not None:
         return _deleting(seen, placement, host_state)
     if placement is None:
         return _pending(seen, refusal)
     if host_state is not HostState.READY:
-        return _unknown(seen, placement, host_state)
+        return _unknown(seen, placement, host_state, waits)
     return seen
 
 
 def deleted(kept: Deleted) -> VEStatus:
-    """Of a VE that is gone from its host but for its root."""
+    """Of a VE that is gone from its host but for its root; or of one that lives elsewhere, and left this one."""
+    if kept.left:
+        return _left(kept)
     return VEStatus(
         state=VEState.DELETING if kept.purging else VEState.DELETED,
         reason="Purging" if kept.purging else "",
         message="its root is being removed" if kept.purging else "",
+        host=kept.placement.host,
+        placement_generation=kept.placement.generation,
+        disk_used_bytes=kept.disk_used_bytes,
+    )
+
+
+def _left(kept: Deleted) -> VEStatus:
+    if kept.unconfirmed:
+        told = "the host has not answered since"
+    else:
+        told = "its root is being removed" if kept.purging else "this root is kept for a while"
+    return VEStatus(
+        state=VEState.DELETING if kept.purging else VEState.DELETED,
+        reason="Left",
+        message=f"{kept.left}; {told}",
         host=kept.placement.host,
         placement_generation=kept.placement.generation,
         disk_used_bytes=kept.disk_used_bytes,
@@ -97,7 +118,11 @@ def conditions(
 
 
 def events(
-    ve: VE, placement: Placement | None, status: VEStatus | None, refusal: Refusal | None
+    ve: VE,
+    placement: Placement | None,
+    status: VEStatus | None,
+    refusal: Refusal | None,
+    waits: Waits | None = None,
 ) -> list[Event]:
     """What happened to the VE, oldest first; the last 20."""
     found = [
@@ -112,6 +137,11 @@ def events(
                 placement.host,
             )
         )
+        found.extend(_moved(placement))
+    if waits is not None and waits.why in _WORTH_TELLING:
+        found.append(
+            Event(at=waits.at, type=EventType.WARNING, reason="NotMoved", message=waits.message)
+        )
     if refusal is not None and placement is None:
         found.append(_refused(refusal))
     if ve.delete_requested_at is not None:
@@ -119,6 +149,16 @@ def events(
     if status is not None:
         found.extend(status.events)
     return sorted(found, key=lambda event: event.at)[-EVENTS_KEPT:]
+
+
+def _moved(placement: Placement) -> list[Event]:
+    """Why it left each host that it was on."""
+    hosts = [*(stay.host for stay in placement.past[1:]), placement.host]
+    return [
+        _normal(stay.ended_at, "Moved", f"from host {stay.host} to {host}: {stay.ended}", host)
+        for stay, host in zip(placement.past, hosts, strict=False)
+        if stay.host != host
+    ]
 
 
 def _observed(ve: VE, placement: Placement | None, status: VEStatus | None) -> VEStatus:
@@ -158,12 +198,16 @@ def _deleting(seen: VEStatus, placement: Placement | None, host_state: HostState
     )
 
 
-def _unknown(seen: VEStatus, placement: Placement, host_state: HostState) -> VEStatus:
+def _unknown(
+    seen: VEStatus, placement: Placement, host_state: HostState, waits: Waits | None
+) -> VEStatus:
+    """Whether it is moved, and why not yet, is what everybody asks then."""
+    stays = f"; {waits.message}" if waits is not None else ""
     return msgspec.structs.replace(
         seen,
         state=VEState.UNKNOWN,
         reason=HOST_SILENT,
-        message=f"{_silence(placement, host_state)}; it was last seen {seen.state.value}",
+        message=f"{_silence(placement, host_state)}; it was last seen {seen.state.value}{stays}",
     )
 
 

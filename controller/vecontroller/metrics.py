@@ -18,6 +18,7 @@ from prometheus_client import (
 
 from veapi.model import HostName, HostState, Placement, Resources, Run, Uid, VEState, VEStatus
 from veapi.series import Family, Kind, Labels, Page, labels
+from vecontroller.failover.judge import Waits
 from vecontroller.lifecycle import SCHEDULING, displayed
 from vecontroller.placement import Refusal, Rules, committed
 from vecontroller.placement.rules import PLAIN
@@ -110,7 +111,21 @@ ATTEMPT_DURATION = Family(
     Kind.HISTOGRAM,
     "How long a pass took: plan and commits, in seconds.",
 )
-OWN_FAMILIES = (ATTEMPTS, ATTEMPT_DURATION)
+MOVES = Family(
+    "verack_failover_moves_total", Kind.COUNTER, "VEs that were moved as their host was lost."
+)
+MOVE_DELAY = Family(
+    "verack_failover_move_delay_seconds",
+    Kind.HISTOGRAM,
+    "Seconds of silence of its host, as they count, after which a VE was moved.",
+)
+MOVES_WAITING = Family(
+    "verack_failover_moves_waiting",
+    Kind.GAUGE,
+    "VEs on hosts that do not answer and that are not moved (yet), by reason.",
+    ("reason",),
+)
+OWN_FAMILIES = (ATTEMPTS, ATTEMPT_DURATION, MOVES, MOVE_DELAY)
 CLUSTER_FAMILIES = (
     HOST_INFO,
     HOST_STATE,
@@ -125,6 +140,7 @@ CLUSTER_FAMILIES = (
     VE_OBSERVED_GENERATION,
     VE_PLACEMENT_GENERATION,
     PENDING,
+    MOVES_WAITING,
 )
 FAMILIES: tuple[Family, ...] = (
     LEADER,
@@ -135,6 +151,7 @@ FAMILIES: tuple[Family, ...] = (
     *OWN_FAMILIES,
 )
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_MOVE_BUCKETS_S = (1.0, 10.0, 12.0, 12.5, 13.0, 14.0, 16.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 _HOST_STATES = tuple(state.value for state in HostState)
 _VE_STATES = tuple(state.value for state in VEState)
 _RUNS = tuple(run.value for run in Run)
@@ -150,6 +167,7 @@ class Sources:
     last_heard_at: Callable[[HostName], float | None]
     refusals: Callable[[], Mapping[Uid, Refusal]]
     rules: Rules = PLAIN
+    waits: Callable[[], Mapping[Uid, Waits]] = dict
 
 
 class SchedulerMetrics:
@@ -167,6 +185,21 @@ class SchedulerMetrics:
         self._duration.observe(seconds)
         for result, ves in (("placed", placed), ("refused", refused), ("lost", lost)):
             self._attempts.labels(result).inc(ves)
+
+
+class FailoverMetrics:
+    """What failover counts of its moves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._moves = Counter(MOVES.name.removesuffix("_total"), MOVES.help, registry=registry)
+        self._delay = Histogram(
+            MOVE_DELAY.name, MOVE_DELAY.help, registry=registry, buckets=_MOVE_BUCKETS_S
+        )
+
+    def moved(self, seconds: float) -> None:
+        """A VE was moved so long after its host was heard last."""
+        self._moves.inc()
+        self._delay.observe(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +262,10 @@ class ControllerMetrics:
         placed = [(s.labels, s.placement.generation if s.placement else 0) for s in shown]
         page.family(VE_PLACEMENT_GENERATION, placed)
         page.family(PENDING, _pending(shown, refusals))
+        reasons = Count(each.why.value for each in self._sources.waits().values())
+        page.family(
+            MOVES_WAITING, [(labels(reason=why), ves) for why, ves in sorted(reasons.items())]
+        )
 
     def _show(self, view: View, refusals: Mapping[Uid, Refusal]) -> list[_Shown]:
         states = {name: self._sources.host_state(name) for name in view.hosts}

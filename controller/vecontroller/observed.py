@@ -44,6 +44,8 @@ def of_report(view: View, host: HostName, report: VEReport, *, purge_at: float) 
     """What one VE's report changes, if anything. `purge_at`: when what is deleted now is to be purged, in Unix seconds."""
     if kept_here(view, host, report.uid):
         return _of_purged(view, report) if report.gone else None
+    if left_here(view, host, report.uid):
+        return _of_left(view, host, report, purge_at)
     if not placed_here(view, host, report.uid):
         return None
     if report.gone:
@@ -62,6 +64,31 @@ def kept_here(view: View, host: HostName, uid: Uid) -> bool:
     """Whether the host keeps what is left of it."""
     kept = view.deleted.get(uid)
     return kept is not None and kept.value.placement.host == host and uid not in view.placements
+
+
+def left_here(view: View, host: HostName, uid: Uid) -> bool:
+    """Whether the VE was moved away from the host, and something of it may be there."""
+    return (host, uid) in view.left and not placed_here(view, host, uid)
+
+
+def _of_left(view: View, host: HostName, report: VEReport, purge_at: float) -> Change | None:
+    """It is down there, and from now on its root is kept for as long as that of a deleted VE; or nothing of it is there."""
+    key, held = keys.ve_left(host, report.uid), view.left[host, report.uid]
+    guard = Guard(key=key, mod_revision=held.mod_revision)
+    if key in view.quarantined:
+        return None
+    if report.gone:
+        return Change((guard,), (Delete(key=key),))
+    if not report.kept or not held.value.unconfirmed:
+        return None
+    kept = msgspec.structs.replace(
+        held.value,
+        unconfirmed=False,
+        purge_at=purge_at,
+        disk_used_bytes=report.status.disk_used_bytes,
+        snapshots=report.status.snapshots,
+    )
+    return Change((guard,), (Put(key=key, value=values.encode_deleted(kept)),))
 
 
 def _of_purged(view: View, report: VEReport) -> Change:

@@ -6,7 +6,8 @@ process. A clock that is wrong purges early or late, at most by as much as it is
 only that of the controller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import msgspec
 import structlog
@@ -34,25 +35,35 @@ def due(view: View, now: float) -> list[Held[Deleted]]:
 
     What can't be read is left alone: it is not in the view.
     """
-    found = [
-        held
-        for held in view.deleted.values()
-        if not held.value.purging and held.value.purge_at <= now
-    ]
+    found = [held for held in _kept(view) if held.value.purge_at <= now]
     sources = {clone.value.root.from_uid for clone in unmade_clones(view)} if found else set()
-    free = (held for held in found if held.value.ve.uid not in sources)
+    free = (held for held in found if held.value.left or held.value.ve.uid not in sources)
     return sorted(free, key=lambda held: (held.value.purge_at, held.value.ve.uid))
+
+
+def _kept(view: View) -> Iterator[Held[Deleted]]:
+    """Those whose time is counted: that of what a moved VE left begins when its host is back."""
+    for held in chain(view.deleted.values(), view.left.values()):
+        if not held.value.purging and not held.value.unconfirmed:
+            yield held
+
+
+def key_of(kept: Deleted) -> str:
+    """Where the store has it."""
+    if kept.left:
+        return keys.ve_left(kept.placement.host, kept.ve.uid)
+    return keys.ve_deleted(kept.ve.uid)
 
 
 def next_look_s(view: View, now: float) -> float:
     """Seconds until the next one may be due."""
-    waits = [held.value.purge_at - now for held in view.deleted.values() if not held.value.purging]
+    waits = [held.value.purge_at - now for held in _kept(view)]
     return min(max(min(waits, default=LONGEST_S), SHORTEST_S), LONGEST_S)
 
 
 def marked(held: Held[Deleted], op_id: str) -> tuple[Guard, Put]:
     """What has its host remove it. Lost when it was brought back meanwhile."""
-    key = keys.ve_deleted(held.value.ve.uid)
+    key = key_of(held.value)
     value = msgspec.structs.replace(held.value, purging=True, op_id=op_id)
     guard = Guard(key=key, mod_revision=held.mod_revision)
     return guard, Put(key=key, value=values.encode_deleted(value))

@@ -17,7 +17,15 @@ from veapi.clock import Clock
 from veapi.errors import InvalidInput, Unavailable, VerackError
 from veapi.model import HostFacts, HostName, Uid, VEReport
 from vecontroller.leader import NotLeader
-from vecontroller.observed import Change, kept_here, of_facts, of_report, packed, placed_here
+from vecontroller.observed import (
+    Change,
+    kept_here,
+    left_here,
+    of_facts,
+    of_report,
+    packed,
+    placed_here,
+)
 from vecontroller.ports import Commits, Mirrored
 from vecontroller.view import View
 from vecontroller.writer import LostRace
@@ -175,6 +183,7 @@ class Reports:
             view = self._mirror.view
             ours = placed_here(view, reported.host, report.uid)
             ours = ours or kept_here(view, reported.host, report.uid)
+            ours = ours or left_here(view, reported.host, report.uid)
             if not report.gone and (report.orphan or not ours) and len(known) < ORPHANS_PER_HOST:
                 known[report.uid] = _without_story(report)
 

@@ -121,6 +121,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
                 received = deps.clock.boot()
                 deps.liveness.heard(host)
                 await deps.term().confirmed_after(received)
+                await deps.liveness.answerable(host)
                 yield session_pb2.HeartbeatDown(seq=beat.seq, epoch=deps.term().epoch)
         except VerackError as error:
             await refuse(context, error, leader=deps.leader())
@@ -194,6 +195,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
         peers_changed = looked_at and self._peers_changed()
         holders = self._holdings.concerned(changed.hosts) if looked_at else frozenset()
         everybody = changed.relisted or changed.images or peers_changed or holders is None
+        everybody = everybody or (bool(changed.ves) and self._deps.copies.moving_changed())
         for session in (
             roster.all() if everybody else roster.of(changed.placed | (holders or frozenset()))
         ):
@@ -233,7 +235,9 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
             case "report":
                 await self._deps.reports.submit(_reported(session, message.report))
             case "set_ack":
-                session.set_acked(codec.order_in(message.set_ack.order))
+                order = codec.order_in(message.set_ack.order)
+                session.set_acked(order)
+                self._deps.liveness.set_acked(session.host, order)
             case "image_wanted":
                 digest = Digest(message.image_wanted.digest)
                 claims.check_text("digest", digest)

@@ -7,8 +7,19 @@ from veapi.model import HostName, Placement, Stay
 STAYS_KEPT = 20
 
 
-def moved(before: Placement, *, host: HostName, at: float, message: str, left: str) -> Placement:
-    """The placement after `before`: on that host from `at` (Unix seconds) on. `left`: why it is there no more."""
+def moved(
+    before: Placement,
+    *,
+    host: HostName,
+    at: float,
+    message: str,
+    left: str,
+    new_root: bool = False,
+) -> Placement:
+    """The placement after `before`: on that host from `at` (Unix seconds) on. `left`: why it is there no more.
+
+    `new_root`: it begins anew of its image, and what hosts have of it from before does not count.
+    """
     stay = Stay(
         host=before.host,
         generation=before.generation,
@@ -26,4 +37,5 @@ def moved(before: Placement, *, host: HostName, at: float, message: str, left: s
         past=(*before.past, stay)[-STAYS_KEPT:],
         waited_since=0.0,
         waited_for="",
+        root_since=before.generation + 1 if new_root else before.root_since,
     )

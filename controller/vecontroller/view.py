@@ -53,6 +53,10 @@ class View:
     statuses: dict[Uid, Held[VEStatus]] = field(default_factory=dict)
     deleted: dict[Uid, Held[Deleted]] = field(default_factory=dict)
     """Deleted VEs whose roots are kept."""
+    left: dict[tuple[HostName, Uid], Held[Deleted]] = field(default_factory=dict)
+    """Old roots of moved VEs, by the host that was lost."""
+    left_on: dict[HostName, set[Uid]] = field(default_factory=lambda: defaultdict(set))
+    """Index of `left` by host; kept by the mirror."""
     addresses: dict[tuple[str, str], Held[Uid]] = field(default_factory=dict)
     addresses_of: dict[Uid, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     """Index of addresses by who holds them; kept by the mirror. One that is to change holds several."""

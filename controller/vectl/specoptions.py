@@ -60,6 +60,12 @@ def _priority(field: str, text: str) -> int:
     return wishes.read_priority(field, text)
 
 
+def _on_host_loss(field: str, text: str) -> str:
+    from veapi import validate  # noqa: PLC0415  # the model is not for help
+
+    return validate.on_host_loss(field, text).value
+
+
 def _schedule(field: str, text: str) -> str:
     """`none` is how a schedule is taken away."""
     wanted = "" if text.strip().lower() == "none" else text
@@ -124,6 +130,12 @@ _SIMPLE: tuple[tuple[str, str, click.ParamType[object] | click.ParamType[int], s
         "Who waits for a host: the higher first, -1000 to 1000; 0 is the usual.",
     ),
     ("--ip", "ip", click.STRING, "Address out of the cluster's pool."),
+    (
+        "--on-host-loss",
+        "on_host_loss",
+        Checked("policy", _on_host_loss),
+        "stay: it waits for its host; recreate: it begins anew of its image on another one.",
+    ),
     (
         "--snapshots",
         "snapshot_schedule",

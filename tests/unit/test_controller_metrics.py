@@ -16,10 +16,12 @@ from veapi.model import (
     VEState,
     VEStatus,
 )
+from vecontroller.failover.judge import Waits, Why
 from vecontroller.metrics import (
     CLUSTER_FAMILIES,
     FAMILIES,
     ControllerMetrics,
+    FailoverMetrics,
     SchedulerMetrics,
     Sources,
 )
@@ -69,6 +71,7 @@ def metrics(*, epoch: int = 9, registry: CollectorRegistry | None = None) -> Con
         host_state=lambda host: HostState.READY if host == H1 else HostState.SILENT,
         last_heard_at=lambda host: HEARD_AT if host == H1 else None,
         refusals=refusals,
+        waits=lambda: {C: Waits(Why.NOT_ARMED, "")},
     )
     return ControllerMetrics(name="c1", sources=sources, registry=registry or CollectorRegistry())
 
@@ -124,9 +127,12 @@ def test_a_controller_that_does_not_lead_says_only_that() -> None:
 def test_every_family_of_the_list_is_on_the_page_with_its_labels() -> None:
     registry = CollectorRegistry()
     SchedulerMetrics(registry).passed(0.01, placed=2, refused=1)
+    FailoverMetrics(registry).moved(12.3)
     page = metrics(registry=registry).render()
     found = samples(page)
     assert found[key("verack_scheduler_attempts_total", result="placed")] == 2
+    assert found[key("verack_failover_moves_total")] == 1
+    assert found[key("verack_failover_moves_waiting", reason="NotArmed")] == 1
     labelled = {
         name.removesuffix("_count"): {label for label, _ in labels} for name, labels in found
     }

@@ -75,7 +75,7 @@ async def _write_holding(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
 
 async def write(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
     """Raises LostRace when the spec is not as it was held any more."""
-    wanted = msgspec.structs.replace(made.ve, op_id=deps.ids.new())
+    wanted = with_policy(held.value, msgspec.structs.replace(made.ve, op_id=deps.ids.new()))
     key = keys.ve_spec(wanted.uid)
     revision = await deps.writer.commit(
         [Guard(key=key, mod_revision=held.mod_revision), *made.guards],
@@ -83,6 +83,13 @@ async def write(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
         confirm=(key, wanted.op_id),
     )
     return Held(value=wanted, mod_revision=revision, create_revision=held.create_revision)
+
+
+def with_policy(before: VE, after: VE) -> VE:
+    """Notes the generation at which its policy changed: what its host confirmed of the one before counts no more."""
+    if after.spec.on_host_loss is before.spec.on_host_loss:
+        return after
+    return msgspec.structs.replace(after, policy_generation=after.generation)
 
 
 def encoded(ve: VE, *, before: VE | None = None) -> bytes:

@@ -125,6 +125,7 @@ class Creator:
             generation=1,
             spec=asked.spec,
             created_at=self._deps.clock.wall(),
+            policy_generation=1,
             image_digest=origin.image_digest if origin is not None else digest,
             root=origin.root if origin is not None else RootWish(),
             ip=ip,

@@ -80,7 +80,12 @@ class Describe:
         view, refusal = self._view, self._deps.scheduler.refusals.get(ve.uid)
         placement, status = _value(view.placements.get(ve.uid)), _value(view.statuses.get(ve.uid))
         state = self._deps.hosts.host_state(placement.host) if placement else HostState.UNKNOWN
-        shown = lifecycle.displayed(ve, placement, status, refusal=refusal, host_state=state)
+        shown = lifecycle.displayed(
+            *(ve, placement, status),
+            refusal=refusal,
+            host_state=state,
+            waits=self._deps.waits().get(ve.uid),
+        )
         answers = lifecycle.conditions(ve, placement, status, refusal=refusal, host_state=state)
         message = codec.status_out(shown)
         message.conditions.extend(
@@ -102,6 +107,7 @@ class Describe:
             _value(view.placements.get(ve.uid)),
             _value(view.statuses.get(ve.uid)),
             self._deps.scheduler.refusals.get(ve.uid),
+            self._deps.waits().get(ve.uid),
         )
         return [
             codec.event_out(event, project=ve.project, ve=ve.name, uid=ve.uid) for event in found

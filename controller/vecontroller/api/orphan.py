@@ -165,6 +165,7 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
             ip=ip,
             mac=addresses.mac_of(ip),
             root=entry.root,
+            policy_generation=entry.policy_generation,
             snapshots=entry.snapshots,
             snapshot_seq=max(
                 (report.status.observed_snapshot_seq, *(wish.seq for wish in entry.snapshots))

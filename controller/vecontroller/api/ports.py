@@ -1,7 +1,7 @@
 """What the API needs of the rest of the controller: small ports, handed in together at the composition root."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from veapi.clock import Clock
 from veapi.errors import VerackError
 from veapi.model import Digest, HostName, HostState, Resources, Uid, VEReport
 from veapi.v1 import session_pb2
+from vecontroller.failover.judge import Waits
 from vecontroller.holding import Reserved
 from vecontroller.placement import Board, Refusal, Rules
 from vecontroller.placement.rules import PLAIN
@@ -132,7 +133,7 @@ class RandomIds:
 class ApiDeps:
     """All of it. `cluster` is the name in certificates, `controller` that of this one, `version` of this program.
 
-    `keep_deleted_s`: how long a deleted VE's root is kept; 0: not at all.
+    `waits`: why each VE on a host that does not answer is not moved. `keep_deleted_s`: how long a deleted VE's root is kept; 0: not at all.
     """
 
     cluster: str
@@ -149,5 +150,6 @@ class ApiDeps:
     clock: Clock
     ids: Ids
     reserved: Reserved
+    waits: Callable[[], Mapping[Uid, Waits]] = dict
     keep_deleted_s: float = KEEP_DELETED_S
     rules: Rules = PLAIN

@@ -1,6 +1,7 @@
 """Which VEs a request means: of one project or all, by labels and names."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 from veapi import validate
 from veapi.errors import InvalidInput
@@ -34,8 +35,9 @@ class Selection:
         return sorted(found, key=lambda held: (held.value.project, held.value.name))
 
     def deleted(self, view: View) -> list[Held[Deleted]]:
-        """Those that are kept, ordered by project, name and time of their deletion."""
-        found = [held for held in view.deleted.values() if self.holds(held.value.ve)]
+        """Those that are kept, and what moved ones left; ordered by project, name and time of their deletion."""
+        kept = chain(view.deleted.values(), view.left.values())
+        found = [held for held in kept if self.holds(held.value.ve)]
         return sorted(found, key=_by_deletion)
 
 

@@ -2,7 +2,7 @@
 VEs that it keeps and of the images that it holds, and what is in flight.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -27,7 +27,16 @@ def committed(view: View, host: HostName) -> Resources:
             memory += taken.memory_bytes
             disk += taken.disk_bytes
             pids += taken.pids
-    return Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
+    amount = Resources(cpu_millis=cpu, memory_bytes=memory, disk_bytes=disk, pids=pids)
+    return sum(_left(view, host), amount)
+
+
+def _left(view: View, host: HostName) -> Iterator[Resources]:
+    """Of VEs that were moved away: all that they had, until the host says that they are down; then what is on its disk."""
+    for uid in view.left_on.get(host, ()):
+        kept = view.left[host, uid].value
+        used = Resources(disk_bytes=kept.disk_used_bytes)
+        yield kept.ve.spec.request if kept.unconfirmed else used
 
 
 def given(view: View, ve: VE) -> Resources:
@@ -88,12 +97,21 @@ def host_row(
         placed=len(view.placed_on.get(name, ())),
         state=state,
         connected=connected,
-        refuses=facts.refuses,
+        refuses=refusal_of(view, name),
         tenants=_tenants(view, name, rules),
         labels=facts.labels,
         taints=taints_of(view, name),
         images=frozenset(image.digest for image in facts.images),
     )
+
+
+def refusal_of(view: View, host: HostName) -> str:
+    """Why a known host takes no new VEs, by what it says itself and by what operators say; empty: it does."""
+    held = view.host_specs.get(host)
+    if held is not None and held.value.cordoned:
+        why = held.value.cordon_reason
+        return f"cordoned: {why}" if why else "cordoned"
+    return view.hosts[host].value.refuses
 
 
 def coming_too(row: HostRow, coming: Sequence[Resources]) -> HostRow:

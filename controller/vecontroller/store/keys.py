@@ -22,6 +22,7 @@ class Kind(Enum):
     VE_PLACEMENT = "ve/placement"
     VE_STATUS = "ve/status"
     VE_DELETED = "ve/deleted"
+    VE_LEFT = "ve/left"
     ADDRESS = "addr"
     HOST_SPEC = "host/spec"
     HOST_STATUS = "host/status"
@@ -38,7 +39,7 @@ class Kind(Enum):
 
 _SINGLE = {CLUSTER: Kind.CLUSTER, LEADER: Kind.LEADER, BEAT: Kind.BEAT, FENCE: Kind.FENCE}
 _FOLDERS = {kind.value: kind for kind in Kind if kind not in _SINGLE.values()}
-_IN_PAIRS = (Kind.VE_NAME, Kind.ADDRESS, Kind.GROUP, Kind.GROUP_STATUS)
+_IN_PAIRS = (Kind.VE_NAME, Kind.VE_LEFT, Kind.ADDRESS, Kind.GROUP, Kind.GROUP_STATUS)
 
 
 def ve_spec(uid: Uid) -> str:
@@ -59,6 +60,10 @@ def ve_status(uid: Uid) -> str:
 
 def ve_deleted(uid: Uid) -> str:
     return _key(Kind.VE_DELETED, uid)
+
+
+def ve_left(host: HostName, uid: Uid) -> str:
+    return _key(Kind.VE_LEFT, host, uid)
 
 
 def address(network: str, ip: str) -> str:

@@ -101,6 +101,7 @@ class _Operated(Protocol):
 _WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
     Kind.VE_SPEC: decode_ve,
     Kind.VE_DELETED: decode_deleted,
+    Kind.VE_LEFT: decode_deleted,
     Kind.VE_PLACEMENT: decode_placement,
     Kind.VE_NAME: decode_ref,
     Kind.ADDRESS: decode_ref,
@@ -108,7 +109,7 @@ _WITH_OP_ID: dict[Kind, Callable[[bytes], _Operated]] = {
     Kind.IMAGE: decode_image,
     Kind.HOST_SPEC: decode_host_spec,
     Kind.PROJECT: decode_project,
-    Kind.GROUP: decode_group,
     Kind.CLUSTER: decode_cluster,
+    Kind.GROUP: decode_group,
     Kind.GROUP_STATUS: decode_group_status,
 }
