@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -128,6 +129,14 @@ class Board:
         self.crowds.rewind()
         self.log.clear()
 
+    @cached_property
+    def told(self) -> list[str]:
+        """Of each host, why it is chosen: words that don't change with what is placed."""
+        return [
+            f" rack {row.rack or '(none)'} has the fewest VEs per host, {row.name} is the least committed in it"
+            for row in self.hosts
+        ]
+
     def domain(self, key: str) -> Domain[str]:
         """Hosts by the value of a label, or by themselves (`host`)."""
         found = self._domains.get(key)
@@ -174,9 +183,17 @@ class Board:
         """VEs per able host of each rack, in parts: the second VE never joins the first in its rack."""
         return self.rack_placed * PARTS // self.rack_hosts
 
-    def take(self, host: int, request: Request, *, times: int = 1) -> None:
-        """Commits it to that host; or as many as it."""
-        self._change(host, request, times)
+    def take(self, host: int, request: Request) -> None:
+        """Commits it to that host."""
+        self._change(host, request, 1)
+
+    def take_many(self, hosts: Ints, times: Ints, request: Request) -> None:
+        """Commits as many as it to each of these able hosts, which are there once each."""
+        self.free[:, hosts] -= np.array(amounts(request.resources))[:, np.newaxis] * times
+        self.placed[hosts] += times
+        np.add.at(self.rack_placed, self.rack[hosts], times)
+        self.log += hosts.tolist()
+        self.crowds.change_many(hosts, times, request)
 
     def give_back(self, host: int, request: Request) -> None:
         """The reverse of `take`."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from veapi.errors import InvalidInput
 from veapi.selector import Terms
 from veapi.wishes import Among, among
@@ -129,6 +131,15 @@ class Crowds:
         """A VE comes (1) to the host, or goes (-1)."""
         self.changes.append((host, request, sign))
         self._count(host, request, sign)
+
+    def change_many(self, hosts: Ints, times: Ints, request: Request) -> None:
+        """So many like it come to each of the hosts."""
+        many = zip(hosts.tolist(), times.tolist(), strict=True)
+        self.changes += [(host, request, count) for host, count in many]
+        for crowd in self._holding(request):
+            np.add.at(crowd.counts, crowd.domain.index[hosts], times)
+        if self._minded is not None and request.apart and len(hosts):
+            self._mind(request, int(times.sum()))
 
     def _count(self, host: int, request: Request, sign: int) -> None:
         for crowd in self._holding(request):

@@ -6,6 +6,8 @@ are packed), and the number of VEs. Where VEs are spread, the rack with the fewe
 An image that a host lacks counts as a twentieth of the share.
 """
 
+from operator import attrgetter
+
 import numpy as np
 
 from vecontroller.placement.board import PARTS, Board, Ints, amounts
@@ -22,26 +24,28 @@ SHARE_BITS = 21
 WISH_BIT = PLACED_BITS + SHARE_BITS
 _MEND_ONE_BY_ONE = 4
 Key = tuple[object, ...]
+_OF_KIND = attrgetter(
+    "resources",
+    "host",
+    "host_why",
+    "gone",
+    "project",
+    "image",
+    "strategy",
+    "require",
+    "prefer",
+    "tolerate",
+    "near",
+    "apart",
+    "spread",
+)
+_NO_LABELS: frozenset[tuple[str, str]] = frozenset()
 
 
 def key_of(request: Request) -> Key:
     """Equal for requests of one kind."""
-    return (
-        request.resources,
-        request.host,
-        request.host_why,
-        request.gone,
-        request.project,
-        frozenset(request.labels.items()),
-        request.image,
-        request.strategy,
-        request.require,
-        request.prefer,
-        request.tolerate,
-        request.near,
-        request.apart,
-        request.spread,
-    )
+    labels = frozenset(request.labels.items()) if request.labels else _NO_LABELS
+    return (*_OF_KIND(request), labels)
 
 
 class Kind:
@@ -182,6 +186,15 @@ class Kind:
             parts = PARTS - parts
         score = base + (parts << PLACED_BITS) + np.minimum(columns[8], _PLACED_MOST)
         return np.where(fits & fixed, score, NEVER)
+
+    def scores_after(self, hosts: Ints, before: Ints) -> Ints:
+        """Of hosts that fit, once they took so many of the kind `before`; all as `_scores`, to the last bit."""
+        columns = self.board.columns.take(hosts, axis=1)
+        whole = columns[4:8]
+        share = ((whole - columns[:4] + self._column * (before + 1)) / whole).max(axis=0)
+        parts = (share * PARTS).astype(np.int64)
+        placed = np.minimum(columns[8] + before, _PLACED_MOST)
+        return np.asarray(self._base[hosts] + (parts << PLACED_BITS) + placed, dtype=np.int64)
 
     def _score(self, host: int) -> int:
         """As `_scores`, of one host: to the last bit."""

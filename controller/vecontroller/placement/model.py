@@ -68,8 +68,8 @@ class HostRow(Value, frozen=True, kw_only=True):
         return self.connected and self.state is HostState.READY and not self.refuses
 
 
-class Assignment(Value, frozen=True, kw_only=True):
-    """`message` says why this host."""
+class Assignment(Value, frozen=True, kw_only=True, gc=False):
+    """`message` says why this host. Only texts: the collector need not look at a hundred thousand of them."""
 
     uid: Uid
     host: HostName

@@ -6,15 +6,21 @@ each, so that one which asks for a thousand holds nobody up. Within a turn the o
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from veapi.model import Value
 from vecontroller.placement.board import amounts
 from vecontroller.placement.model import HostRow, Request
 
+_AGE = attrgetter("since", "uid")
+_WHO = attrgetter("priority", "project")
+
 
 def in_turn(requests: Iterable[Request]) -> list[Request]:
-    """In the order in which they are served, whatever the order in which they come."""
-    aged = sorted(requests, key=lambda each: (-each.priority, each.since, each.uid))
+    """In the order in which they are served, whatever the order in which they come. Of one project and priority: by age."""
+    aged = sorted(requests, key=_AGE)
+    if len(set(map(_WHO, aged))) <= 1:
+        return aged
     turns: Counter[tuple[int, str]] = Counter()
     ordered = []
     for request in aged:
