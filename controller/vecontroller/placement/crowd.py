@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """`counts` has one more place than the domain has names: for hosts without the label."""
+    """`counts` has one more place than the domain has names: for hosts without the label. `places`: each host's, as a list."""
 
     domain: Domain[str]
     counts: Ints
+    places: list[int]
 
     @property
     def total(self) -> int:
@@ -85,6 +86,21 @@ def _readable(texts: tuple[str, ...]) -> Iterator[Among]:
             yield wish
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Of VEs that have a wish."""
+
+    ves: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What VEs with the same project, labels and wishes to be apart are counted in."""
+
+    crowds: list[Crowd]
+    minding: list[_Tally]
+
+
 class Crowds:
     """Of one board."""
 
@@ -93,8 +109,8 @@ class Crowds:
         self._board = board
         self._kept: dict[_Members | Minding, Crowd] = {}
         self._began: list[tuple[int, Request, int]] | None = None
-        self._of: dict[tuple[object, ...], list[Crowd]] = {}
-        self._minded: dict[Minding, int] | None = None
+        self._of: dict[tuple[object, ...], _Part] = {}
+        self._minded: dict[Minding, _Tally] | None = None
         changes = before.changes if before is not None else []
         self.changes: list[tuple[int, Request, int]] = [
             change for change in changes if change[0] not in board.lost
@@ -115,13 +131,15 @@ class Crowds:
         """Wishes of VEs of the board that the request would break by its coming; but for those that it has itself."""
         if self._minded is None:
             self._minded = {}
+            self._of.clear()
             for _, tenant, sign in self._tenants():
-                self._mind(tenant, sign)
+                self._mind(self._part(tenant), sign)
         own = minding(request.apart)
         found = [
             each
-            for each in self._minded
-            if each.project == request.project
+            for each, tally in self._minded.items()
+            if tally.ves
+            and each.project == request.project
             and each.wish.match(request.labels)
             and not (each.own and each.wish in own)
         ]
@@ -136,16 +154,18 @@ class Crowds:
         """So many like it come to each of the hosts."""
         many = zip(hosts.tolist(), times.tolist(), strict=True)
         self.changes += [(host, request, count) for host, count in many]
-        for crowd in self._holding(request):
+        part = self._part(request)
+        for crowd in part.crowds:
             np.add.at(crowd.counts, crowd.domain.index[hosts], times)
-        if self._minded is not None and request.apart and len(hosts):
-            self._mind(request, int(times.sum()))
+        if len(hosts):
+            self._mind(part, int(times.sum()))
 
     def _count(self, host: int, request: Request, sign: int) -> None:
-        for crowd in self._holding(request):
-            crowd.counts[crowd.domain.index[host]] += sign
-        if self._minded is not None and request.apart:
-            self._mind(request, sign)
+        part = self._part(request)
+        for crowd in part.crowds:
+            crowd.counts[crowd.places[host]] += sign
+        if part.minding:
+            self._mind(part, sign)
 
     def moved(self, host: int, were: Sequence[Request], are: Sequence[Request]) -> None:
         """What the host began with is another one now."""
@@ -170,24 +190,29 @@ class Crowds:
         for host, request, sign in reversed(changes):
             self._count(host, request, -sign)
 
-    def _holding(self, request: Request) -> list[Crowd]:
-        """The crowds that such a VE is one of."""
-        key = (request.project, frozenset(request.labels.items()), request.apart)
+    def _part(self, request: Request) -> "_Part":
+        """What such a VE counts in."""
+        labels = frozenset(request.labels.items()) if request.labels else None
+        key = (request.project, labels, request.apart)
         found = self._of.get(key)
         if found is None:
-            found = [crowd for who, crowd in self._kept.items() if who.hold(request)]
-            self._of[key] = found
+            crowds = [crowd for who, crowd in self._kept.items() if who.hold(request)]
+            found = self._of[key] = _Part(crowds, self._minding(request))
         return found
 
-    def _mind(self, request: Request, sign: int) -> None:
-        assert self._minded is not None
-        for wish in minding(request.apart):
-            key = Minding(request.project, wish, wish.match(request.labels))
-            before = self._minded.get(key, 0)
-            self._minded[key] = before + sign
-            if not self._minded[key]:
-                del self._minded[key]
-            if not before or key not in self._minded:
+    def _minding(self, request: Request) -> "list[_Tally]":
+        if self._minded is None:
+            return []
+        keys = (
+            Minding(request.project, wish, wish.match(request.labels))
+            for wish in minding(request.apart)
+        )
+        return [self._minded.setdefault(key, _Tally()) for key in keys]
+
+    def _mind(self, part: "_Part", sign: int) -> None:
+        for tally in part.minding:
+            before, tally.ves = tally.ves, tally.ves + sign
+            if not before or not tally.ves:
                 self.minded_version += 1
 
     def _crowd(self, who: _Members | Minding) -> Crowd:
@@ -195,7 +220,7 @@ class Crowds:
         if found is None:
             self._of.clear()
             domain = self._board.domain(who.over)
-            found = self._kept[who] = Crowd(domain, domain.zeros())
+            found = self._kept[who] = Crowd(domain, domain.zeros(), domain.places)
             for host, tenant, sign in self._tenants():
                 if who.hold(tenant):
                     found.counts[domain.index[host]] += sign

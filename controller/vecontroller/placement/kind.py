@@ -114,7 +114,7 @@ class Kind:
             for host in set(changed):
                 self.score[host] = self._score(host)
         else:
-            hosts = np.array(list(set(changed)))
+            hosts = np.array(changed)  # some twice: to the same score
             self.score[hosts] = self._scores(hosts)
         self.last = self._in_company(self.score)
 

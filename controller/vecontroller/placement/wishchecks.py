@@ -103,7 +103,7 @@ class _Company:
 
     def _where(self, table: Bools) -> Bools:
         """By host, of a table by place."""
-        return np.asarray(table[self.crowd.domain.index], dtype=np.bool_)
+        return np.asarray(table.take(self.crowd.domain.index), dtype=np.bool_)
 
     def place(self, host: int) -> str:
         """`rack r1`, or that the host is in none."""
