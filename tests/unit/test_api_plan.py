@@ -8,7 +8,7 @@ from kit.apirig import ALPINE, GIB, NO_CONTEXT, ApiRig, api_rig, create_request
 from veapi.errors import Conflict, InvalidInput
 from veapi.v1 import api_pb2, plan_pb2, types_pb2
 from vecontroller.api.planning import PlanService
-from vecontroller.placement import plan, request
+from vecontroller.placement import explain, plan, request
 from vecontroller.store import keys
 from vecontroller.store.port import Delete
 
@@ -140,6 +140,20 @@ async def test_new_ves_go_where_the_plan_says_though_another_host_is_better_by_n
     assert (await schedule(rig))["new"] == "h1"
     explained = request(rig.mirror.view, rig.mirror.view.ves[answer.done[0].ve.uid])
     assert explained.host == "", "once it is placed the plan binds it no more"
+
+
+async def test_a_planned_ve_whose_room_was_taken_says_why_it_waits_and_what_would_help(
+    rig: ApiRig,
+) -> None:
+    made = await planned(rig, manifest("new", memory_bytes=9 * GIB))
+    answer = await applied(rig, made)
+    await placed(rig, "faster", "h1", memory_bytes=9 * GIB)
+    assert (await schedule(rig))["new"] == (
+        "host h1, which the plan chose, has too little memory (free 7G)"
+    )
+    held = rig.mirror.view.ves[answer.done[0].ve.uid]
+    found = explain(rig.scheduler.board(), request(rig.mirror.view, held))
+    assert "delete it and make a new plan" in found.changes[1]
 
 
 async def test_what_changed_since_is_named_and_nothing_is_done(rig: ApiRig) -> None:

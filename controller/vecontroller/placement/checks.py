@@ -15,7 +15,7 @@ from veapi.units import format_cpu, format_size
 from veapi.wishes import Among, among, preferred
 from vecontroller.placement.board import RESOURCES, Board, Bools, amounts
 from vecontroller.placement.check import Check, When
-from vecontroller.placement.model import ASKED_FOR, Request
+from vecontroller.placement.model import ASKED_FOR, PLANNED, Request
 from vecontroller.placement.wishchecks import (
     Apart,
     Minded,
@@ -66,6 +66,9 @@ class Able:
         return [f"{count} {word}" for word, count in sorted(words.items())]
 
 
+_UNPINNED = {ASKED_FOR: "ask for no host", PLANNED: "delete it and make a new plan"}
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The one host that it may be on."""
@@ -87,7 +90,7 @@ class Pin:
 
     def change(self, board: Board, host: int) -> str:
         del board, host
-        return "ask for no host" if self.because == ASKED_FOR else "copy instead of clone"
+        return _UNPINNED.get(self.because, "copy instead of clone")
 
     def effort(self, board: Board, host: int) -> float:
         del board, host
