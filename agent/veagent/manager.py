@@ -208,11 +208,17 @@ class Manager:
             await self._put_in_force(self._set, only_stay=True)
 
     async def _put_in_force(self, host_set: HostSet, *, only_stay: bool = False) -> None:
-        """May be cut while it wires: it is in force once the workers have their wishes."""
+        """May be cut while it wires: it is in force once the workers have their wishes.
+
+        What is to end here, as it may run elsewhere by now, waits neither for the network nor for what is to start.
+        """
+        named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
+        for uid, entry in named.items():
+            if _ends(entry) and not only_stay:
+                self._worker(uid).wish(entry)
         await self._try_to_wire(host_set)
         if not only_stay:
             self._ground.fence.take(host_set)
-        named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
         for uid, entry in named.items():
             self._worker(uid).wish(entry)
         for uid, worker in list(self._workers.items()):
@@ -354,6 +360,10 @@ class Manager:
     @property
     def network(self) -> VENetwork:
         return self._ground.network
+
+
+def _ends(entry: SetEntry) -> bool:
+    return entry.action in (Action.STOP, Action.KEEP, Action.RELEASE, Action.PURGE)
 
 
 def _usable(entry: SetEntry, only_stay: bool) -> bool:  # noqa: FBT001

@@ -230,6 +230,7 @@ class Memory:
         replaced = msgspec.structs.replace(
             self.record,
             root_seq=entry.root.seq,
+            root_since=max(self.record.root_since, entry.root_since),
             made=False,
             off=False,
             limits=limits,

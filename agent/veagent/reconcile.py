@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from veagent.fence.gate import FREE, AwaitFence, FenceOff, FenceView
-from veagent.record import VERecord, beside_disk_and_rates, is_off
+from veagent.record import (
+    VERecord,
+    beside_disk_and_rates,
+    is_off,
+    is_root_stale,
+    wants_root,
+)
 from veagent.snapshots import DeleteSnapshot, TakeSnapshot, next_snapshot
 from veapi.model import Action, Limits, SetEntry, Value
 
@@ -225,7 +231,7 @@ def _settle(wanted: SetEntry, observed: Observed) -> Step:
     if record is None:
         return Confirm()
     replace = _replace(wanted, observed, record)
-    if isinstance(replace, ReplaceRoot):
+    if isinstance(replace, ReplaceRoot | Stop):
         return replace
     if wanted.restart_seq > record.restart_seq:
         return Stop(wanted.stop_timeout_s)
@@ -294,11 +300,20 @@ def _is_lost(observed: Observed, record: VERecord) -> bool:
 
 def _replace(wanted: SetEntry, observed: Observed, record: VERecord) -> Step | None:
     """The old root stays until all that the new one needs is here; until then, None for one that is to come up on it again."""
+    if is_root_stale(wanted, record):
+        return _replace_stale(wanted, observed)
     if wanted.root.seq <= record.root_seq or wanted.root.seq == observed.root_refused:
         return None
     if is_of_image(wanted) and not observed.image_held:
         return None if _comes_up_again(wanted, observed, record) else AwaitImage()
     return ReplaceRoot(wanted.stop_timeout_s)
+
+
+def _replace_stale(wanted: SetEntry, observed: Observed) -> Step:
+    """On it the VE must not come up again, not even while its image is being fetched."""
+    if observed.image_held or not is_of_image(wanted):
+        return ReplaceRoot(0)
+    return Stop(0) if observed.running else AwaitImage()
 
 
 def _comes_up_again(wanted: SetEntry, observed: Observed, record: VERecord) -> bool:
@@ -355,7 +370,7 @@ def stops(wanted: SetEntry, record: VERecord) -> bool:
     """Carrying it out ends a VE that runs, though perhaps only for a moment."""
     match wanted.action:
         case Action.RUN | Action.FREEZE:
-            newer_root = wanted.root.seq > record.root_seq
+            newer_root = wants_root(wanted, record)
             return newer_root or wanted.restart_seq > record.restart_seq
         case _:
             return not is_stale(wanted, record)
@@ -365,6 +380,7 @@ def runs_on(wanted: SetEntry, record: VERecord, *, image_held: bool) -> bool:
     """Its newer root waits for its image, and nothing else that is asked ends it meanwhile."""
     shall_run = wanted.action in (Action.RUN, Action.FREEZE)
     waits = wanted.root.seq > record.root_seq and is_of_image(wanted) and not image_held
+    waits = waits and not is_root_stale(wanted, record)
     return shall_run and waits and wanted.restart_seq <= record.restart_seq
 
 

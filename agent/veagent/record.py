@@ -34,7 +34,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     knows yet what came of a change. `up`: it ran when this was written, in the boot `boot_id`, with `ip`, `mac`,
     `env`, `command` and the processors `cpus`. `off`: its guest switched it off while the spec's generation was
     `off_generation`. `oom_run`: those of `oom_kills` since its last start. `kept`: it is deleted, `kept_bytes` of disk
-    are held for who wants it back. `made`: its root was made whole. `starting`: it is `up` if the start came about, which is not known yet. `entry`: the last that was asked of it.
+    are held for who wants it back. `made`: its root was made whole. `root_since`: the placement generation since which the root counts that is here, or is being made. `starting`: it is `up` if the start came about, which is not known yet. `entry`: the last that was asked of it.
     """
 
     uid: Uid
@@ -55,6 +55,7 @@ class VERecord(Value, frozen=True, kw_only=True):
     generation: int = 0
     placement_generation: int = 0
     root_seq: int = 0
+    root_since: int = 0
     made: bool = False
     snapshot_seq: int = 0
     snapshots: tuple[SnapshotStatus, ...] = ()
@@ -85,6 +86,7 @@ def first_record(entry: SetEntry, id_base: int) -> VERecord:
         image_digest=entry.image_digest,
         restart_seq=entry.restart_seq,
         root_seq=entry.root.seq,
+        root_since=entry.root_since,
         entry=entry,
     )
 
@@ -119,9 +121,19 @@ def started(
     )
 
 
+def is_root_stale(entry: SetEntry, record: VERecord) -> bool:
+    """The VE lived elsewhere since: this host was lost with the root that is here, and the VE began anew."""
+    return entry.root_since > max(record.placement_generation, record.root_since)
+
+
+def wants_root(entry: SetEntry, record: VERecord) -> bool:
+    """It is to have another root than the one that is here."""
+    return entry.root.seq > record.root_seq or is_root_stale(entry, record)
+
+
 def _is_all(entry: SetEntry, record: VERecord, limits: Limits) -> bool:
     """A VE that was started with these limits is as it shall be, unless it is to have another root yet."""
-    newest_root = entry.root.seq <= record.root_seq
+    newest_root = not wants_root(entry, record)
     return newest_root and entry.action is Action.RUN and limits == entry.spec.limits
 
 
