@@ -11,7 +11,14 @@ import structlog
 
 from veagent.config import Config
 from veagent.cpusets import Cpusets
-from veagent.facts import PIDS_DEFAULT, HostFactsSource, Machine, look_at_machine, own_version
+from veagent.facts import (
+    PIDS_DEFAULT,
+    HostFactsSource,
+    Machine,
+    look_at_machine,
+    machine_id,
+    own_version,
+)
 from veagent.fence.desk import FenceDesk
 from veagent.fence.door import FileDoor
 from veagent.files import Files
@@ -227,6 +234,7 @@ class Agent:
             images=self._parts.images,
             roots=self._parts.roots,
             fence=self._fence.facts,
+            machine_id=machine_id(config.state),
         )
 
     def _open_link(self, stack: AsyncExitStack) -> None:

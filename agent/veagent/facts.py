@@ -1,6 +1,7 @@
 """What a host says of itself: its capacity from the machine unless the configuration says otherwise."""
 
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from veagent.events import words
 from veagent.ports import Images, Roots
-from veapi.errors import VerackError
+from veapi.errors import Unavailable, VerackError
 from veapi.model import FenceFacts, HostFacts, Resources
 
 PIDS_DEFAULT = 32_768
@@ -44,6 +45,27 @@ def _meminfo_bytes(text: str, field: str) -> int:
     return 0
 
 
+def machine_id(state: Path) -> str:
+    """Random, made once and kept in the agent's state folder. Unavailable when it can't be kept."""
+    path = state / "machine-id"
+    try:
+        found = path.read_text().strip() if path.exists() else ""
+        if not found:
+            found = uuid.uuid4().hex
+            state.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(".new")
+            with fresh.open("w") as file:
+                file.write(f"{found}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+    except OSError as error:
+        raise Unavailable(
+            f"{path}: {error.strerror}", hint="the agent keeps its machine's id there"
+        ) from None
+    return found
+
+
 def own_version() -> str:
     try:
         return version("verack")
@@ -64,6 +86,7 @@ class HostFactsSource:
     images: Images
     roots: Roots
     fence: Callable[[], FenceFacts] = FenceFacts
+    machine_id: str = ""
 
     def read(self) -> HostFacts:
         """Also of a host whose disk fails: it takes nothing new, and what runs is reported on."""
@@ -87,4 +110,5 @@ class HostFactsSource:
             images=tuple(self.images.held()),
             refuses=refuses,
             fence=self.fence(),
+            machine_id=self.machine_id,
         )

@@ -80,7 +80,7 @@ def _check_amount(field: str, amount: Resources) -> None:
 def check_facts(facts: HostFacts) -> None:
     """InvalidInput, naming the field, for what no host may say of itself."""
     check_capacity(facts.capacity)
-    _check_texts("facts", (facts.boot_id, facts.version, facts.refuses))
+    _check_texts("facts", (facts.boot_id, facts.version, facts.refuses, facts.machine_id))
     _check_address("address", facts.address)
     _check_port("peer_port", facts.peer_port)
     if facts.metrics_address:

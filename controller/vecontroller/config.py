@@ -9,8 +9,9 @@ import msgspec
 from veapi import validate
 from veapi.channel import Identity
 from veapi.errors import InvalidInput
-from veapi.model import Cluster, Network
+from veapi.model import Cluster, Network, Timing
 from veapi.units import parse_duration
+from vecontroller import timing
 from vecontroller.placementconfig import PlacementSection
 
 MAX_REPLICAS = 1000
@@ -64,6 +65,24 @@ class NetworkSection(Section, frozen=True, kw_only=True):
         return Network(cidr=self.cidr, gateway=self.gateway or first, vxlan_id=self.vxlan_id)
 
 
+class TimingSection(Section, frozen=True, kw_only=True):
+    """When hosts fence themselves and when their VEs are moved, in seconds; counts only when the cluster is made."""
+
+    heartbeat_s: float = 1.0
+    fence_after_s: float = 8.0
+    kill_within_s: float = 2.0
+    move_after_s: float = 12.0
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(
+            heartbeat_s=self.heartbeat_s,
+            fence_after_s=self.fence_after_s,
+            kill_within_s=self.kill_within_s,
+            move_after_s=self.move_after_s,
+        )
+
+
 class DeletedSection(Section, frozen=True, kw_only=True):
     """How long the roots of deleted VEs are kept: a duration, or "0" for not at all."""
 
@@ -98,6 +117,7 @@ class Config(Section, frozen=True, kw_only=True):
     metrics: str = ""
     etcd: EtcdSection = EtcdSection()
     network: NetworkSection = NetworkSection()
+    timing: TimingSection = TimingSection()
     deleted: DeletedSection = DeletedSection()
     images: ImagesSection = ImagesSection()
     placement: PlacementSection = PlacementSection()
@@ -106,7 +126,7 @@ class Config(Section, frozen=True, kw_only=True):
     @property
     def new_cluster(self) -> Cluster:
         """The cluster's record as it is written when there is none."""
-        return Cluster(name=self.cluster, network=self.network.network)
+        return Cluster(name=self.cluster, network=self.network.network, timing=self.timing.timing)
 
 
 def load(path: Path, *, embedded_etcd: bool = False) -> Config:
@@ -155,6 +175,7 @@ def check(config: Config) -> None:
         )
     _check_etcd(config.etcd)
     _check_network(config.network)
+    timing.check(config.timing.timing)
     parse_duration(config.deleted.keep, field="deleted.keep")
     _ = config.placement.rules
 

@@ -13,6 +13,7 @@ from veapi.daemon import forever
 from veapi.errors import Unavailable
 from veapi.groups import TaskGroup
 from veapi.model import Cluster, Project, Timing
+from vecontroller.admission import Admission
 from vecontroller.copies import REPLICAS, Copies
 from vecontroller.failover.moves import Counts, Moves
 from vecontroller.holding import Reserved
@@ -111,7 +112,7 @@ def compose(  # noqa: PLR0913 - the composition root
         liveness=deps.liveness,
         reports=deps.reports,
         relays=deps.relays,
-        sessions=Sessions(deps),
+        sessions=Sessions(deps, Admission(mirror, writer, clock, new_op_id=new_op_id)),
         scheduler=scheduler,
         purging=Purging(mirror, writer, clock, new_op_id=new_op_id),
         snapshotting=Snapshotting(mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id),

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import structlog
 
 from veapi.clock import Clock
-from veapi.errors import Conflict, InvalidInput, Unavailable
+from veapi.errors import Conflict, Unavailable
 from veapi.groups import TaskGroup
-from veapi.model import Cluster, Timing
+from veapi.model import Cluster
+from vecontroller import timing
 from vecontroller.store import values
 from vecontroller.store.keys import BEAT, CLUSTER, FENCE, LEADER
 from vecontroller.store.port import Ambiguous, Compacted, Delete, Guard, Put, Store, StoreItem
@@ -29,7 +30,6 @@ AFTER_OUTAGE_S = 2.0
 """What a leader has to beat again once the store answers us again: its try on a frozen member ends by then."""
 _LEAST_PAUSE_S = 0.05
 STALL_S = 1.0
-CLOCK_RATE_ERROR = 0.01
 
 
 class NotLeader(Unavailable):
@@ -270,7 +270,7 @@ async def init_cluster(store: Store, cluster: Cluster) -> Cluster:
 
     InvalidInput for times that allow a VE to run twice; Conflict when the store is another cluster's.
     """
-    check_timing(cluster.timing)
+    timing.check(cluster.timing)
     try:
         await store.transact(
             [Guard(key=CLUSTER, mod_revision=0)],
@@ -288,18 +288,6 @@ async def init_cluster(store: Store, cluster: Cluster) -> Cluster:
             hint="correct `cluster` in controller.toml, or use another etcd",
         )
     return found
-
-
-def check_timing(timing: Timing) -> None:
-    """InvalidInput unless a fenced host is surely quiet before its VEs are moved: F/(1-r) + K < M/(1+r)."""
-    quiet_s = timing.fence_after_s / (1 - CLOCK_RATE_ERROR) + timing.kill_within_s
-    moved_s = timing.move_after_s / (1 + CLOCK_RATE_ERROR)
-    if quiet_s >= moved_s:
-        raise InvalidInput(
-            f"timing: a host is quiet after {quiet_s:.2f} s at the latest, "
-            f"but its VEs may be moved after {moved_s:.2f} s",
-            hint="raise move_after_s, or lower fence_after_s or kill_within_s",
-        )
 
 
 async def _take(store: Store, record: Leader, seen: _Seen) -> int:

@@ -19,6 +19,7 @@ from veapi.errors import Denied, InvalidInput, Unavailable, VerackError
 from veapi.model import Cluster, Digest, HostFacts, HostName, HostSet, HostState, Order, VEReport
 from veapi.v1 import session_pb2, session_pb2_grpc
 from vecontroller import claims, hostset
+from vecontroller.admission import Admission, Guest, shut_out
 from vecontroller.calls import Context, refuse
 from vecontroller.copies import Copies, Holdings
 from vecontroller.hostsession import HostSession, Roster
@@ -66,8 +67,9 @@ class SessionDeps:
 class Sessions(session_pb2_grpc.AgentServiceServicer):
     """The service, and what the rest of the controller asks about hosts."""
 
-    def __init__(self, deps: SessionDeps) -> None:
+    def __init__(self, deps: SessionDeps, admission: Admission) -> None:
         self._deps = deps
+        self._admission = admission
         self._peers: dict[HostName, str] = {}
         self._holdings = Holdings(deps.copies, deps.view)
 
@@ -78,6 +80,10 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
 
     def connected(self, host: HostName) -> bool:
         return self._deps.liveness.connected(host)
+
+    def silent_for(self, host: HostName) -> float:
+        """Seconds of silence that count."""
+        return self._deps.liveness.silent_for(host)
 
     def last_heartbeat(self, host: HostName) -> float | None:
         """Unix seconds, for people; None when it was not heard of."""
@@ -105,7 +111,8 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
         try:
             host = self._host(context)
             hello = await _hello(request_iterator)
-            async with aclosing(self._serve(host, hello, request_iterator)) as messages:
+            guest = await self._admission.admit(host, _facts(hello.facts))
+            async with aclosing(self._serve(host, hello, guest, request_iterator)) as messages:
                 async for message in messages:
                     yield message
         except VerackError as error:
@@ -117,8 +124,10 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
         deps = self._deps
         try:
             host = self._host(context)
+            guest = self._admission.guest(host)
             async for beat in request_iterator:
                 received = deps.clock.boot()
+                self._admission.heard(host, guest)
                 deps.liveness.heard(host)
                 await deps.term().confirmed_after(received)
                 await deps.liveness.answerable(host)
@@ -152,6 +161,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
         self,
         host: HostName,
         hello: session_pb2.Hello,
+        guest: Guest,
         requests: AsyncIterator[session_pb2.SessionUp],
     ) -> AsyncGenerator[session_pb2.SessionDown, None]:
         deps = self._deps
@@ -168,6 +178,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
             reading.cancel()
             deps.roster.leave(session)
             deps.liveness.session_ended(host)
+            self._admission.left(host, guest)
             log.info("session closed", host=host)
             with suppress(asyncio.CancelledError):
                 await reading
@@ -191,6 +202,7 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
     def _wake(self, changed: Changed) -> None:
         """Images and addresses of hosts concern every set, placements only the sets of their hosts."""
         roster = self._deps.roster
+        self._shut_out(changed.hosts)
         looked_at = bool(changed.hosts) or changed.relisted  # before "or": it remembers what it saw
         peers_changed = looked_at and self._peers_changed()
         holders = self._holdings.concerned(changed.hosts) if looked_at else frozenset()
@@ -200,6 +212,13 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
             roster.all() if everybody else roster.of(changed.placed | (holders or frozenset()))
         ):
             session.set_may_have_changed()
+
+    def _shut_out(self, hosts: frozenset[HostName]) -> None:
+        """Ends the sessions of hosts of which operators have said since that they are gone."""
+        for session in self._deps.roster.of(hosts):
+            why = shut_out(self._deps.view(), session.host)
+            if why:
+                session.end(Denied(why, hint="the agent dials again"))
 
     def _peers_changed(self) -> bool:
         """Most news of hosts are about heartbeats, which are in no set."""

@@ -26,6 +26,7 @@ from veapi.v1 import (
 )
 from vectl import filestreams, wire
 from vectl.context import Context
+from vectl.hostlife import HostLife
 from vectl.reach import Reach
 from vectl.scheduling import Scheduling
 from vectl.simulations import Simulations
@@ -49,6 +50,7 @@ class Client(Scheduling, Simulations, Snapshots):
         self.scheduler_stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
         self.plan_stub = plan_pb2_grpc.PlanServiceStub(channel)
         self.simulation_stub = simulate_pb2_grpc.SimulationServiceStub(channel)
+        self.host_life = HostLife(self)
         self._hosts = api_pb2_grpc.HostServiceStub(channel)
         self._images = api_pb2_grpc.ImageServiceStub(channel)
         self._projects = api_pb2_grpc.ProjectServiceStub(channel)

@@ -26,6 +26,12 @@ def ve_host(ve: "VE") -> str:
     return ve.status.host or ve.placement.host
 
 
+def host_state(host: "Host") -> str:
+    """With what operators said of it."""
+    said = (("Cordoned", host.cordoned), ("VouchedOff", host.HasField("powered_off_at")))
+    return ",".join((host.state, *(word for word, holds in said if holds)))
+
+
 def ve_columns(racks: Mapping[str, str]) -> "list[Column[VE]]":
     """`racks`: of hosts by name."""
     return [
@@ -64,7 +70,7 @@ DELETED_COLUMNS: "list[Column[VE]]" = [
 
 HOST_COLUMNS: "list[Column[Host]]" = [
     Column("NAME", lambda host: host.name),
-    Column("STATE", lambda host: host.state),
+    Column("STATE", host_state),
     Column("RACK", lambda host: host.labels.get(RACK_LABEL, "")),
     Column("VES", lambda host: str(host.ves)),
     Column("CPU", lambda host: f"{cores(host.committed.cpu)}/{cores(host.room.cpu)}"),

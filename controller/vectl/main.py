@@ -57,6 +57,7 @@ ENTRIES = {
         "vectl.commands.groups:group", "So many VEs of one template: list, show, scale."
     ),
     "host": Entry("vectl.commands.groups:host", "Hosts: list, show."),
+    "cluster": Entry("vectl.commands.groups:cluster", "The cluster: status, disarm, arm."),
     "image": Entry("vectl.commands.groups:image", "Images: import, list, show, delete."),
     "orphan": Entry("vectl.commands.groups:orphan", "What hosts have and nobody asks for."),
     "project": Entry("vectl.commands.groups:project", "Projects: create, list."),

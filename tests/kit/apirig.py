@@ -119,6 +119,9 @@ class FakeHosts:
     def connected(self, host: HostName) -> bool:
         return self.host_state(host) is HostState.READY
 
+    def silent_for(self, host: HostName) -> float:
+        return 0.0 if self.host_state(host) is HostState.READY else 60.0
+
     def last_heartbeat(self, host: HostName) -> float | None:
         return 1_700_000_000.0
 

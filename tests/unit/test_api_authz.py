@@ -2,12 +2,28 @@ import pytest
 
 from veapi.channel import Caller, Role
 from veapi.errors import Denied
-from veapi.v1 import api_pb2, group_pb2, scheduler_pb2, session_pb2
+from veapi.v1 import (
+    api_pb2,
+    group_pb2,
+    hostlife_pb2,
+    plan_pb2,
+    scheduler_pb2,
+    session_pb2,
+    simulate_pb2,
+)
 from vecontroller.api.authz import ALLOWED, authorize
 
 SERVICES = [
     service.full_name
-    for module in (api_pb2, group_pb2, scheduler_pb2, session_pb2)
+    for module in (
+        api_pb2,
+        group_pb2,
+        hostlife_pb2,
+        plan_pb2,
+        scheduler_pb2,
+        session_pb2,
+        simulate_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 AGENTS_ONLY = "veapi.v1.AgentService"

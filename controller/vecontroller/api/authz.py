@@ -14,6 +14,8 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "veapi.v1.ImageService": _USERS,
     "veapi.v1.ProjectService": _USERS,
     "veapi.v1.OrphanService": _USERS,
+    "veapi.v1.HostLifeService": _USERS,
+    "veapi.v1.SwitchService": _USERS,
     "veapi.v1.GroupService": _USERS,
     "veapi.v1.SchedulerService": _USERS,
     "veapi.v1.PlanService": _USERS,

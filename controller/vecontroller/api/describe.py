@@ -12,6 +12,7 @@ from veapi.model import (
     Digest,
     HostFacts,
     HostName,
+    HostSpec,
     HostState,
     Image,
     Project,
@@ -115,6 +116,7 @@ class Describe:
 
     def host(self, name: HostName, held: Held[HostFacts]) -> types_pb2.Host:
         facts, placed = held.value, self._view.placed_on.get(name, set())
+        said = _value(self._view.host_specs.get(name)) or HostSpec()
         return types_pb2.Host(
             name=name,
             labels=dict(facts.labels),
@@ -130,6 +132,11 @@ class Describe:
             metrics_address=facts.metrics_address,
             taints=taints_of(self._view, name),
             room=codec.resources_out(self._deps.rules.room(facts)),
+            machine_id=facts.machine_id,
+            cordoned=said.cordoned,
+            cordon_reason=said.cordon_reason,
+            powered_off_at=codec.to_timestamp(said.powered_off_at),
+            powered_off_by=said.powered_off_by,
         )
 
     def image(self, held: Held[Image]) -> types_pb2.Image:

@@ -71,6 +71,10 @@ class Hosts(Protocol):
 
     def host_state(self, host: HostName) -> HostState: ...
 
+    def silent_for(self, host: HostName) -> float:
+        """Seconds of silence that count; 0 while that is not known."""
+        ...
+
     def last_heartbeat(self, host: HostName) -> float | None:
         """Unix seconds, for people."""
         ...

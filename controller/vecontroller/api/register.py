@@ -7,6 +7,7 @@ from veapi.groups import TaskGroup
 from veapi.v1 import (
     api_pb2_grpc,
     group_pb2_grpc,
+    hostlife_pb2_grpc,
     plan_pb2_grpc,
     scheduler_pb2_grpc,
     simulate_pb2_grpc,
@@ -15,6 +16,7 @@ from vecontroller.api.create import Creator
 from vecontroller.api.departed import Departed
 from vecontroller.api.group import GroupService
 from vecontroller.api.host import HostService
+from vecontroller.api.hostlife import HostLifeService
 from vecontroller.api.image import ImageService
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.orphan import OrphanService
@@ -23,23 +25,27 @@ from vecontroller.api.ports import ApiDeps
 from vecontroller.api.project import ProjectService
 from vecontroller.api.scheduling import SchedulerService
 from vecontroller.api.simulation import SimulationService
+from vecontroller.api.switches import SwitchService
 from vecontroller.api.system import SystemService
 from vecontroller.api.ve import VEService
 from vecontroller.groups.keeper import Keeper
+from vecontroller.switching import Switching
 
 
 class Api:
     """What the services share."""
 
-    def __init__(self, departed: Departed, keeper: Keeper) -> None:
+    def __init__(self, departed: Departed, keeper: Keeper, switching: Switching) -> None:
         self.keeper = keeper
+        self._switching = switching
         self._departed = departed
 
     async def run(self) -> None:
-        """For ever: remembers which VEs went, for watches from earlier revisions, and keeps the groups."""
+        """For ever: remembers which VEs went, for watches from earlier revisions, keeps the groups, and ends a disarming."""
         async with TaskGroup() as group:
             group.create_task(forever("departed", self._departed.run()))
             group.create_task(forever("groups", self.keeper.run()))
+            group.create_task(forever("switching", self._switching.run()))
 
 
 def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
@@ -56,4 +62,11 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     api_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(deps), server)
     keeper = Keeper(deps, in_flight, Creator(deps, in_flight))
     group_pb2_grpc.add_GroupServiceServicer_to_server(GroupService(deps, keeper), server)
-    return Api(departed, keeper)
+    hostlife_pb2_grpc.add_HostLifeServiceServicer_to_server(HostLifeService(deps), server)
+    hostlife_pb2_grpc.add_SwitchServiceServicer_to_server(SwitchService(deps), server)
+    switching = Switching(
+        *(deps.mirror, deps.writer, deps.clock),
+        state=deps.hosts.host_state,
+        new_op_id=deps.ids.new,
+    )
+    return Api(departed, keeper, switching)

@@ -174,8 +174,9 @@ class Moves:
         return self._silence.host_state(host) is HostState.READY
 
     def _storm(self, view: View) -> str:
-        """Hosts of which an operator vouches that they are off are no riddle."""
-        hosts = [host for host in view.hosts if not powered_off(view, host)]
+        """Hosts of which an operator vouches that they are off, or that he gave up, are no riddle."""
+        told = view.cluster.value.moves_resumed if view.cluster is not None else ()
+        hosts = [host for host in view.hosts if not powered_off(view, host) and host not in told]
         known = [host for host in hosts if self._silence.silent_for(host) < WITHIN_S]
         limit_s = _timing(view).fence_after_s
         return storm(known, [host for host in known if self._silence.silent_for(host) >= limit_s])

@@ -10,9 +10,29 @@ host = LazyGroup(
         "list": Entry("vectl.commands.host:list_", "Hosts, what they have and what is committed."),
         "show": Entry("vectl.commands.host:show", "All about one host."),
         "taint": Entry("vectl.commands.taint:taint", "Say what VEs must tolerate to get on it."),
+        "cordon": Entry("vectl.commands.hostlife:cordon", "Put no new VEs on it."),
+        "uncordon": Entry("vectl.commands.hostlife:uncordon", "Put new VEs on it again."),
+        "remove": Entry("vectl.commands.hostlife:remove", "Take it out of the cluster."),
+        "add": Entry("vectl.commands.hostlife:add", "Let one that was removed come again."),
+        "fence": Entry("vectl.commands.hostlife:fence", "Vouch that it is off."),
+        "unfence": Entry("vectl.commands.hostlife:unfence", "Take that back."),
+        "replace": Entry("vectl.commands.hostlife:replace", "Let another machine be it."),
+        "resume-moves": Entry(
+            "vectl.commands.hostlife:resume_moves", "Go on moving VEs from silent hosts."
+        ),
     },
-    aliases=_ALIASES,
+    aliases={"ls": "list", "rm": "remove"},
     help="Hosts.",
+)
+cluster = LazyGroup(
+    "cluster",
+    entries={
+        "status": Entry("vectl.commands.cluster:status", "Who leads, and what is armed."),
+        "disarm": Entry("vectl.commands.cluster:disarm", "Fence and move nothing for a while."),
+        "arm": Entry("vectl.commands.cluster:arm", "End that."),
+    },
+    aliases={},
+    help="The cluster as a whole.",
 )
 image = LazyGroup(
     "image",

@@ -59,6 +59,8 @@ def facts(host: "Host") -> list[str]:
     rows = [
         ("Name", host.name),
         ("State", host.state),
+        ("Cordoned", (host.cordon_reason or "yes") if host.cordoned else ""),
+        ("Vouched off", _vouched(host)),
         ("Labels", labels_text(host.labels)),
         ("Taints", ", ".join(host.taints)),
         ("VEs", str(host.ves)),
@@ -72,9 +74,16 @@ def facts(host: "Host") -> list[str]:
         ("Metrics", host.metrics_address),
         ("Version", host.version),
         ("Boot", host.boot_id),
+        ("Machine id", host.machine_id),
         ("Heartbeat", _heartbeat(host)),
     ]
-    return [f"{title + ':':<12}{one_line(text)}" for title, text in rows if text]
+    return [f"{title + ':':<13}{one_line(text)}" for title, text in rows if text]
+
+
+def _vouched(host: "Host") -> str:
+    """By whom, and since when."""
+    when = moment(host.powered_off_at)
+    return f"{when} by {host.powered_off_by}" if when else ""
 
 
 def _machine(host: "Host") -> str:

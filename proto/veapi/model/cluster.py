@@ -47,7 +47,7 @@ class FenceFacts(Value, frozen=True, kw_only=True):
     """What a host says of its vefence. `live`: it runs and has read all that the agent told it.
 
     `timing`: that which the host goes by; None: nobody told it any yet. `arming`: the cluster's count of being armed and disarmed that
-    is in force here. `refuses`: why it takes no VEs of a fenced policy now; empty when it does.
+    is in force here, -1 until vefence has confirmed it. `refuses`: why it takes no VEs of a fenced policy now; empty when it does.
     """
 
     live: bool = False
@@ -127,7 +127,8 @@ class Cluster(Value, frozen=True, kw_only=True):
     """Content of cluster/config.
 
     `arming` counts how often it was armed and disarmed; `disarmed_until`: Unix seconds, None: it is armed. `moves_stopped`: why no
-    VE is moved from a silent host until an operator says so; empty: they are.
+    VE is moved from a silent host until an operator says so; empty: they are. `moves_resumed`: hosts that were silent when an operator
+    had the moves go on, until they are heard again: no storm is made of them.
     """
 
     name: str
@@ -137,4 +138,5 @@ class Cluster(Value, frozen=True, kw_only=True):
     arming: int = 0
     disarmed_until: float | None = None
     moves_stopped: str = ""
+    moves_resumed: tuple[HostName, ...] = ()
     op_id: str = ""

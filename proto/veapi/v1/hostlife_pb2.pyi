@@ -50,15 +50,19 @@ class RemoveHostRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
+    FORGET_VES_FIELD_NUMBER: _builtins.int
     host: _builtins.str
+    forget_ves: _builtins.bool
+    """With the records of all that it has. Refused unless somebody vouched that it is off."""
     def __init__(
         self,
         *,
         host: _builtins.str = ...,
+        forget_ves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget_ves", b"forget_ves", "host", b"host"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -68,12 +72,17 @@ Global___RemoveHostRequest: _TypeAlias = RemoveHostRequest  # noqa: Y015
 class RemoveHostResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    VES_FIELD_NUMBER: _builtins.int
+    ves: _builtins.int
+    """VEs that are forgotten."""
     def __init__(
         self,
+        *,
+        ves: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ves", b"ves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -485,6 +485,7 @@ class StoredCluster(_message.Message):
     DISARMED_UNTIL_FIELD_NUMBER: _builtins.int
     MOVES_STOPPED_FIELD_NUMBER: _builtins.int
     OP_ID_FIELD_NUMBER: _builtins.int
+    MOVES_RESUMED_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     name: _builtins.str
     incarnation: _builtins.int
@@ -501,6 +502,10 @@ class StoredCluster(_message.Message):
     def disarmed_until(self) -> _timestamp_pb2.Timestamp:
         """Disarmed until then at most; not set: armed."""
 
+    @_builtins.property
+    def moves_resumed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts that were silent when an operator had the moves go on: they are truly lost, until they are heard again."""
+
     def __init__(
         self,
         *,
@@ -513,10 +518,11 @@ class StoredCluster(_message.Message):
         disarmed_until: _timestamp_pb2.Timestamp | None = ...,
         moves_stopped: _builtins.str = ...,
         op_id: _builtins.str = ...,
+        moves_resumed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disarmed_until", b"disarmed_until", "network", b"network", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "op_id", b"op_id", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_resumed", b"moves_resumed", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "op_id", b"op_id", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from veapi import codec
 from veapi.errors import InvalidInput
-from veapi.model import Cluster, Digest, HostFacts, HostSpec, Image, Project
+from veapi.model import Cluster, Digest, HostFacts, HostName, HostSpec, Image, Project
 from veapi.v1 import store_pb2
-from vecontroller import claims
+from vecontroller import claims, timing
 from vecontroller.store.values.parsing import SCHEMA, Unreadable, checked, model, parse
 
 
@@ -140,6 +140,7 @@ def encode_cluster(value: Cluster) -> bytes:
         arming=value.arming,
         disarmed_until=codec.to_timestamp(value.disarmed_until),
         moves_stopped=value.moves_stopped,
+        moves_resumed=value.moves_resumed,
         op_id=value.op_id,
     ).SerializeToString()
 
@@ -156,8 +157,13 @@ def decode_cluster(data: bytes) -> Cluster:
         if message.HasField("disarmed_until")
         else None,
         moves_stopped=message.moves_stopped,
+        moves_resumed=tuple(HostName(name) for name in message.moves_resumed),
         op_id=message.op_id,
     )
+    try:
+        timing.check(value.timing)
+    except InvalidInput as error:
+        raise Unreadable(f"the cluster's record: {error.message}", hint=error.hint) from None
     return checked(value, value.name, value.incarnation > 0)
 
 
