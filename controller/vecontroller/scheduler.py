@@ -304,8 +304,10 @@ class Scheduler:
 
 
 async def _woken(changes: Subscription, at_most_s: float) -> None:
+    """Not by `wait_for`: Python 3.11's loses a cancellation that comes together with a change."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(changes.next(), at_most_s)
+        async with asyncio.timeout(at_most_s):
+            await changes.next()
 
 
 def _planned(board: Board | None, requests: Sequence[Request]) -> Plan:

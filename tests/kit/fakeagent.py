@@ -125,6 +125,8 @@ def done(entry: SetEntry) -> VEReport:
             state=_STATES.get(entry.action, VEState.STOPPED),
             addresses=(entry.ip,),
             observed_generation=entry.generation,
+            observed_restart_seq=entry.restart_seq,
+            observed_root_seq=entry.root.seq,
             placement_generation=entry.placement_generation,
             disk_used_bytes=KEPT_BYTES if entry.action is Action.KEEP else 0,
         ),

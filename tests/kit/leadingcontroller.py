@@ -69,11 +69,7 @@ class Running:
 
 def add_services(server, core):
     session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
-    register(server, api_deps(core))
-
-
-async def no_more():
-    await asyncio.Event().wait()
+    return register(server, api_deps(core))
 
 
 @asynccontextmanager
@@ -84,15 +80,16 @@ async def controller(etcd, identities, *, name="c1", patience_s=0.0):
         core = compose(
             name=name, address="10.0.0.1:7443", cluster=cluster, store=store, clock=SystemClock()
         )
+        apis = []
         ports = await stack.enter_async_context(
             listening(
                 ["127.0.0.1:0"],
                 identities["controller"],
                 interceptors=[Gate(core.standing), GuardInterceptor(CLUSTER)],
-                add_services=lambda server: add_services(server, core),
+                add_services=lambda server: apis.append(add_services(server, core)),
             )
         )
-        leading = asyncio.create_task(lead(core, no_more, patience_s=patience_s))
+        leading = asyncio.create_task(lead(core, apis[0].run, patience_s=patience_s))
         try:
             yield Running(core, f"127.0.0.1:{ports['127.0.0.1:0']}", identities, leading)
         finally:
@@ -102,7 +99,7 @@ async def controller(etcd, identities, *, name="c1", patience_s=0.0):
 
 async def wipe(core):
     store = core.store
-    for prefix in ("ve/", "addr/", "host/", "image/"):
+    for prefix in ("group/", "ve/", "addr/", "host/", "image/"):
         for item in (await store.list(keys.ROOT + prefix)).items:
             await store.transact([], [Delete(key=item.key)])
 

@@ -122,7 +122,8 @@ class Moves:
             while True:
                 pause_s = await self.move_once()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changes.next(), pause_s)
+                    async with asyncio.timeout(pause_s):  # wait_for may lose a cancellation
+                        await changes.next()
 
     async def move_once(self) -> float:
         """One decision about everything, and its commits. Gives the seconds until the next one is worth it."""
@@ -184,11 +185,12 @@ class Moves:
     async def _stop(self, view: View, why: str) -> None:
         """Until an operator says otherwise, whoever leads by then."""
         assert view.cluster is not None
-        record = msgspec.structs.replace(view.cluster.value, moves_stopped=why)
+        op_id = self._new_op_id()
+        record = msgspec.structs.replace(view.cluster.value, moves_stopped=why, op_id=op_id)
         guard = Guard(key=keys.CLUSTER, mod_revision=view.cluster.mod_revision)
         put = Put(key=keys.CLUSTER, value=values.encode_cluster(record))
         try:
-            await self._writer.commit([guard], [put], confirm=None)
+            await self._writer.commit([guard], [put], confirm=(keys.CLUSTER, op_id))
         except NotLeader:
             raise
         except (Conflict, Unavailable) as error:
