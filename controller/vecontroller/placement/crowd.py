@@ -3,7 +3,7 @@
 Counted once when somebody asks, then kept up with what is taken and given back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -94,6 +94,15 @@ class _Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class _Alike:
+    """VEs that count in the same as `one`: of each its host, and 1 or -1 (or as many) when it came or went."""
+
+    one: Request
+    hosts: Ints
+    signs: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """What VEs with the same project, labels and wishes to be apart are counted in."""
 
@@ -108,7 +117,7 @@ class Crowds:
         """`before`: of the board that this one was made of."""
         self._board = board
         self._kept: dict[_Members | Minding, Crowd] = {}
-        self._began: list[tuple[int, Request, int]] | None = None
+        self._alike: list[_Alike] | None = None
         self._of: dict[tuple[object, ...], _Part] = {}
         self._minded: dict[Minding, _Tally] | None = None
         changes = before.changes if before is not None else []
@@ -132,8 +141,8 @@ class Crowds:
         if self._minded is None:
             self._minded = {}
             self._of.clear()
-            for _, tenant, sign in self._tenants():
-                self._mind(self._part(tenant), sign)
+            for alike in self._all():
+                self._mind(self._part(alike.one), int(alike.signs.sum()))
         own = minding(request.apart)
         found = [
             each
@@ -177,11 +186,11 @@ class Crowds:
                     self._count(host, was, -1)
                 if now is not None:
                     self._count(host, now, 1)
-        self._began = None
+        self._alike = None
 
     def settle(self) -> None:
         """What came and went so far is what the board began with."""
-        self._began = list(self._tenants())
+        self._alike = list(self._all())
         self.changes = []
 
     def rewind(self) -> None:
@@ -192,8 +201,7 @@ class Crowds:
 
     def _part(self, request: Request) -> "_Part":
         """What such a VE counts in."""
-        labels = frozenset(request.labels.items()) if request.labels else None
-        key = (request.project, labels, request.apart)
+        key = _who(request)
         found = self._of.get(key)
         if found is None:
             crowds = [crowd for who, crowd in self._kept.items() if who.hold(request)]
@@ -221,19 +229,39 @@ class Crowds:
             self._of.clear()
             domain = self._board.domain(who.over)
             found = self._kept[who] = Crowd(domain, domain.zeros(), domain.places)
-            for host, tenant, sign in self._tenants():
-                if who.hold(tenant):
-                    found.counts[domain.index[host]] += sign
+            for alike in self._all():
+                if who.hold(alike.one):
+                    np.add.at(found.counts, domain.index[alike.hosts], alike.signs)
         return found
 
-    def _tenants(self) -> Iterator[tuple[int, Request, int]]:
+    def _all(self) -> "Iterator[_Alike]":
         """What hosts began with, but for what is imagined to be lost; then all that changed."""
-        if self._began is None:
-            self._began = [
-                (host, tenant, 1)
-                for host, row in enumerate(self._board.hosts)
-                if row.tenants and host not in self._board.lost
-                for tenant in row.tenants
-            ]
-        yield from self._began
-        yield from self.changes
+        if self._alike is None:
+            self._alike = _grouped(self._tenants_at_first())
+        yield from self._alike
+        yield from _grouped(self.changes)
+
+    def _tenants_at_first(self) -> Iterable[tuple[int, Request, int]]:
+        for host, row in enumerate(self._board.hosts):
+            if row.tenants and host not in self._board.lost:
+                for tenant in row.tenants:
+                    yield host, tenant, 1
+
+
+def _who(request: Request) -> tuple[object, ...]:
+    """Equal for VEs that count in the same."""
+    labels = frozenset(request.labels.items()) if request.labels else None
+    return (request.project, labels, request.apart)
+
+
+def _grouped(tenants: Iterable[tuple[int, Request, int]]) -> "list[_Alike]":
+    """There are many VEs and few kinds of them: what is asked is asked once of each kind."""
+    found: dict[tuple[object, ...], tuple[Request, list[int], list[int]]] = {}
+    for host, tenant, sign in tenants:
+        key = _who(tenant)
+        if key not in found:
+            found[key] = (tenant, [], [])
+        _, hosts, signs = found[key]
+        hosts.append(host)
+        signs.append(sign)
+    return [_Alike(one, np.array(hosts), np.array(signs)) for one, hosts, signs in found.values()]
