@@ -113,7 +113,9 @@ async def _serving(config: Config, core: Core, registry: CollectorRegistry) -> A
             )
         )
         if config.metrics:
-            page = ControllerMetrics(name=core.name, sources=_sources(core), registry=registry)
+            page = ControllerMetrics(
+                name=core.name, sources=_sources(core, registered[0]), registry=registry
+            )
             await stack.enter_async_context(
                 serve_metrics(config.metrics, page.render, lambda: core.standing.healthy)
             )
@@ -143,7 +145,7 @@ def api_deps(core: Core) -> ApiDeps:
     )
 
 
-def _sources(core: Core) -> Sources:
+def _sources(core: Core, api: Api) -> Sources:
     return Sources(
         view=lambda: core.mirror.view,
         epoch=lambda: core.standing.epoch if core.standing.serving else 0,
@@ -152,6 +154,7 @@ def _sources(core: Core) -> Sources:
         refusals=lambda: core.scheduler.refusals,
         waits=lambda: core.moves.waits,
         rules=core.rules,
+        groups=api.keeper.all_shown,
     )
 
 

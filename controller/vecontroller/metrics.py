@@ -19,6 +19,9 @@ from prometheus_client import (
 from veapi.model import HostName, HostState, Placement, Resources, Run, Uid, VEState, VEStatus
 from veapi.series import Family, Kind, Labels, Page, labels
 from vecontroller.failover.judge import Waits
+from vecontroller.groups import metrics as groupmetrics
+from vecontroller.groups.member import Key
+from vecontroller.groups.state import Shown
 from vecontroller.lifecycle import SCHEDULING, displayed
 from vecontroller.placement import Refusal, Rules, committed
 from vecontroller.placement.rules import PLAIN
@@ -141,6 +144,7 @@ CLUSTER_FAMILIES = (
     VE_PLACEMENT_GENERATION,
     PENDING,
     MOVES_WAITING,
+    *groupmetrics.FAMILIES,
 )
 FAMILIES: tuple[Family, ...] = (
     LEADER,
@@ -168,6 +172,7 @@ class Sources:
     refusals: Callable[[], Mapping[Uid, Refusal]]
     rules: Rules = PLAIN
     waits: Callable[[], Mapping[Uid, Waits]] = dict
+    groups: Callable[[], Mapping[Key, tuple[int, Shown]]] = dict
 
 
 class SchedulerMetrics:
@@ -232,6 +237,7 @@ class ControllerMetrics:
         if epoch:
             self._hosts(page, view)
             self._ves(page, view)
+            groupmetrics.render(page, self._sources.groups())
         return page.encode() + generate_latest(self._registry)
 
     def _hosts(self, page: Page, view: View) -> None:

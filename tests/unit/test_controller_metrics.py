@@ -17,6 +17,7 @@ from veapi.model import (
     VEStatus,
 )
 from vecontroller.failover.judge import Waits, Why
+from vecontroller.groups.state import GroupState, Reason, Shown
 from vecontroller.metrics import (
     CLUSTER_FAMILIES,
     FAMILIES,
@@ -31,6 +32,7 @@ from vecontroller.view import Held, View
 H1, H2 = HostName("h1"), HostName("h2")
 A, B, C = Uid("a"), Uid("b"), Uid("c")
 HEARD_AT = 1700.25
+WEB = Shown(state=GroupState.STOPPED, why=Reason(), ves=3, updated=1, available=2)
 
 
 def ve(uid: Uid, run: Run = Run.RUNNING) -> VE:
@@ -72,6 +74,7 @@ def metrics(*, epoch: int = 9, registry: CollectorRegistry | None = None) -> Con
         last_heard_at=lambda host: HEARD_AT if host == H1 else None,
         refusals=refusals,
         waits=lambda: {C: Waits(Why.NOT_ARMED, "")},
+        groups=lambda: {("p", "web"): (3, WEB)},
     )
     return ControllerMetrics(name="c1", sources=sources, registry=registry or CollectorRegistry())
 
@@ -132,6 +135,10 @@ def test_every_family_of_the_list_is_on_the_page_with_its_labels() -> None:
     found = samples(page)
     assert found[key("verack_scheduler_attempts_total", result="placed")] == 2
     assert found[key("verack_failover_moves_total")] == 1
+    web = {"group": "web", "project": "p"}
+    assert found[key("verack_group_desired_ves", **web)] == 3
+    assert found[key("verack_group_available_ves", **web)] == 2
+    assert found[key("verack_group_state", **web, state="Stopped")] == 1
     assert found[key("verack_failover_moves_waiting", reason="NotArmed")] == 1
     labelled = {
         name.removesuffix("_count"): {label for label, _ in labels} for name, labels in found

@@ -60,6 +60,11 @@ class Keeper:
         status, members = self._status(held.value), self.members(held.value)
         return shown(held.value, status, members, self._blocked.get(key))
 
+    def all_shown(self) -> dict[Key, tuple[int, Shown]]:
+        """Every group with the number of VEs that it shall have."""
+        groups = self._deps.mirror.view.groups.items()
+        return {key: (held.value.replicas, self.shown(held)) for key, held in groups}
+
     def members(self, group: Group) -> list[Member]:
         return self._observer.members(key_of(group), group)
 
