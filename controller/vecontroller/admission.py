@@ -19,7 +19,7 @@ from veapi.errors import Conflict, Denied
 from veapi.model import HostFacts, HostName, HostSpec
 from vecontroller.ports import Commits, Mirrored
 from vecontroller.store import keys, values
-from vecontroller.store.port import Guard, Put
+from vecontroller.store.port import Delete, Guard, Put, Write
 from vecontroller.view import View
 from vecontroller.writer import LostRace
 
@@ -158,12 +158,14 @@ class Admission:
     async def _write(self, host: HostName, spec: HostSpec, after: HostSpec, revision: int) -> None:
         key, op_id = keys.host_spec(host), self._new_op_id()
         value = values.encode_host_spec(msgspec.structs.replace(after, op_id=op_id))
+        guards, writes = [Guard(key=key, mod_revision=revision)], [Put(key=key, value=value)]
+        known = self._mirror.view.hosts.get(host)
+        gone: list[Write] = []
+        if spec.replaced and not after.replaced and known is not None:  # of the machine that it was
+            guards.append(Guard(key=keys.host_status(host), mod_revision=known.mod_revision))
+            gone.append(Delete(key=keys.host_status(host)))
         try:
-            await self._writer.commit(
-                [Guard(key=key, mod_revision=revision)],
-                [Put(key=key, value=value)],
-                confirm=(key, op_id),
-            )
+            await self._writer.commit(guards, [*writes, *gone], confirm=(key, op_id))
         except LostRace:
             return
         if after.cordoned and not spec.cordoned:
