@@ -25,6 +25,7 @@ def build(
     view: View, host: HostName, *, order: Order, images: tuple[WantedImage, ...] = ()
 ) -> HostSet:
     """All that the host shall have; parts sorted, so that equal wishes give equal sets. `images`: as `copies` tells."""
+    cluster = view.cluster.value if view.cluster is not None else None
     return HostSet(
         order=order,
         entries=tuple(sorted((*_placed(view, host), *_kept(view, host)), key=lambda e: e.uid)),
@@ -33,8 +34,10 @@ def build(
             for name in sorted(view.hosts)
             if name != host
         ),
-        network=view.cluster.value.network if view.cluster is not None else Network(),
+        network=cluster.network if cluster is not None else Network(),
         images=images,
+        arming=cluster.arming if cluster is not None else 0,
+        disarmed=cluster is not None and cluster.disarmed_until is not None,
     )
 
 

@@ -15,8 +15,12 @@ STANDS = "The request stands: `vectl list --deleted -A` shows it until its host 
 
 
 async def is_there(client: "Client", uid: str, name: str) -> bool:
-    """Whether anything of it is left, deleted or on its way to be. `name`: the one that it had last."""
+    """Whether anything of it is left, deleted or on its way to be. `name`: the one that it had last.
+
+    A VE that lives may have left a root on a host that was lost: of that only the root is asked for.
+    """
     alive, _ = await client.list_ves(names=[name], all_projects=True)
+    alive = [ve for ve in alive if ve.HasField("delete_requested_at")]
     kept = await client.deleted(names=[name], all_projects=True)
     return any(ve.uid == uid for ve in (*alive, *kept))
 

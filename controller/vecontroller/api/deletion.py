@@ -2,7 +2,8 @@
 
 A delete is a wish. A VE that has no host is gone at once. Else its host stops it and keeps its root; when it says so, what
 the VE held moves to ve/deleted in one transaction (`vecontroller.observed`). From there it comes back, or is purged when its
-time has come (`vecontroller.purging`). With `purge` its host removes all of it at once.
+time has come (`vecontroller.purging`). With `purge` its host removes all of it at once. What a VE that was moved left on lost
+hosts is purged in the same ways, but it can't come back.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,8 @@ from vecontroller.view import Held, View
 from vecontroller.writer import LostRace
 
 T = TypeVar("T")
+LEFT_AT_ONCE = 90
+"""Old roots of one VE that one transaction has room for."""
 
 
 async def delete(
@@ -259,18 +262,43 @@ async def _commit_back(deps: ApiDeps, held: Held[Deleted], back: VE) -> Held[VE]
 
 
 async def purge(deps: ApiDeps, in_flight: InFlight, ref: api_pb2.VERef) -> Held[VE] | Held[Deleted]:
-    """Has the host of a deleted VE remove what it keeps. Idempotent until it is gone.
+    """Has the host of a deleted VE remove what it keeps, or those hosts that a VE which lives was moved away from.
 
-    Conflict: a clone is still to be made of it.
+    Idempotent until it is gone. Conflict: a clone is still to be made of it.
     """
 
     async def once() -> Held[VE] | Held[Deleted]:
+        left = _left(deps.mirror.view, ref)
+        if left:
+            return await _mark_left(deps, left)
         leaving = _leaving(deps.mirror.view, ref)
         if leaving is not None:
             return await _keep_nothing(deps, in_flight, leaving)
         return await _mark(deps, in_flight, find_deleted(deps.mirror.view, ref))
 
     return await _until_won(deps, once, f"VE {ref.name or ref.uid}")
+
+
+def _left(view: View, ref: api_pb2.VERef) -> list[Held[Deleted]]:
+    """What a VE that nobody deletes, or of which nothing else is kept, has left on hosts that were lost."""
+    found = view.names.get((ref.project or DEFAULT_PROJECT, ref.name))
+    uid = Uid(ref.uid) or (found.value if found is not None else Uid(""))
+    held = view.ves.get(uid)
+    if uid in view.deleted or (held is not None and held.value.delete_requested_at is not None):
+        return []
+    return [left for (_, of), left in sorted(view.left.items()) if of == uid][:LEFT_AT_ONCE]
+
+
+async def _mark_left(deps: ApiDeps, left: Sequence[Held[Deleted]]) -> Held[Deleted]:
+    """All of them at once."""
+    waiting = [held for held in left if not held.value.purging]
+    if not waiting:
+        return left[0]
+    op_id = deps.ids.new()
+    guards, puts = zip(*(marked(held, op_id) for held in waiting), strict=True)
+    revision = await deps.writer.commit(guards, puts, confirm=(puts[0].key, op_id))
+    value = msgspec.structs.replace(waiting[0].value, purging=True, op_id=op_id)
+    return Held(value=value, mod_revision=revision, create_revision=waiting[0].create_revision)
 
 
 async def _mark(deps: ApiDeps, in_flight: InFlight, held: Held[Deleted]) -> Held[Deleted]:
