@@ -8,11 +8,12 @@ import pytest
 
 from kit.apirig import ALPINE, NO_CONTEXT, ApiRig, api_rig
 from veapi.errors import Conflict, InvalidInput, NotFound
-from veapi.model import VE, Uid, VEState
+from veapi.model import VE, HostName, VEReport, VEState, VEStatus
 from veapi.v1 import api_pb2, group_pb2, types_pb2
 from vecontroller.api.create import Creator
 from vecontroller.api.group import GroupService
 from vecontroller.groups.keeper import Keeper
+from vecontroller.observed import of_report
 
 KEY = ("default", "web")
 REF = group_pb2.GroupRef(name="web")
@@ -71,6 +72,15 @@ class GroupRig:
                 observed_root_seq=ve.root.seq,
                 started_at=self.rig.clock.wall(),
             )
+
+    async def keep(self, name: str) -> None:
+        """h1 says that it is down, and that its root is kept."""
+        status = VEStatus(state=VEState.STOPPED, placement_generation=1)
+        report = VEReport(uid=self.ves[name].uid, name="", project="", status=status, kept=True)
+        until = self.rig.clock.wall() + 86_400
+        change = of_report(self.rig.mirror.view, HostName("h1"), report, purge_at=until)
+        assert change is not None
+        await self.rig.deps.writer.commit(change.guards, change.writes, confirm=None)
 
     async def settle(self) -> None:
         for _ in range(20):
@@ -220,6 +230,25 @@ async def test_a_name_that_another_ve_has_is_the_reason_that_is_shown(web: Group
     assert len(warnings) == 1, "told once"
 
 
+async def test_a_ve_that_was_brought_back_is_its_own_and_its_name_is_taken_for_the_group(
+    web: GroupRig,
+) -> None:
+    await web.apply(2)
+    await web.settle()
+    await web.service.Scale(group_pb2.ScaleGroupRequest(group=REF, replicas=1), NO_CONTEXT)
+    await web.look()
+    await web.keep("web-1")
+    back = api_pb2.UndeleteVERequest(ve=api_pb2.VERef(name="web-1"))
+    assert (await web.rig.ve.Undelete(back, NO_CONTEXT)).group == ""
+    await web.service.Scale(group_pb2.ScaleGroupRequest(group=REF, replicas=2), NO_CONTEXT)
+    for _ in range(3):
+        await web.look()
+    shown = await web.show()
+    assert list(web.ves) == ["web-0"]
+    assert "name web-1 is taken" in shown.status.message
+    assert [event.reason for event in shown.status.events].count("Making") == 1
+
+
 async def test_a_ve_that_is_too_young_is_not_available_yet(web: GroupRig) -> None:
     await web.apply(1, min_ready=30.0)
     await web.look()
@@ -338,4 +367,3 @@ async def test_only_what_concerns_a_group_is_written(web: GroupRig) -> None:
     for _ in range(3):
         await web.look()
     assert web.rig.mirror.view.revision == revision
-    assert Uid("") not in web.rig.mirror.view.ves

@@ -191,6 +191,7 @@ async def _bring_back(
         spec=spec if spec.ip == ip else msgspec.structs.replace(spec, ip=""),
         group="",
         group_revision=0,
+        request_id="",
         op_id=deps.ids.new(),
     )
     with _room(deps, kept), in_flight.holding(ip, back.image_digest):

@@ -22,7 +22,13 @@ from vecontroller.calls import Context, refuse
 
 log = structlog.get_logger()
 STALL_S = 5.0
-_LIMITED = frozenset(("/veapi.v1.VEService/Watch", "/veapi.v1.VEService/WatchEvents"))
+_LIMITED = frozenset(
+    (
+        "/veapi.v1.VEService/Watch",
+        "/veapi.v1.VEService/WatchEvents",
+        "/veapi.v1.GroupService/Watch",
+    )
+)
 """Streams whose reader must keep up. Of exec and logs a person may stop reading; flow control holds them."""
 
 Request = TypeVar("Request")

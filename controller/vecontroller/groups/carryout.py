@@ -131,4 +131,4 @@ class CarryOut:
 
 
 def _free(ve: VE) -> VE:
-    return msgspec.structs.replace(ve, group="", group_revision=0)
+    return msgspec.structs.replace(ve, group="", group_revision=0, request_id="")
