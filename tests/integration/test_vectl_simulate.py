@@ -76,6 +76,26 @@ async def test_added_hosts_take_what_did_not_fit(vectl: Vectl) -> None:
     ]  # fmt: skip
 
 
+GROUP = b"""
+kind: Group
+metadata: {name: web}
+spec:
+  replicas: 3
+  template: {labels: {app: web}, spec: {image: debian, apart: ["app=web over host"]}}
+"""
+
+
+async def test_a_group_counts_as_its_ves(vectl: Vectl) -> None:
+    ran = await vectl("simulate", "--apply", "-", "-o", "json", code=5, text=GROUP)
+    ves = ran.json()["ves"]
+    assert [(ve["name"], ve["why"], ve["to_host"]) for ve in ves] == [
+        ("web-0", "new", "h2"), ("web-1", "new", "h1"), ("web-2", "new", ""),
+    ]  # fmt: skip
+    assert ves[2]["message"] == "2 hosts: 2 with app=web in their host"
+    text = GROUP.replace(b"  replicas: 3\n", b"")
+    assert "replicas: 3" in (await vectl("simulate", "--apply", "-", code=2, text=text)).err
+
+
 async def test_a_view_is_carried_away_and_asked_when_the_cluster_has_moved_on(
     vectl: Vectl, rig: ApiRig, tmp_path: Path
 ) -> None:

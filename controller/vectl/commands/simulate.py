@@ -10,6 +10,7 @@ from veapi.errors import InvalidInput, NoHostFits
 from veapi.units import format_size
 from vectl import manifest, messagefile, options
 from vectl.columns import cores
+from vectl.members import with_members
 from vectl.output import Style, colours, one
 from vectl.session import Ended, Session, pass_session
 from vectl.table import Column, Writer
@@ -63,7 +64,7 @@ def simulate(  # noqa: PLR0913  # options
     All options together are one case. The code is 5 when a VE that has a host now, or is new, would have none.
     """
     request = _request(hosts, racks, count, like, rack)
-    wanted = manifest.read_all(files, sys.stdin.buffer)
+    wanted = with_members(manifest.read(files, sys.stdin.buffer))
     asked = bool(hosts or racks or count or wanted)
     if save and (view or asked):
         raise InvalidInput("--save-view stands alone", hint="then: vectl simulate --view FILE ...")
