@@ -1530,6 +1530,16 @@ class ProjectServiceStub:
                 request_serializer=veapi_dot_v1_dot_api__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_api__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/veapi.v1.ProjectService/Get',
+                request_serializer=veapi_dot_v1_dot_api__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.Project.FromString,
+                _registered_method=True)
+        self.Set = channel.unary_unary(
+                '/veapi.v1.ProjectService/Set',
+                request_serializer=veapi_dot_v1_dot_api__pb2.SetProjectRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_types__pb2.Project.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
@@ -1547,6 +1557,19 @@ class ProjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Set(self, request, context):
+        """Changes its quota. One that is below what it has blocks growth, and takes nothing away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1559,6 +1582,16 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=veapi_dot_v1_dot_api__pb2.ListProjectsRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_api__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.GetProjectRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.Project.SerializeToString,
+            ),
+            'Set': grpc.unary_unary_rpc_method_handler(
+                    servicer.Set,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.SetProjectRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_types__pb2.Project.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1615,6 +1648,60 @@ class ProjectService:
             '/veapi.v1.ProjectService/List',
             veapi_dot_v1_dot_api__pb2.ListProjectsRequest.SerializeToString,
             veapi_dot_v1_dot_api__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.ProjectService/Get',
+            veapi_dot_v1_dot_api__pb2.GetProjectRequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Set(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.ProjectService/Set',
+            veapi_dot_v1_dot_api__pb2.SetProjectRequest.SerializeToString,
+            veapi_dot_v1_dot_types__pb2.Project.FromString,
             options,
             channel_credentials,
             insecure,

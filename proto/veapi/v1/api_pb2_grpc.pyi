@@ -439,12 +439,18 @@ class ProjectServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ProjectServiceAsyncStub: ...
     Create: _grpc.UnaryUnaryMultiCallable[_api_pb2.CreateProjectRequest, _types_pb2.Project]
     List: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListProjectsRequest, _api_pb2.ListProjectsResponse]
+    Get: _grpc.UnaryUnaryMultiCallable[_api_pb2.GetProjectRequest, _types_pb2.Project]
+    Set: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetProjectRequest, _types_pb2.Project]
+    """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Create: _aio.UnaryUnaryMultiCallable[_api_pb2.CreateProjectRequest, _types_pb2.Project]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_api_pb2.ListProjectsRequest, _api_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    Get: _aio.UnaryUnaryMultiCallable[_api_pb2.GetProjectRequest, _types_pb2.Project]  # type: ignore[assignment]
+    Set: _aio.UnaryUnaryMultiCallable[_api_pb2.SetProjectRequest, _types_pb2.Project]  # type: ignore[assignment]
+    """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -460,6 +466,21 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_pb2.ListProjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_pb2.ListProjectsResponse, _abc.Awaitable[_api_pb2.ListProjectsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Get(
+        self,
+        request: _api_pb2.GetProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Project, _abc.Awaitable[_types_pb2.Project]]: ...
+
+    @_abc_1.abstractmethod
+    def Set(
+        self,
+        request: _api_pb2.SetProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Project, _abc.Awaitable[_types_pb2.Project]]:
+        """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -839,11 +839,21 @@ class Project(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     VES_FIELD_NUMBER: _builtins.int
     RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ves: _builtins.int
     resource_version: _builtins.int
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def quota(self) -> Global___ProjectAmounts:
+        """What it may have; 0: as much as there is."""
+
+    @_builtins.property
+    def usage(self) -> Global___ProjectAmounts:
+        """What it has."""
+
     def __init__(
         self,
         *,
@@ -851,11 +861,49 @@ class Project(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ves: _builtins.int = ...,
         resource_version: _builtins.int = ...,
+        quota: Global___ProjectAmounts | None = ...,
+        usage: Global___ProjectAmounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "quota", b"quota", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "name", b"name", "resource_version", b"resource_version", "ves", b"ves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "name", b"name", "quota", b"quota", "resource_version", b"resource_version", "usage", b"usage", "ves", b"ves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Project: _TypeAlias = Project  # noqa: Y015
+
+@_typing.final
+class ProjectAmounts(_message.Message):
+    """Of all VEs of a project together. The disk is that of roots and snapshots, and what deleted roots use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VES_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    ves: _builtins.int
+    cpu_millis: _builtins.int
+    memory_bytes: _builtins.int
+    disk_bytes: _builtins.int
+    addresses: _builtins.int
+    snapshots: _builtins.int
+    def __init__(
+        self,
+        *,
+        ves: _builtins.int = ...,
+        cpu_millis: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        addresses: _builtins.int = ...,
+        snapshots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cpu_millis", b"cpu_millis", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "snapshots", b"snapshots", "ves", b"ves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectAmounts: _TypeAlias = ProjectAmounts  # noqa: Y015
