@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kit.apirig import ALPINE, NO_CONTEXT, ApiRig, api_rig
+from kit.eventually import eventually
 from veapi.errors import Conflict, InvalidInput, NotFound
 from veapi.model import VE, HostName, VEReport, VEState, VEStatus
 from veapi.v1 import api_pb2, group_pb2, types_pb2
@@ -14,6 +15,8 @@ from vecontroller.api.create import Creator
 from vecontroller.api.group import GroupService
 from vecontroller.groups.keeper import Keeper
 from vecontroller.observed import of_report
+from vecontroller.store import keys
+from vecontroller.store.port import Delete
 
 KEY = ("default", "web")
 REF = group_pb2.GroupRef(name="web")
@@ -282,6 +285,19 @@ async def test_a_group_that_is_deleted_takes_its_ves_along_and_goes_last(web: Gr
     await web.look()
     assert KEY not in web.rig.mirror.view.groups
     assert KEY not in web.rig.mirror.view.group_statuses
+
+
+async def test_a_ve_whose_deletion_is_taken_back_while_its_group_goes_belongs_to_itself(
+    web: GroupRig,
+) -> None:
+    await web.apply(1)
+    await web.settle()
+    await web.rig.outside.transact([], [Delete(key=keys.group(*KEY))])
+    await eventually(lambda: KEY not in web.rig.mirror.view.groups)
+    async with keeping(web):
+        await eventually(lambda: KEY not in web.rig.mirror.view.members)
+    (left,) = (held.value for held in web.rig.mirror.view.ves.values())
+    assert (left.name, left.group, left.delete_requested_at) == ("web-0", "", None)
 
 
 async def test_a_group_may_go_and_its_ves_stay(web: GroupRig) -> None:

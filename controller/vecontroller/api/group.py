@@ -7,7 +7,7 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict, NotFound
-from veapi.model import Digest, Group
+from veapi.model import Digest, Group, Uid
 from veapi.v1 import api_pb2, group_pb2, group_pb2_grpc
 from vecontroller.api import groupspec
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
@@ -20,7 +20,7 @@ from vecontroller.groups.keeper import Keeper
 from vecontroller.groups.member import Key
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
-from vecontroller.view import Held
+from vecontroller.view import Changed, Held
 from vecontroller.writer import LostRace
 
 PACE_S = 0.05
@@ -62,7 +62,8 @@ class GroupService(group_pb2_grpc.GroupServiceServicer):
                 if message != sent:
                     sent = message
                     yield group_pb2.GroupChange(group=message)
-                await changes.next()
+                while not self._concerns(key, await changes.next()):
+                    pass
                 await self._deps.clock.sleep(PACE_S)
 
     async def Apply(
@@ -126,6 +127,12 @@ class GroupService(group_pb2_grpc.GroupServiceServicer):
             )
 
         return await self._change(request.group, change, leaving=True)
+
+    def _concerns(self, key: Key, changed: Changed) -> bool:
+        """Refusals of the scheduler are told of VEs alone."""
+        members = self._deps.mirror.view.members.get(key, frozenset[Uid]())
+        told = changed.relisted or bool(changed.hosts) or key in changed.groups
+        return told or not changed.ves.isdisjoint(members)
 
     def _find(self, key: Key) -> Held[Group]:
         view = self._deps.mirror.view

@@ -62,8 +62,10 @@ class CarryOut:
         return found[0]
 
     def _guard(self, key: Key) -> Guard:
-        held = self._group(key)
-        return Guard(key=keys.group(*key), mod_revision=held.mod_revision)
+        """Of one that is gone: that it stays so."""
+        held = self._deps.mirror.view.groups.get(key)
+        revision = held.mod_revision if held is not None else 0
+        return Guard(key=keys.group(*key), mod_revision=revision)
 
     def _wanted(self, key: Key, step: Make) -> Wanted:
         revision, group = self._revision(key, step.revision), self._group(key).value

@@ -270,7 +270,7 @@ class GroupStatus(_message.Message):
     state: _builtins.str
     """Ready, Progressing, Paused, Stopped, Degraded or Deleting."""
     reason: _builtins.str
-    """One CamelCase word, e.g. "ProgressDeadline", "NoHostFits", "NameTaken"."""
+    """One CamelCase word, e.g. "ProgressDeadline", "NoHostFits", "Conflict"."""
     message: _builtins.str
     ves: _builtins.int
     """VEs that there are, without those that are being deleted."""
