@@ -18,7 +18,7 @@ from veapi.rpcmetrics import RpcMetrics
 from veapi.v1 import session_pb2_grpc
 from vecontroller.api.guard import GuardInterceptor
 from vecontroller.api.patience import PatientCommits
-from vecontroller.api.ports import ApiDeps, RandomIds
+from vecontroller.api.ports import ApiDeps, RandomIds, no_snapshot
 from vecontroller.api.register import Api, register
 from vecontroller.config import Config
 from vecontroller.core import Core, compose, lead
@@ -142,6 +142,7 @@ def api_deps(core: Core) -> ApiDeps:
         waits=lambda: core.moves.waits,
         keep_deleted_s=core.keep_deleted_s,
         rules=core.rules,
+        snapshot=core.store.snapshot if isinstance(core.store, EtcdStore) else no_snapshot,
     )
 
 

@@ -4,6 +4,7 @@ from veapi.channel import Caller, Role
 from veapi.errors import Denied
 from veapi.v1 import (
     api_pb2,
+    cluster_pb2,
     group_pb2,
     hostlife_pb2,
     plan_pb2,
@@ -17,6 +18,7 @@ SERVICES = [
     service.full_name
     for module in (
         api_pb2,
+        cluster_pb2,
         group_pb2,
         hostlife_pb2,
         plan_pb2,

@@ -16,6 +16,7 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "veapi.v1.OrphanService": _USERS,
     "veapi.v1.HostLifeService": _USERS,
     "veapi.v1.SwitchService": _USERS,
+    "veapi.v1.ClusterService": _USERS,
     "veapi.v1.GroupService": _USERS,
     "veapi.v1.SchedulerService": _USERS,
     "veapi.v1.PlanService": _USERS,

@@ -1,12 +1,12 @@
 """What the API needs of the rest of the controller: small ports, handed in together at the composition root."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from veapi.clock import Clock
-from veapi.errors import VerackError
+from veapi.errors import Unavailable, VerackError
 from veapi.model import Digest, HostName, HostState, Resources, Uid, VEReport
 from veapi.v1 import session_pb2
 from vecontroller.failover.judge import Waits
@@ -133,6 +133,13 @@ class RandomIds:
         return str(uuid.uuid4())
 
 
+async def no_snapshot() -> AsyncGenerator[bytes, None]:
+    """Of a store that has none."""
+    for nothing in tuple[bytes, ...]():
+        yield nothing
+    raise Unavailable("this store can't be backed up", hint="back up the etcd of a controller")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiDeps:
     """All of it. `cluster` is the name in certificates, `controller` that of this one, `version` of this program.
@@ -157,3 +164,5 @@ class ApiDeps:
     waits: Callable[[], Mapping[Uid, Waits]] = dict
     keep_deleted_s: float = KEEP_DELETED_S
     rules: Rules = PLAIN
+    snapshot: Callable[[], AsyncGenerator[bytes, None]] = no_snapshot
+    """Of the whole store, in pieces."""

@@ -6,12 +6,14 @@ from veapi.daemon import forever
 from veapi.groups import TaskGroup
 from veapi.v1 import (
     api_pb2_grpc,
+    cluster_pb2_grpc,
     group_pb2_grpc,
     hostlife_pb2_grpc,
     plan_pb2_grpc,
     scheduler_pb2_grpc,
     simulate_pb2_grpc,
 )
+from vecontroller.api.cluster import ClusterService
 from vecontroller.api.create import Creator
 from vecontroller.api.departed import Departed
 from vecontroller.api.group import GroupService
@@ -64,6 +66,7 @@ def register(server: grpc.aio.Server, deps: ApiDeps) -> Api:
     group_pb2_grpc.add_GroupServiceServicer_to_server(GroupService(deps, keeper), server)
     hostlife_pb2_grpc.add_HostLifeServiceServicer_to_server(HostLifeService(deps), server)
     hostlife_pb2_grpc.add_SwitchServiceServicer_to_server(SwitchService(deps), server)
+    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(deps), server)
     switching = Switching(
         *(deps.mirror, deps.writer, deps.clock),
         state=deps.hosts.host_state,

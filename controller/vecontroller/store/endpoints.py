@@ -93,6 +93,7 @@ class Endpoint:
         self.channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
         self.kv = rpc_pb2_grpc.KVStub(self.channel)
         self.watch = rpc_pb2_grpc.WatchStub(self.channel)
+        self.maintenance = rpc_pb2_grpc.MaintenanceStub(self.channel)
 
 
 class Endpoints:

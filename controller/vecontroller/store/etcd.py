@@ -5,7 +5,7 @@ Every ready-made client loses watch events, hangs on compaction, or retries writ
 resumes from what it delivered. Watches are in `store.watch`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from itertools import chain, repeat
 
 from tenacity import (
@@ -40,6 +40,7 @@ from vecontroller.store.port import (
     Transacted,
     Write,
 )
+from vecontroller.store.snapshot import snapshot
 from vecontroller.store.watch import EtcdWatch, WatchTiming
 
 TRY_TIMEOUT_S = 2.0
@@ -114,6 +115,10 @@ class EtcdStore:
             timeout=TRY_TIMEOUT_S,
             metadata=METADATA,
         )
+
+    def snapshot(self) -> AsyncGenerator[bytes, None]:
+        """All of etcd as one member has it; see `store.snapshot`."""
+        return snapshot(self._endpoints.current)
 
     async def aclose(self) -> None:
         await self._endpoints.aclose()

@@ -30,6 +30,8 @@ cluster = LazyGroup(
         "status": Entry("vectl.commands.cluster:status", "Who leads, and what is armed."),
         "disarm": Entry("vectl.commands.cluster:disarm", "Fence and move nothing for a while."),
         "arm": Entry("vectl.commands.cluster:arm", "End that."),
+        "backup": Entry("vectl.commands.backup:backup", "All that its store holds, in a file."),
+        "verify": Entry("vectl.commands.backup:verify_", "Whether a backup is whole."),
     },
     aliases={},
     help="The cluster as a whole.",
@@ -56,6 +58,8 @@ project = LazyGroup(
     entries={
         "create": Entry("vectl.commands.project:create", "Make a project."),
         "list": Entry("vectl.commands.project:list_", "Projects."),
+        "set": Entry("vectl.commands.projectquota:set_", "Say what a project may have."),
+        "show": Entry("vectl.commands.projectquota:show", "What a project has and may have."),
     },
     aliases=_ALIASES,
     help="Projects: spaces of names for VEs.",
