@@ -88,7 +88,8 @@ class FakeVefence:
 
     async def _rest(self, seconds: float) -> None:
         timer = asyncio.create_task(self._clock.sleep(seconds))
-        timer.add_done_callback(lambda _: self._woken.set())
+        # A timer that was cancelled is no news: it would wake the next rest at once, and so on.
+        timer.add_done_callback(lambda done: None if done.cancelled() else self._woken.set())
         try:
             await self._woken.wait()
         finally:

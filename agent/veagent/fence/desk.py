@@ -34,6 +34,7 @@ log = structlog.get_logger()
 LOOK_S = 0.25
 HASTE_S = 0.02
 """Between looks while something waits for vefence's word, or just before the lease runs out."""
+UNCONFIRMED = -1
 _DEAD = AwaitFence(
     NO_FENCE, "vefence does not run on this host, so nobody would kill it in time: start vefence"
 )
@@ -185,13 +186,13 @@ class FenceDesk:
             self._starting.discard(entry.uid)
 
     def facts(self) -> FenceFacts:
-        """`arming` is only told once vefence goes by it."""
+        """`arming` is only told once vefence goes by it, else it is -1."""
         teller = self._teller
         follows = teller.live and teller.arming_confirmed
         return FenceFacts(
             live=teller.live,
             timing=self._timing,
-            arming=teller.lease.arming if follows else 0,
+            arming=teller.lease.arming if follows else UNCONFIRMED,
             refuses="" if teller.live else _DEAD.message,
         )
 

@@ -242,7 +242,7 @@ class FenceFacts(_message.Message):
     live: _builtins.bool
     """It lives, and has read what the agent told it."""
     arming: _builtins.int
-    """The cluster's count of being armed and disarmed that is in force here."""
+    """The cluster's count of being armed and disarmed that is in force here; -1 until it is confirmed."""
     refuses: _builtins.str
     """Why the host takes no VEs of a fenced policy now; empty when it does."""
     @_builtins.property
