@@ -150,7 +150,12 @@ class Manager:
             elif host_set.order == self._set.order:
                 await self._put_in_force(self._set)
             else:
-                log.warning("older set ignored", order=str(host_set.order), held=str(self.held))
+                log.warning(
+                    "older set ignored",
+                    order=str(host_set.order),
+                    held=str(self.held),
+                    hint="if this goes on, the controllers' etcd was set back to an older state",
+                )
                 return self.held
             self._confirmed = self._set
             return self.held

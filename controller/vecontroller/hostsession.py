@@ -54,8 +54,20 @@ class HostSession:
     def set_acked(self, order: Order) -> None:
         """The agent has this set, or a newer one, on its disk."""
         if self._sent is not None and order >= self._sent.order:
+            if order > self._sent.order:
+                self._holds_newer(order, self._sent.order)
             self._acked = True
             self._changed.set()
+
+    def _holds_newer(self, held: Order, ours: Order) -> None:
+        """No leader of this store made what it holds: the host takes nothing from us, and that must not pass in silence."""
+        log.error(
+            "host holds a newer set than ours and ignores ours",
+            host=self.host,
+            held=str(held),
+            ours=str(ours),
+            hint="was etcd set back to an older state? VEs run on as they are; see docs/operations/disaster.md",
+        )
 
     @property
     def ended(self) -> bool:

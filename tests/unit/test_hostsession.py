@@ -1,8 +1,10 @@
 import asyncio
 
 import pytest
+import structlog
 
 from kit.manualclock import ManualClock
+from veapi import codec
 from veapi.errors import Conflict, Unavailable
 from veapi.model import HostName, HostSet, Order, PeerHost
 from veapi.v1 import session_pb2
@@ -79,6 +81,21 @@ async def test_while_a_set_is_under_way_no_other_is_sent_then_only_the_newest(
     waiting = await nothing(stream)
     session.set_acked(Order(incarnation=1, epoch=1, revision=first.set.order.revision))
     assert peers(await waiting) == ["h5"]
+
+
+async def test_a_host_that_holds_a_newer_set_than_ours_is_told_loudly(session, stream):
+    first = await anext(stream)
+    with structlog.testing.capture_logs() as logs:
+        session.set_acked(Order(incarnation=1, epoch=1, revision=first.set.order.revision + 1))
+    assert [(each["log_level"], each["host"]) for each in logs] == [("error", session.host)]
+    assert "set back" in logs[0]["hint"]
+
+
+async def test_the_acknowledgement_of_our_own_set_is_no_reason_for_alarm(session, stream):
+    first = await anext(stream)
+    with structlog.testing.capture_logs() as logs:
+        session.set_acked(codec.order_in(first.set.order))
+    assert not logs
 
 
 async def test_an_acknowledgement_of_an_older_set_does_not_count(session, stream, wishes):
