@@ -5,6 +5,7 @@
 #   make test   everything that decides whether a change is good
 #   make lint, unit or component   its fast parts;  make bench  the measurements
 #   make sim    thousands of simulated stories (COUNT=20000);  make sim-mutants  all seeded bugs;  make sim-etcd  the model's check
+#   make chaos  faults on a rack of real processes: all cases, then ROUNDS=200 random rounds (SEED=, VES=)
 #   make stubs  after a change of a .proto
 
 PYTHON ?= /usr/bin/python3
@@ -14,7 +15,7 @@ PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-s
   python3-venv iputils-ping xz-utils zstd tar skopeo mmdebstrap procps util-linux ca-certificates
 export PYTHONPATH := deploy/dev
 
-.PHONY: image-debian rack down test lint unit component bench stubs setup dev packages
+.PHONY: image-debian rack down test lint unit component bench chaos stubs setup dev packages
 
 rack: setup
 	@$(BIN)/python -m devrack up
@@ -55,6 +56,9 @@ sim-mutants: dev
 
 sim-etcd: dev
 	VERACK_SEQUENCES=5000 $(BIN)/pytest -q tests/integration/test_store_sequences.py
+
+chaos: dev
+	PYTHONPATH=deploy/dev:tests $(BIN)/python -m chaos run --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) --ves $(or $(VES),100)
 
 stubs: dev
 	$(BIN)/python proto/generate.py

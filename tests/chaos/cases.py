@@ -1,0 +1,346 @@
+"""The fixed cases, by their number in the list of what systems like this one must survive. Each gives its figure, or raises Violation."""
+
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from chaos import checks, faults
+from chaos.checks import Violation
+from chaos.faults import Fault
+from chaos.rig import IMAGE, SMALL, Rig, signal_all
+from devrack import daemons
+from kit.rackleaders import etcd_led_by, led_by
+
+Case = Callable[[Rig], str]
+ELSEWHERE_S = 45.0
+"""18 s on an idle machine; ours may be busy."""
+
+
+def untouched(rig: Rig, before: dict[str, int]) -> None:
+    """No VE at all was started again."""
+    after = rig.oracle.starts()
+    again = {name: rig.oracle.lines(name) for name in before if after[name] != before[name]}
+    if again:
+        raise Violation(f"started again: {again}")
+
+
+def seconds_until(probe: Callable[[], bool], within_s: float, what: str) -> float:
+    began = time.monotonic()
+    while not probe():
+        if time.monotonic() - began > within_s:
+            raise Violation(f"{what}: not within {within_s:g} s")
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def whole(rig: Rig) -> float:
+    rig.mend()
+    return checks.converged(rig)
+
+
+def agents_killed(rig: Rig) -> str:
+    before, worst = rig.oracle.starts(), 0.0
+    for host in rig.hosts():
+        rig.rack.kill(f"{host}-agent")
+        rig.rack.start_agent(host)
+        worst = max(worst, checks.converged(rig))
+    untouched(rig, before)
+    return f"5 agents killed, all as asked after {worst:.1f} s at most"
+
+
+def monitors_killed(rig: Rig) -> str:
+    before, host = rig.oracle.starts(), rig.hosts()[1]
+    count = len(rig.monitors(host))
+    faults.monitors_killed(host).strike(rig)
+    time.sleep(2)
+    checks.converged(rig)
+    untouched(rig, before)
+    return f"{count} processes killed, no VE ended"
+
+
+def vefence_killed(rig: Rig) -> str:
+    before = rig.oracle.starts()
+    for host in rig.hosts():
+        rig.rack.kill(f"{host}-vefence")
+    time.sleep(1)
+    whole(rig)
+    untouched(rig, before)
+    return "5 killed at once, no VE ended"
+
+
+def moved(rig: Rig, fault: Fault, host: str) -> str:
+    """The host's VEs that may move are ended, then run elsewhere; the others stay as they are."""
+    before, names = rig.oracle.starts(), set(rig.on(host, "recreate"))
+    began = time.monotonic()
+    heal = fault.strike(rig)
+    ended = _ended(rig, names, fault)
+    seconds_until(lambda: _started(rig, names, before), ELSEWHERE_S, "they run elsewhere")
+    elsewhere = time.monotonic() - began
+    heal()
+    took = whole(rig)
+    checks.stays_untouched(rig, before, lost=[fault.lost] if fault.lost else [])
+    return f"{len(names)} ended after {ended:.1f} s, elsewhere after {elsewhere:.1f} s; all as asked {took:.1f} s after"
+
+
+def _ended(rig: Rig, names: set[str], fault: Fault) -> float:
+    if "is not heard" in fault.name or "hears nothing" in fault.name:
+        return seconds_until(lambda: True, 1, "")
+    return seconds_until(lambda: not rig.oracle.held() & names, 15, "fenced VEs are ended")
+
+
+def _started(rig: Rig, names: set[str], before: dict[str, int]) -> bool:
+    starts = rig.oracle.starts()
+    return all(starts[name] > before[name] for name in names) and names <= rig.oracle.held()
+
+
+def agent_stopped(rig: Rig) -> str:
+    return moved(rig, faults.stopped("h1-agent"), "h1")
+
+
+def host_cut(rig: Rig) -> str:
+    return moved(rig, faults.host_cut("h2"), "h2")
+
+
+def host_deaf(rig: Rig) -> str:
+    return moved(rig, faults.host_deaf("h3"), "h3")
+
+
+def host_mute(rig: Rig) -> str:
+    return moved(rig, faults.host_mute("h4"), "h4")
+
+
+def host_lost(rig: Rig) -> str:
+    return moved(rig, faults.host_lost("h5"), "h5")
+
+
+def host_frozen(rig: Rig) -> str:
+    """Copies that stood still hold their locks, so the oracle sees two; what counts is how long they go on after the thaw."""
+    host = "h1"
+    names, before = set(rig.on(host, "recreate")), rig.oracle.starts()
+    rig.frozen_copies |= names
+    old = {name: pid for name, (pid, _) in rig.rack.pids().items() if name in names}
+    heal = faults.host_frozen(host).strike(rig)
+    seconds_until(lambda: _all_again(rig, names, before), ELSEWHERE_S, "they run elsewhere")
+    heal()
+    overlap = seconds_until(lambda: not _alive(old.values()), 10, "old copies are ended")
+    whole(rig)
+    checks.stays_untouched(rig, before)
+    return f"{len(names)} moved; old copies gone {overlap * 1000:.0f} ms after the thaw"
+
+
+def _all_again(rig: Rig, names: set[str], before: dict[str, int]) -> bool:
+    starts = rig.oracle.starts()
+    return all(starts[name] > before[name] for name in names)
+
+
+def _alive(pids: Iterable[int]) -> bool:
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def leaders_lost(rig: Rig, fault: Callable[[], Fault], rounds: int) -> str:
+    """The API is back each time, what it says afterwards is done, and no VE notices."""
+    before = rig.oracle.starts()
+    times = [_leader_lost(rig, fault()) for _ in range(rounds)]
+    untouched(rig, before)
+    return f"{rounds} times; a write is done after {max(times):.1f} s at most"
+
+
+def _leader_lost(rig: Rig, fault: Fault) -> float:
+    name = f"case-{time.monotonic_ns()}"
+    heal = fault.strike(rig)
+    took = seconds_until(lambda: _writes(rig, name), 60, "a write is done")
+    heal()
+    whole(rig)
+    if name not in {ve["name"] for ve in rig.ves() or ()}:
+        raise Violation(f"{name} was acknowledged and is not there")
+    rig.rack.purge(name)
+    return took
+
+
+def _writes(rig: Rig, name: str) -> bool:
+    done = rig.vectl("create", name, "--image", IMAGE, *SMALL, "--stopped", "--detach")
+    return done.code in {0, 4}
+
+
+def controller_killed(rig: Rig) -> str:
+    return leaders_lost(rig, faults.leader_killed, 5)
+
+
+def etcd_lost(rig: Rig) -> str:
+    killed = leaders_lost(rig, faults.etcd_leader_killed, 3)
+    return f"killed: {killed}; cut: {leaders_lost(rig, faults.etcd_leader_cut, 2)}"
+
+
+def zombie(rig: Rig) -> str:
+    """A leader that stood still for 20 s changes nothing when it wakes."""
+    before = rig.oracle.starts()
+    leader, epoch = led_by(rig.rack)
+    heal = faults.leader_stopped().strike(rig)
+    took = seconds_until(lambda: _led_by_other(rig, epoch), 40, "another leads")
+    time.sleep(20)
+    heal()
+    seconds_until(
+        lambda: daemons.pid_of(rig.rack.plan, leader.daemon) is None, 30, "the old leader ends"
+    )
+    whole(rig)
+    untouched(rig, before)
+    return f"another leads after {took:.1f} s"
+
+
+def _led_by_other(rig: Rig, epoch: int) -> bool:
+    try:
+        return led_by(rig.rack)[1] > epoch
+    except AssertionError:
+        return False
+
+
+def no_quorum(rig: Rig) -> str:
+    """Two of three members down for 20 s: no `stay` VE ends, and what was fenced runs again."""
+    before = rig.oracle.starts()
+    last = etcd_led_by(rig.rack)
+    for each in rig.rack.plan.controllers:
+        if each != last:
+            rig.rack.kill(each.etcd)
+    time.sleep(20)
+    if rig.vectl("create", "nobody", "--image", IMAGE, *SMALL, "--detach").code == 0:
+        raise Violation("a write was acknowledged without a quorum")
+    took = whole(rig)
+    checks.stays_untouched(rig, before)
+    rig.vectl("delete", "--purge", "--yes", "nobody")
+    return f"all as asked {took:.1f} s after they are back"
+
+
+def no_control_plane(rig: Rig) -> str:
+    """All controllers and etcd are gone: crashed `stay` VEs run again, and a host that boots brings its own back."""
+    before, own = rig.oracle.starts(), rig.on("h3", "stay")
+    crash = rig.on("h1", "stay")[0]
+    pid = rig.rack.pids()[crash][0]
+    for each in rig.rack.plan.controllers:
+        rig.rack.kill(each.daemon)
+        rig.rack.kill(each.etcd)
+    signal_all([pid], signal.SIGKILL)
+    again = seconds_until(lambda: _all_again(rig, {crash}, before), 20, "a crashed VE runs again")
+    faults.host_lost("h3").strike(rig)()
+    boot = seconds_until(
+        lambda: _all_again(rig, set(own), before), 40, "a host brings its VEs back"
+    )
+    took = whole(rig)
+    checks.stays_untouched(rig, before, lost=["h3"], crashed=[crash])
+    return f"crashed one back in {again:.1f} s, {len(own)} of a booted host in {boot:.1f} s; all {took:.1f} s after"
+
+
+def loss(rig: Rig) -> str:
+    """20 % loss on each host for 30 s fences nobody."""
+    before = rig.oracle.starts()
+    heals = [faults.host_lossy(host, 20).strike(rig) for host in rig.hosts()]
+    time.sleep(30)
+    for heal in heals:
+        heal()
+    whole(rig)
+    untouched(rig, before)
+    return "20 % on 5 hosts for 30 s: nothing was fenced"
+
+
+def storm(rig: Rig) -> str:
+    """Three of five hosts are cut at once: nothing is moved until an operator says so."""
+    before, hosts = rig.oracle.starts(), rig.hosts()[:3]
+    names = {name for host in hosts for name in rig.on(host, "recreate")}
+    heals = [faults.host_cut(host).strike(rig) for host in hosts]
+    time.sleep(25)
+    starts = rig.oracle.starts()
+    if ran := [name for name in names if starts[name] != before[name]]:
+        raise Violation(f"moved in a storm: {ran}")
+    if not checks.stopped_moves(rig):
+        raise Violation("moves are not stopped")
+    for heal in heals:
+        heal()
+    took = whole(rig)
+    checks.stays_untouched(rig, before)
+    return f"{len(names)} were not moved; all as asked {took:.1f} s after"
+
+
+def flapping(rig: Rig) -> str:
+    """5 s up and 15 s down, four times: no VE starts more often than twice elsewhere."""
+    host, before = "h4", rig.oracle.starts()
+    names = rig.on(host, "recreate")
+    for _ in range(4):
+        heal = faults.host_cut(host).strike(rig)
+        time.sleep(15)
+        heal()
+        time.sleep(5)
+    whole(rig)
+    worst = max((rig.oracle.starts()[name] - before[name] for name in names), default=0)
+    checks.stays_untouched(rig, before)
+    return f"{len(names)} VEs, each started {worst} times at most"
+
+
+def all_lost(rig: Rig) -> str:
+    """All hosts boot at once."""
+    before = rig.oracle.starts()
+    heals = [faults.host_lost(host).strike(rig) for host in rig.hosts()]
+    for heal in heals:
+        heal()
+    took = whole(rig)
+    return f"{len(before)} VEs run {took:.1f} s after"
+
+
+def few_files(rig: Rig) -> str:
+    """An agent that may open no more files than it has, for 10 s."""
+    before = rig.oracle.starts()
+    pid = daemons.pid_of(rig.rack.plan, "h2-agent")
+    assert pid is not None
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, usual[1]))
+    time.sleep(6)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+    whole(rig)
+    checks.stays_untouched(rig, before)
+    return "64 files for 6 s: no VE of policy stay ended"
+
+
+def last_room(rig: Rig) -> str:
+    """Many creates at once for the last room of a host: no more are placed than fit."""
+    asked = ("--image", IMAGE, "--memory", "3G", "--cpu", "0.05", "--disk", "48M")
+    names = [f"room-{time.monotonic_ns()}-{i}" for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        list(
+            pool.map(
+                lambda name: rig.vectl("create", name, *asked, "--host", "h1", "--detach"), names
+            )
+        )
+    time.sleep(3)
+    placed = [name for name in rig.on("h1") if name in names]
+    rig.rack.purge(*names)
+    if len(placed) != 2:
+        raise Violation(f"{len(placed)} of 3 GiB are on a host of 8 GiB: {placed}")
+    return "2 of 6 were placed"
+
+
+CASES: dict[str, tuple[str, Case]] = {
+    "C1": ("each agent is killed", agents_killed),
+    "C2": ("LXC's monitors are killed", monitors_killed),
+    "C3": ("every vefence is killed", vefence_killed),
+    "C4": ("an agent stands still, its vefence lives", agent_stopped),
+    "C6": ("a host is cut off", host_cut),
+    "C7a": ("a host hears nothing", host_deaf),
+    "C7b": ("a host is not heard", host_mute),
+    "C9": ("the leading controller is killed", controller_killed),
+    "C10": ("the leading controller stands still, then wakes", zombie),
+    "C11": ("etcd's leader is killed, then cut off", etcd_lost),
+    "C12": ("two of three etcd members are down", no_quorum),
+    "C13": ("the whole control plane is gone", no_control_plane),
+    "C20": ("an agent runs out of files", few_files),
+    "C22": ("packets are lost", loss),
+    "C23": ("three of five hosts are cut at once", storm),
+    "C35": ("creates race for the last room", last_room),
+    "C38": ("a host loses power", host_lost),
+    "C25": ("all hosts boot at once", all_lost),
+    "C5": ("a whole host stands still, then wakes", host_frozen),
+    "C24": ("a host flaps", flapping),
+}
+"""In the order in which they are played: what makes the brakes count comes last."""
+CI = ("C1", "C2", "C3", "C4", "C9", "C11", "C23")
+"""Those that each `make test` plays."""
