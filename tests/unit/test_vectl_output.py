@@ -41,7 +41,7 @@ def test_the_list_of_ves_has_the_promised_columns(capsys: pytest.CaptureFixture[
 def test_wide_adds_columns_and_headers_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     Printer("wide", ve_columns({}), prefix="ve/", headers=False).many([web()], [])
     assert capsys.readouterr().out == (
-        "web  default  Running  -  -  -  0.5  1G  10G  -  512  debian  0  -  a=b,tier=web  u1\n"
+        "web  default  Running  -  -  -  0.5  1G  10G  -  512  debian  0  -  a=b,tier=web  -  u1\n"
     )
 
 
