@@ -28,7 +28,7 @@ class Crew:
 
     def __init__(self, rack: Rack, folder: Path) -> None:
         self.rack = rack
-        self._file = folder / "crew.yaml"
+        self.file = folder / "crew.yaml"
 
     def apply(
         self,
@@ -41,9 +41,9 @@ class Crew:
         detach: bool = False,
     ) -> str:
         spec = SPEC.format(image=image, memory=memory)
-        self._file.write_text(GROUP.format(replicas=replicas, spec=spec, deadline=deadline))
+        self.file.write_text(GROUP.format(replicas=replicas, spec=spec, deadline=deadline))
         more = ("--detach",) if detach else ("--timeout", "90s")
-        ran = self.rack.vectl("apply", "-f", str(self._file), *more, code=code)
+        ran = self.rack.vectl("apply", "-f", str(self.file), *more, code=code)
         return ran.out + ran.err
 
     def shown(self) -> dict[str, Any]:
@@ -90,6 +90,7 @@ def import_image(rack: Rack, folder: Path, name: str, *, init: str = "") -> None
 @pytest.mark.timeout(300)
 def test_a_group_is_made_scaled_up_and_down_and_deleted_with_its_ves(crew: Crew) -> None:
     assert "3 of 3 available" in crew.apply(3)
+    assert crew.rack.vectl("diff", "-f", str(crew.file)).out == ""
     assert len({each["host"] for each in crew.members().values()}) == 3
     crew.rack.vectl("group", "scale", NAME, "5")
     assert sorted(crew.members()) == [f"{NAME}-{number}" for number in range(5)]
@@ -104,7 +105,8 @@ def test_a_group_is_made_scaled_up_and_down_and_deleted_with_its_ves(crew: Crew)
     crew.rack.vectl("delete", f"{NAME}-0", "--purge", "--yes")
     crew.rack.vectl("group", "rollout", "status", NAME)
     assert crew.available() == 2, "what was deleted is made again"
-    crew.rack.vectl("group", "delete", NAME, "--purge", "--yes")
+    gone = crew.rack.vectl("delete", "-f", str(crew.file), "--purge", "--yes")
+    assert gone.out == f"group/{NAME} deleted\n"
     assert crew.ves() == []
     assert crew.rack.vectl("group", "list", "-o", "name").out == ""
     assert crew.rack.ve(f"{NAME}-4")["status"]["state"] == "Running"

@@ -348,7 +348,7 @@ async def test_what_a_group_can_not_be_is_refused_by_field(
     web: GroupRig, fields: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InvalidInput, match=says):
-        await web.apply(**fields)
+        await web.apply(**fields)  # type: ignore[arg-type]
     assert KEY not in web.rig.mirror.view.groups
 
 
