@@ -115,7 +115,9 @@ def compose(  # noqa: PLR0913 - the composition root
         sessions=Sessions(deps, Admission(mirror, writer, clock, new_op_id=new_op_id)),
         scheduler=scheduler,
         purging=Purging(mirror, writer, clock, new_op_id=new_op_id),
-        snapshotting=Snapshotting(mirror, writer, deps.liveness, topic, clock, new_op_id=new_op_id),
+        snapshotting=Snapshotting(
+            *(mirror, writer, deps.liveness, topic, clock), new_op_id=new_op_id, reserved=reserved
+        ),
         moves=_moves(mirror, writer, deps, scheduler, reserved, counts, keep_deleted_s, rules),
         reserved=reserved,
         keep_deleted_s=keep_deleted_s,

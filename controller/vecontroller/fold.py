@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from veapi.model import VE, Digest, HostName, Uid
+from veapi.model import VE, Digest, HostName, ProjectAmounts, Uid
+from vecontroller import quota
 from vecontroller.store import keys, values
 from vecontroller.store.keys import Kind
 from vecontroller.store.port import StoreItem
@@ -94,6 +95,16 @@ def _host_of(view: View, uid: Uid) -> set[HostName]:
     return {placement.value.host} if placement is not None else set()
 
 
+def _count(view: View, project: str, more: ProjectAmounts, *, sign: int) -> None:
+    """Adds to what the project has, or takes it away."""
+    had = view.amounts.get(project, quota.NOTHING)
+    now = quota.added(had, more, sign=sign)
+    if now == quota.NOTHING:
+        view.amounts.pop(project, None)
+    else:
+        view.amounts[project] = now
+
+
 def _group_of(view: View, uid: Uid) -> set[tuple[str, str]]:
     held = view.ves.get(uid)
     if held is None or not held.value.group:
@@ -110,9 +121,12 @@ def _ve(view: View, parts: tuple[str, ...], item: StoreItem | None, changes: Cha
             raise Unreadable(f"the value is of {ve.uid}")
         return ve
 
-    before = _group_of(view, uid)
+    before, old = _group_of(view, uid), view.ves.get(uid)
     _set(view.ves, uid, item, decode)
-    after = _group_of(view, uid)
+    after, new = _group_of(view, uid), view.ves.get(uid)
+    for held, sign in ((old, -1), (new, 1)):
+        if held is not None:
+            _count(view, held.value.project, quota.of_ve(held.value), sign=sign)
     for group in before - after:
         view.members[group].discard(uid)
         if not view.members[group]:
@@ -158,6 +172,9 @@ def _deleted(view: View, parts: tuple[str, ...], item: StoreItem | None, changes
     before = view.deleted.get(uid)
     _set(view.deleted, uid, item, values.decode_deleted)
     after = view.deleted.get(uid)
+    for held, sign in ((before, -1), (after, 1)):
+        if held is not None:
+            _count(view, held.value.ve.project, quota.of_deleted(held.value), sign=sign)
     if before is not None:
         host = before.value.placement.host
         view.deleted_on[host].discard(uid)

@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from veapi.clock import Clock
 from veapi.errors import TimedOut
-from veapi.model import HostName, Resources
+from veapi.model import HostName, ProjectAmounts, Resources
+from vecontroller import quota
 from vecontroller.store.port import Ambiguous
 
 UNKNOWN_HELD_S = 60.0
@@ -56,10 +57,11 @@ class Holding(Generic[T]):
 
 
 class Reserved:
-    """Room on hosts that growing and returning VEs are about to take; the scheduler reckons with it."""
+    """What VEs are about to take: growing and returning ones room on hosts, which the scheduler reckons with; all of a quota."""
 
     def __init__(self, clock: Clock) -> None:
         self._holding: Holding[tuple[HostName, Resources]] = Holding(clock)
+        self._asked: Holding[tuple[str, ProjectAmounts]] = Holding(clock)
 
     def on(self, host: HostName) -> list[Resources]:
         return [amount for at, amount in self._holding.live() if at == host]
@@ -71,4 +73,18 @@ class Reserved:
     def holding(self, host: HostName, amount: Resources) -> Iterator[None]:
         """Within it nobody else gets that room."""
         with self._holding.holding((host, amount)):
+            yield
+
+    def asked(self, project: str) -> ProjectAmounts:
+        """What writes on their way add to what the project has."""
+        total = quota.NOTHING
+        for name, more in self._asked.live():
+            if name == project:
+                total = quota.added(total, more)
+        return total
+
+    @contextmanager
+    def asking(self, project: str, more: ProjectAmounts) -> Iterator[None]:
+        """Within it nobody else gets that part of the quota."""
+        with self._asked.holding((project, more)):
             yield

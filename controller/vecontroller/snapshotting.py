@@ -11,6 +11,7 @@ Rules count in minutes at least, so all VEs are looked at a few times a minute, 
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -22,6 +23,8 @@ from veapi.clock import Clock
 from veapi.errors import Conflict, InvalidInput, Unavailable
 from veapi.model import VE, Digest, HostState, SnapshotStatus, SnapshotWish, Uid, VEState, VEStatus
 from veapi.validate import SPEC_LIMIT_BYTES
+from vecontroller import allowance, quota
+from vecontroller.holding import Reserved
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Hosts, Mirrored
 from vecontroller.store import keys, values
@@ -130,11 +133,16 @@ def _rules(text: str) -> tuple[schedule.Rule, ...]:
 
 
 def scheduled(
-    view: View, ve: VE, now: float, *, spared: Collection[tuple[Uid, str]] = frozenset()
+    view: View,
+    ve: VE,
+    now: float,
+    *,
+    spared: Collection[tuple[Uid, str]] = frozenset(),
+    more: bool = True,
 ) -> VE:
-    """With what its schedule asks for now. `spared`: snapshots that must not go yet."""
+    """With what its schedule asks for now. `spared`: snapshots that must not go yet. `more`: whether any may come."""
     for rule in _rules(ve.spec.snapshot_schedule):
-        ve = _trimmed(view, _taken_on(view, ve, rule, now), rule, spared)
+        ve = _trimmed(view, _taken_on(view, ve, rule, now) if more else ve, rule, spared)
     return ve
 
 
@@ -145,12 +153,13 @@ def next_ve(
     *,
     ready: bool,
     spared: Collection[tuple[Uid, str]] = frozenset(),
+    more: bool = True,
 ) -> VE:
     """The VE as it shall be. `ready`: its host is there, so that a scheduled snapshot would be taken now, not much later."""
     ve = settled(view, held.value)
     if not ready or ve.delete_requested_at is not None or not _rooted(view, ve):
         return ve
-    return scheduled(view, ve, now, spared=spared)
+    return scheduled(view, ve, now, spared=spared, more=more)
 
 
 def tag_for(name: str, now: float) -> str:
@@ -223,7 +232,9 @@ class Snapshotting:
         clock: Clock,
         *,
         new_op_id: Callable[[], str],
+        reserved: Reserved,
     ) -> None:
+        self._reserved = reserved
         self._mirror = mirror
         self._writer = writer
         self._hosts = hosts
@@ -287,17 +298,40 @@ class Snapshotting:
             and self._hosts.host_state(placement.value.host) is HostState.READY
         )
 
-    async def _write(self, batch: list[tuple[Held[VE], VE]]) -> None:
-        op_id = self._new_op_id()
-        guards, writes = [], []
-        for held, wanted in batch:
-            key = keys.ve_spec(wanted.uid)
-            guards.append(Guard(key=key, mod_revision=held.mod_revision))
-            value = values.encode_ve(msgspec.structs.replace(wanted, op_id=op_id))
-            writes.append(Put(key=key, value=value))
+    def _within(self, held: Held[VE], wanted: VE, stack: ExitStack) -> tuple[VE, tuple[Guard, ...]]:
+        """As much of it as its project's quota allows, which is held by `stack`: else no new snapshot, only what goes."""
+        view, ve = self._mirror.view, held.value
+        more = quota.growth(quota.of_ve(ve), quota.of_ve(wanted))
         try:
-            await self._writer.commit(guards, writes, confirm=(writes[0].key, op_id))
+            stack.enter_context(allowance.allowed(view, self._reserved, ve.project, more))
+        except Conflict:
+            ready = self._ready(view, ve)
+            spared, now = needed(view), self._clock.wall()
+            return next_ve(view, held, now, ready=ready, spared=spared, more=False), ()
+        return wanted, allowance.guards(view, ve.project, more)
+
+    async def _write(self, batch: list[tuple[Held[VE], VE]]) -> None:
+        try:
+            with ExitStack() as stack:
+                await self._commit(batch, stack)
         except NotLeader:
             raise
         except (Conflict, Unavailable) as error:
             log.info("snapshots not asked for yet", ves=len(batch), error=error.message)
+
+    async def _commit(self, batch: list[tuple[Held[VE], VE]], stack: ExitStack) -> None:
+        op_id = self._new_op_id()
+        guards: dict[str, Guard] = {}
+        writes: list[Put] = []
+        for held, asked in batch:
+            wanted, quotas = self._within(held, asked, stack)
+            if wanted == held.value:
+                continue
+            key = keys.ve_spec(wanted.uid)
+            own = Guard(key=key, mod_revision=held.mod_revision)
+            guards.update({guard.key: guard for guard in (own, *quotas)})
+            value = values.encode_ve(msgspec.structs.replace(wanted, op_id=op_id))
+            writes.append(Put(key=key, value=value))
+        if writes:
+            confirm = (writes[0].key, op_id)
+            await self._writer.commit(list(guards.values()), writes, confirm=confirm)

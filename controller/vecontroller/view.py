@@ -22,6 +22,7 @@ from veapi.model import (
     Image,
     Placement,
     Project,
+    ProjectAmounts,
     Uid,
     VEStatus,
 )
@@ -66,6 +67,8 @@ class View:
     images: dict[Digest, Held[Image]] = field(default_factory=dict)
     tags: dict[str, Held[Digest]] = field(default_factory=dict)
     projects: dict[str, Held[Project]] = field(default_factory=dict)
+    amounts: dict[str, ProjectAmounts] = field(default_factory=dict)
+    """What the VEs and deleted roots of each project count for against its quota; kept by the mirror."""
     groups: dict[tuple[str, str], Held[Group]] = field(default_factory=dict)
     group_statuses: dict[tuple[str, str], Held[GroupStatus]] = field(default_factory=dict)
     members: dict[tuple[str, str], set[Uid]] = field(default_factory=lambda: defaultdict(set))

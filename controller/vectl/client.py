@@ -10,7 +10,7 @@ unknown, Unavailable says so.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -217,6 +217,18 @@ class Client(Scheduling, Simulations, Snapshots):
     async def create_project(self, name: str) -> types_pb2.Project:
         request = api_pb2.CreateProjectRequest(name=name)
         return await wire.unary(self._projects.Create, request, context=self.context)
+
+    async def project(self, name: str) -> types_pb2.Project:
+        """NotFound when there is none."""
+        request = api_pb2.GetProjectRequest(name=name)
+        return await wire.unary(self._projects.Get, request, context=self.context)
+
+    async def set_quota(self, name: str, amounts: Mapping[str, int]) -> types_pb2.Project:
+        """Those that are named; 0 is without a limit."""
+        request = api_pb2.SetProjectRequest(
+            name=name, quota=types_pb2.ProjectAmounts(**amounts), fields=sorted(amounts)
+        )
+        return await wire.unary(self._projects.Set, request, context=self.context)
 
     async def projects(self) -> list[types_pb2.Project]:
         request = api_pb2.ListProjectsRequest()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from veapi.units import format_cpu, format_size
 from vectl.output import age, moment
+from vectl.quotatable import UNLIMITED, cell
 from vectl.table import Column
 
 if TYPE_CHECKING:
@@ -122,6 +123,12 @@ ORPHAN_COLUMNS: "list[Column[Orphan]]" = [
 PROJECT_COLUMNS: "list[Column[Project]]" = [
     Column("NAME", lambda project: project.name),
     Column("VES", lambda project: str(project.ves)),
+    Column("CPU", lambda project: cell(project, "cpu_millis"), wide=True),
+    Column("MEMORY", lambda project: cell(project, "memory_bytes"), wide=True),
+    Column("DISK", lambda project: cell(project, "disk_bytes"), wide=True),
+    Column("ADDRESSES", lambda project: cell(project, "addresses"), wide=True),
+    Column("SNAPSHOTS", lambda project: cell(project, "snapshots"), wide=True),
+    Column("MAX VES", lambda project: str(project.quota.ves or UNLIMITED), wide=True),
     Column("AGE", lambda project: age(project.created_at)),
 ]
 

@@ -15,7 +15,7 @@ from vectl.wanted import Wanted, WantedGroup
 PAGES = sorted(
     page
     for page in (Path(__file__).parents[2] / "docs" / "placement").glob("*.md")
-    if page.name != "README.md"
+    if page.name not in ("README.md", "quotas.md")
 )
 ONE = specs.DEFAULTS.request
 CAPACITY = {"full": Resources(), "small": ONE, "": sum([ONE] * 16, Resources())}

@@ -34,7 +34,13 @@ async def rig():
 
 def loop_of(rig: ApiRig) -> Snapshotting:
     return Snapshotting(
-        rig.mirror, rig.deps.writer, rig.hosts, rig.topic, rig.clock, new_op_id=rig.deps.ids.new
+        rig.mirror,
+        rig.deps.writer,
+        rig.hosts,
+        rig.topic,
+        rig.clock,
+        new_op_id=rig.deps.ids.new,
+        reserved=rig.deps.reserved,
     )
 
 

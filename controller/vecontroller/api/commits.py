@@ -11,6 +11,7 @@ from veapi.errors import Conflict, InvalidInput
 from veapi.model import VE, Run
 from veapi.v1 import api_pb2
 from veapi.validate import SPEC_LIMIT_BYTES
+from vecontroller import allowance, quota
 from vecontroller.api.lookup import find_ve
 from vecontroller.api.ports import ApiDeps
 from vecontroller.store import keys, values
@@ -74,14 +75,17 @@ async def _write_holding(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
 
 
 async def write(deps: ApiDeps, held: Held[VE], made: Edit) -> Held[VE]:
-    """Raises LostRace when the spec is not as it was held any more."""
+    """Raises LostRace when the spec is not as it was held any more, Conflict when it grows past its project's quota."""
     wanted = with_policy(held.value, msgspec.structs.replace(made.ve, op_id=deps.ids.new()))
-    key = keys.ve_spec(wanted.uid)
-    revision = await deps.writer.commit(
-        [Guard(key=key, mod_revision=held.mod_revision), *made.guards],
-        [Put(key=key, value=encoded(wanted, before=held.value)), *made.writes],
-        confirm=(key, wanted.op_id),
-    )
+    key, view, project = keys.ve_spec(wanted.uid), deps.mirror.view, wanted.project
+    more = quota.growth(quota.of_ve(held.value), quota.of_ve(wanted))
+    guards = (*made.guards, *allowance.guards(view, project, more))
+    with allowance.allowed(view, deps.reserved, project, more):
+        revision = await deps.writer.commit(
+            [Guard(key=key, mod_revision=held.mod_revision), *guards],
+            [Put(key=key, value=encoded(wanted, before=held.value)), *made.writes],
+            confirm=(key, wanted.op_id),
+        )
     return Held(value=wanted, mod_revision=revision, create_revision=held.create_revision)
 
 

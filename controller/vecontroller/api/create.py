@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from veapi import validate
 from veapi.model import VE, Cluster, Digest, Image, Network, RootWish, Spec, Uid, Value
 from veapi.v1 import types_pb2
+from vecontroller import allowance, quota
 from vecontroller.api import addresses, specs
 from vecontroller.api.commits import ATTEMPTS, encoded, settle, worn_out
 from vecontroller.api.inflight import InFlight
@@ -72,7 +73,7 @@ class Creator:
     async def create(self, asked: Wanted) -> Held[VE]:
         """The new VE; the one that an earlier, equal request made, if this repeats it.
 
-        NotFound: project, image or host. Conflict: name or address is taken.
+        NotFound: project, image or host. Conflict: name or address is taken, or the project's quota is used up.
         """
         return await self.create_as(lambda: asked)
 
@@ -86,7 +87,10 @@ class Creator:
             ve = self.proposal(asked)
             guards = [each.guard for each in (asked.origin, asked.member) if each is not None]
             try:
-                with self._in_flight.holding(ve.ip, ve.image_digest, ve.root.from_uid):
+                with (
+                    self._deps.reserved.asking(ve.project, quota.of_ve(ve)),
+                    self._in_flight.holding(ve.ip, ve.image_digest, ve.root.from_uid),
+                ):
                     return await self._commit(ve, guards)
             except LostRace as lost:
                 await settle(self._deps, lost, attempt)
@@ -103,6 +107,7 @@ class Creator:
         ip = addresses.choose(view, network_of(view), asked.spec.ip, self._in_flight.addresses())
         ve = self._ve(asked, image, ip)
         encoded(ve)  # refuses what is too large
+        allowance.refuse_more(view, self._deps.reserved, ve.project, quota.of_ve(ve))
         return ve
 
     def earlier(self, project: str, name: str, request_id: str) -> Held[VE] | None:

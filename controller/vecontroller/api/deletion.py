@@ -16,6 +16,7 @@ from veapi import validate
 from veapi.errors import Conflict, InvalidInput
 from veapi.model import VE, Deleted, Uid
 from veapi.v1 import api_pb2
+from vecontroller import allowance, quota
 from vecontroller.api import addresses
 from vecontroller.api.change import DEFAULT_STOP_TIMEOUT_S, running_again
 from vecontroller.api.commits import ATTEMPTS, Edit, encoded, settle, worn_out, write
@@ -194,7 +195,12 @@ async def _bring_back(
         request_id="",
         op_id=deps.ids.new(),
     )
-    with _room(deps, kept), in_flight.holding(ip, back.image_digest):
+    more = quota.growth(quota.of_deleted(kept), quota.of_ve(back))
+    with (
+        allowance.allowed(view, deps.reserved, back.project, more),
+        _room(deps, kept),
+        in_flight.holding(ip, back.image_digest),
+    ):
         return await _commit_back(deps, held, back)
 
 

@@ -24,6 +24,7 @@ from veapi.v1 import types_pb2
 from vecontroller import lifecycle
 from vecontroller.api.ports import ApiDeps
 from vecontroller.placement import committed, taints_of
+from vecontroller.quota import NOTHING
 from vecontroller.snapshotting import answered, taken
 from vecontroller.view import Held, View
 
@@ -161,6 +162,8 @@ class Describe:
             created_at=codec.to_timestamp(held.value.created_at),
             ves=sum(project == name for project, _ in self._view.names),
             resource_version=held.mod_revision,
+            quota=codec.amounts_out(held.value.quota),
+            usage=codec.amounts_out(self._view.amounts.get(name, NOTHING)),
         )
 
 

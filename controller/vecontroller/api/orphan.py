@@ -17,6 +17,7 @@ from veapi.model import (
     VEReport,
 )
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
+from vecontroller import allowance, quota
 from vecontroller.api import addresses
 from vecontroller.api.commits import encoded
 from vecontroller.api.create import network_of
@@ -69,8 +70,9 @@ class OrphanService(api_pb2_grpc.OrphanServiceServicer):
                 hint=f"look at that host's veagent, or purge it: `vectl orphan purge {report.uid}`",
             )
         ve, placement = self._revived(host, report, report.entry, request)
-        what = f"for orphan {ve.name}"
+        what, view = f"for orphan {ve.name}", self._deps.mirror.view
         with (
+            allowance.allowed(view, self._deps.reserved, ve.project, quota.of_ve(ve)),
             room_for(self._deps, host, ve.spec.request, what=what),
             self._in_flight.holding(ve.ip, ve.image_digest),
         ):

@@ -1,11 +1,15 @@
 """The service of projects."""
 # ruff: noqa: N802, ARG002 - names of RPCs; their signatures are gRPC's
 
-from veapi import validate
-from veapi.errors import Conflict
-from veapi.model import Project
+import msgspec
+
+from veapi import codec, validate
+from veapi.errors import Conflict, InvalidInput
+from veapi.model import Project, ProjectAmounts
 from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
+from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import Describe
+from vecontroller.api.lookup import find_project
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
 from vecontroller.store import keys, values
@@ -37,6 +41,49 @@ class ProjectService(api_pb2_grpc.ProjectServiceServicer):
         return api_pb2.ListProjectsResponse(
             projects=[self._describe.project(held) for _, held in projects]
         )
+
+    async def Get(self, request: api_pb2.GetProjectRequest, context: Context) -> types_pb2.Project:
+        return self._describe.project(find_project(self._deps.mirror.view, request.name))
+
+    async def Set(self, request: api_pb2.SetProjectRequest, context: Context) -> types_pb2.Project:
+        asked = _checked(request)
+        for attempt in range(1, ATTEMPTS + 1):
+            held = find_project(self._deps.mirror.view, request.name)
+            quota = msgspec.structs.replace(held.value.quota, **asked)
+            if quota == held.value.quota:
+                return self._describe.project(held)
+            try:
+                return self._describe.project(await _set(self._deps, held, quota))
+            except LostRace as lost:
+                await settle(self._deps, lost, attempt)
+        raise worn_out(f"project {request.name}")
+
+
+def _checked(request: api_pb2.SetProjectRequest) -> dict[str, int]:
+    """What is asked of each field that is named."""
+    if not request.fields:
+        raise InvalidInput("fields: nothing is to be set", hint="name what to set, e.g. --ves 10")
+    known, asked = ProjectAmounts.__struct_fields__, codec.amounts_in(request.quota)
+    for field in request.fields:
+        if field not in known:
+            raise InvalidInput(
+                f"fields: a quota has no {field[:80]!r}", hint=f"it has {', '.join(known)}"
+            )
+        if getattr(asked, field) < 0:
+            raise InvalidInput(f"quota.{field}: is below 0", hint="0 is without a limit")
+    return {field: getattr(asked, field) for field in request.fields}
+
+
+async def _set(deps: ApiDeps, held: Held[Project], quota: ProjectAmounts) -> Held[Project]:
+    """LostRace when it changed meanwhile."""
+    wanted = msgspec.structs.replace(held.value, quota=quota, op_id=deps.ids.new())
+    key = keys.project(wanted.name)
+    revision = await deps.writer.commit(
+        [Guard(key=key, mod_revision=held.mod_revision)],
+        [Put(key=key, value=values.encode_project(wanted))],
+        confirm=(key, wanted.op_id),
+    )
+    return Held(value=wanted, mod_revision=revision, create_revision=held.create_revision)
 
 
 async def _create(deps: ApiDeps, name: str) -> Held[Project]:

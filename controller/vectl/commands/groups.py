@@ -58,6 +58,8 @@ project = LazyGroup(
     entries={
         "create": Entry("vectl.commands.project:create", "Make a project."),
         "list": Entry("vectl.commands.project:list_", "Projects."),
+        "set": Entry("vectl.commands.projectquota:set_", "Say what a project may have."),
+        "show": Entry("vectl.commands.projectquota:show", "What a project has and may have."),
     },
     aliases=_ALIASES,
     help="Projects: spaces of names for VEs.",

@@ -27,11 +27,11 @@ def create(session: Session, name: str) -> None:
 
 
 @options.command("list")
-@options.output_option(wide=False)
+@options.output_option()
 @options.no_headers_option
 @pass_session
 def list_(session: Session, *, style: Style, no_headers: bool) -> None:
-    """Projects and how many VEs each has."""
+    """Projects and how many VEs each has; with -o wide also what else, of what each may have."""
 
     async def work(client: "Client") -> "list[Project]":
         return await client.projects()

@@ -29,6 +29,7 @@ from veapi.codec.hostset import (
     report_in,
     report_out,
 )
+from veapi.codec.project import amounts_in, amounts_out
 from veapi.codec.times import from_timestamp, to_timestamp
 from veapi.codec.ve import (
     event_in,
@@ -48,6 +49,8 @@ from veapi.codec.ve import (
 )
 
 __all__ = [
+    "amounts_in",
+    "amounts_out",
     "beside",
     "entry_in",
     "entry_out",

@@ -31,6 +31,7 @@ from veapi.model.cluster import (
     Network,
     Prefetch,
     Project,
+    ProjectAmounts,
     Timing,
 )
 from veapi.model.group import REVISIONS_KEPT, Group, GroupStatus, Revision, Template
@@ -76,6 +77,7 @@ __all__ = [
     "Placement",
     "Prefetch",
     "Project",
+    "ProjectAmounts",
     "Resources",
     "Revision",
     "RootWish",

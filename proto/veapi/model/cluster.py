@@ -106,10 +106,26 @@ class Image(Value, frozen=True, kw_only=True):
     op_id: str = ""
 
 
+class ProjectAmounts(Value, frozen=True, kw_only=True):
+    """Of all VEs of a project together: what they have, or may have (then 0 is without a limit).
+
+    `disk_bytes`: the disk limits of VEs, which roots and snapshots share, and what deleted roots use. `ves` and `addresses`
+    are without the deleted ones, `snapshots` with theirs.
+    """
+
+    ves: int = 0
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    addresses: int = 0
+    snapshots: int = 0
+
+
 class Project(Value, frozen=True, kw_only=True):
     name: str
     created_at: float
     op_id: str = ""
+    quota: ProjectAmounts = ProjectAmounts()
 
 
 class Network(Value, frozen=True, kw_only=True):

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 from veapi import codec
 from veapi.errors import InvalidInput
-from veapi.model import Cluster, Digest, HostFacts, HostName, HostSpec, Image, Project
+from veapi.model import (
+    Cluster,
+    Digest,
+    HostFacts,
+    HostName,
+    HostSpec,
+    Image,
+    Project,
+    ProjectAmounts,
+)
 from veapi.v1 import store_pb2
 from vecontroller import claims, timing
 from vecontroller.store.values.parsing import SCHEMA, Unreadable, checked, model, parse
@@ -117,6 +126,7 @@ def encode_project(value: Project) -> bytes:
         op_id=value.op_id,
         name=value.name,
         created_at=codec.to_timestamp(value.created_at),
+        quota=codec.amounts_out(value.quota) if value.quota != ProjectAmounts() else None,
     ).SerializeToString()
 
 
@@ -126,6 +136,7 @@ def decode_project(data: bytes) -> Project:
         name=message.name,
         created_at=codec.from_timestamp(message.created_at),
         op_id=message.op_id,
+        quota=codec.amounts_in(message.quota),
     )
     return checked(value, value.name)
 
