@@ -21,6 +21,7 @@ from vecontroller.store.port import Delete
 KEY = ("default", "web")
 REF = group_pb2.GroupRef(name="web")
 CHANGED = api_pb2.ApplyVEResponse.OUTCOME_CHANGED
+LARGE = {"env": {f"A{number}": "b" * 88 for number in range(43)}, "command": ["c" * 4090]}
 UNCHANGED = api_pb2.ApplyVEResponse.OUTCOME_UNCHANGED
 
 
@@ -342,6 +343,7 @@ async def test_a_ve_of_a_group_is_changed_at_the_group_alone_but_stopped_by_anyb
         ({"ip": "10.66.0.9"}, "spec.template.spec.ip"),
         ({"run": "stopped"}, "spec.template.spec.run"),
         ({"memory_bytes": 1}, "memory"),
+        (LARGE, "at most 8192"),
     ],
 )
 async def test_what_a_group_can_not_be_is_refused_by_field(

@@ -7,17 +7,17 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import Conflict, NotFound
-from veapi.model import Digest, Group, Uid
+from veapi.model import VE, Digest, Group, Template, Uid
 from veapi.v1 import api_pb2, group_pb2, group_pb2_grpc
 from vecontroller.api import groupspec
-from vecontroller.api.commits import ATTEMPTS, settle, worn_out
+from vecontroller.api.commits import ATTEMPTS, encoded, settle, worn_out
 from vecontroller.api.create import REQUEST_ID_LIMIT
 from vecontroller.api.groupview import GroupView
 from vecontroller.api.lookup import find_image, find_project, project_of, suggestion
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
 from vecontroller.groups.keeper import Keeper
-from vecontroller.groups.member import Key
+from vecontroller.groups.member import Key, name_of
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Changed, Held
@@ -168,6 +168,7 @@ class GroupService(group_pb2_grpc.GroupServiceServicer):
         """One generation on, if anything differs. Raises what is wrong with the request."""
         find_project(self._deps.mirror.view, key[0])
         new = groupspec.template(request.group.spec.template)
+        _refuse_large(key, new)
         now = self._deps.clock.wall()
         if before is None:
             base = self._fresh(key, request, now)
@@ -234,6 +235,21 @@ def _key(ref: group_pb2.GroupRef) -> Key:
 
 def _named(group: group_pb2.Group) -> Key:
     return project_of(group.project), validate.name("name", group.name)
+
+
+def _refuse_large(key: Key, template: Template) -> None:
+    """InvalidInput when no VE of it could be written."""
+    probe = VE(
+        uid=Uid("0" * 36),
+        name=name_of(key[1], groupspec.MAX_REPLICAS),
+        project=key[0],
+        labels=template.labels,
+        generation=1,
+        spec=template.spec,
+        created_at=1.0,
+        group=key[1],
+    )
+    encoded(probe)
 
 
 def _refuse_leaving(group: Group) -> None:
