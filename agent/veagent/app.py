@@ -216,6 +216,7 @@ class Agent:
                 disks=parts.roots.usage,
                 links=parts.links,
                 pool=parts.pool,
+                fence=self._fence.numbers,
             ),
             registry=self._registry,
         )

@@ -15,6 +15,8 @@ from prometheus_client import (
 )
 
 from veagent.cgroup import Usage
+from veagent.fence import metrics as fence_metrics
+from veagent.fence.desk import FenceNumbers
 from veagent.net.counters import LinkCounters
 from veagent.net.layout import device_name
 from veagent.ports import DiskUsage
@@ -134,6 +136,7 @@ FAMILIES: tuple[Family, ...] = (
     AGENT_INFO,
     POOL_SIZE,
     POOL_AVAIL,
+    *fence_metrics.FENCE_FAMILIES,
     STATE,
     RESTARTS,
     START_TIME,
@@ -158,6 +161,7 @@ class Readings:
     disks: Callable[[], Mapping[Uid, DiskUsage]]
     links: Callable[[], Mapping[str, LinkCounters]]
     pool: Path | None = None
+    fence: Callable[[], FenceNumbers | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ class AgentMetrics:
         host = labels(host=self._host)
         page.family(POOL_SIZE, [(host, found.total)] if found else [])
         page.family(POOL_AVAIL, [(host, found.free)] if found else [])
+        fence_metrics.write(page, host, self._readings.fence())
 
     def _see(self) -> list[_Seen]:
         reports = self._readings.reports()

@@ -6,11 +6,13 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from veagent.cgroup import Usage
+from veagent.fence.desk import FenceNumbers
 from veagent.metrics import FAMILIES, AgentMetrics, Readings
 from veagent.net.counters import Direction, LinkCounters
 from veagent.ports import DiskUsage
 from veapi.errors import NotFound
 from veapi.model import Uid, VEReport, VEState, VEStatus
+from vefence.notes import Beat
 
 RUNS = Uid("0123abcd-4567-89ab-cdef-000000000001")
 STOPPED = Uid("1123abcd-4567-89ab-cdef-000000000002")
@@ -91,11 +93,21 @@ def test_a_renamed_ve_is_exported_under_its_new_name_alone() -> None:
 
 
 def test_every_family_of_the_list_is_on_the_page(tmp_path: Path) -> None:
-    page = metrics([report(RUNS, "web", VEState.RUNNING, 1.0)], pool=tmp_path).render()
+    fence = FenceNumbers(live=True, left_s=7.5, listed=2, beat=Beat("boot", 1, 2.0, kills=3))
+    reports = [report(RUNS, "web", VEState.RUNNING, 1.0)]
+    page = metrics(reports, pool=tmp_path, fence=lambda: fence).render()
     names = {name for name, _ in samples(page)}
     assert {family.name for family in FAMILIES} <= names
     labelled = {name: {key for key, _ in labels} for name, labels in samples(page)}
     assert all(labelled[family.name] == set(family.labels) for family in FAMILIES)
+
+
+def test_the_fence_is_told_without_a_deadline_while_it_is_off() -> None:
+    fence = FenceNumbers(live=False, left_s=float("inf"), listed=0, beat=None)
+    found = samples(metrics([], fence=lambda: fence).render())
+    host = frozenset({("host", "h1")})
+    assert found["verack_agent_fence_live", host] == 0
+    assert ("verack_agent_fence_deadline_seconds", host) not in found
 
 
 def test_the_program_tells_of_itself_too() -> None:
