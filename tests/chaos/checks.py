@@ -69,6 +69,8 @@ def amiss(rig: Rig) -> str:
     if wrong:
         return f"not as asked: {wrong}"
     held = rig.oracle.held()
+    if mute := [name for name in held if not rig.oracle.lines(name)]:
+        return f"have the lock, but did not speak yet: {mute}"
     if held != wanted:
         return f"live, but should not: {sorted(held - wanted)}; dead, but seen Running: {sorted(wanted - held)}"
     return ""

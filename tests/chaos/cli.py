@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ def main(words: list[str]) -> int:
     )
     asked = parser.parse_args(words)
     total = Sum()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(130))  # the rack is taken down on the way out
     print(f"seed {asked.seed}, {asked.ves} VEs", flush=True)
     with rig_of(asked.ves) as rig:
         try:

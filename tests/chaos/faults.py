@@ -135,11 +135,13 @@ def host_frozen(host: str) -> Fault:
 
 
 def monitors_killed(host: str) -> Fault:
+    """LXC ends a VE with its monitor."""
+
     def strike(rig: Rig) -> Undo:
         signal_all(rig.monitors(host), signal.SIGKILL)
         return lambda: None
 
-    return Fault(f"SIGKILL of LXC's monitors on {host}", strike)
+    return Fault(f"SIGKILL of LXC's monitors on {host}", strike, lost=host)
 
 
 def crashed(name: str) -> Fault:
@@ -212,7 +214,7 @@ def _remove(rig: Rig, host: str, filler: str) -> None:
 
 def _filtered(name: str, host: str, hook: str, rule: str) -> Fault:
     def strike(rig: Rig) -> Undo:
-        chain = f"chain c {{ type filter hook {hook} priority -400; {rule}; }}"
+        chain = f"chain c {{ type filter hook {hook} priority -400; {rule}; }};"
         rig.rack.run_in(host, "nft", f"table inet {TABLE} {{ {chain} }}")
         return lambda: _unfilter(rig, host)
 

@@ -14,7 +14,7 @@ from chaos.oracle import Oracle, locking_image, oracle
 from devrack import cgroups, daemons
 from devrack.plan import HostPlan
 from devrack.up import make_image
-from kit.rack import Rack, Result, running_rack
+from kit.rack import Rack, Result, running_rack, until
 from kit.rackleaders import mend
 
 SMALL = ("--cpu", "0.05", "--memory", "24M", "--disk", "48M", "--pids", "64")
@@ -134,5 +134,6 @@ def rig_of(ves: int, *, suffix: str = "c") -> Iterator[Rig]:
                 *("--on-host-loss", policy, "--timeout", "120s"),
                 timeout_s=200,
             )
+        until(lambda: sum(made.starts().values()) == ves, within_s=60, what="each VE has spoken")
         rig.say(f"{ves} VEs run, {fenced} of them may move")
         yield rig
