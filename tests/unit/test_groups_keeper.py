@@ -9,13 +9,13 @@ import pytest
 from kit.apirig import ALPINE, NO_CONTEXT, ApiRig, api_rig
 from kit.eventually import eventually
 from veapi.errors import Conflict, InvalidInput, NotFound
-from veapi.model import VE, HostName, VEReport, VEState, VEStatus
+from veapi.model import VE, HostName, Project, ProjectAmounts, VEReport, VEState, VEStatus
 from veapi.v1 import api_pb2, group_pb2, types_pb2
 from vecontroller.api.create import Creator
 from vecontroller.api.group import GroupService
 from vecontroller.groups.keeper import Keeper
 from vecontroller.observed import of_report
-from vecontroller.store import keys
+from vecontroller.store import keys, values
 from vecontroller.store.port import Delete
 
 KEY = ("default", "web")
@@ -232,6 +232,15 @@ async def test_a_name_that_another_ve_has_is_the_reason_that_is_shown(web: Group
         await web.look()
     warnings = [event for event in (await web.show()).status.events if event.type == "Warning"]
     assert len(warnings) == 1, "told once"
+
+
+async def test_a_quota_refuses_what_is_too_many_and_is_the_reason(web: GroupRig) -> None:
+    project = Project(name="default", created_at=1.0, quota=ProjectAmounts(ves=1))
+    await web.rig.put(keys.project("default"), values.encode_project(project))
+    await web.apply(2)
+    await web.look()
+    assert len(web.ves) == 1
+    assert "quota" in (await web.show()).status.message
 
 
 async def test_a_ve_that_was_brought_back_is_its_own_and_its_name_is_taken_for_the_group(
