@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16veapi/v1/cluster.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rBackupRequest\"v\n\x0e\x42\x61\x63kupResponse\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.veapi.v1.BackupStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\"\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x13.veapi.v1.BackupEndH\x00\x42\x07\n\x05\x66rame\"\x84\x01\n\x0b\x42\x61\x63kupStart\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12,\n\x08taken_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x05 \x01(\t\"/\n\tBackupEnd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t2O\n\x0e\x43lusterService\x12=\n\x06\x42\x61\x63kup\x12\x17.veapi.v1.BackupRequest\x1a\x18.veapi.v1.BackupResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16veapi/v1/cluster.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rBackupRequest\"v\n\x0e\x42\x61\x63kupResponse\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.veapi.v1.BackupStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\"\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x13.veapi.v1.BackupEndH\x00\x42\x07\n\x05\x66rame\"\x84\x01\n\x0b\x42\x61\x63kupStart\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12,\n\x08taken_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x05 \x01(\t\"/\n\tBackupEnd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"G\n\x0e\x43onfirmRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0f\n\x07without\x18\x03 \x03(\t\"\x82\x01\n\x0f\x43onfirmResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\x12$\n\x05hosts\x18\x04 \x03(\x0b\x32\x15.veapi.v1.ConfirmHost\x12\x10\n\x08unplaced\x18\x05 \x03(\t\"\x8c\x01\n\x0b\x43onfirmHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\r\n\x05heard\x18\x02 \x01(\x08\x12\x0e\n\x06starts\x18\x03 \x03(\t\x12\r\n\x05stops\x18\x04 \x03(\t\x12\x0f\n\x07removes\x18\x05 \x03(\t\x12\x10\n\x08restarts\x18\x06 \x03(\t\x12\r\n\x05stays\x18\x07 \x03(\t\x12\x0f\n\x07orphans\x18\x08 \x03(\t2\x8f\x01\n\x0e\x43lusterService\x12=\n\x06\x42\x61\x63kup\x12\x17.veapi.v1.BackupRequest\x1a\x18.veapi.v1.BackupResponse0\x01\x12>\n\x07\x43onfirm\x12\x18.veapi.v1.ConfirmRequest\x1a\x19.veapi.v1.ConfirmResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKUPSTART']._serialized_end=339
   _globals['_BACKUPEND']._serialized_start=341
   _globals['_BACKUPEND']._serialized_end=388
-  _globals['_CLUSTERSERVICE']._serialized_start=390
-  _globals['_CLUSTERSERVICE']._serialized_end=469
+  _globals['_CONFIRMREQUEST']._serialized_start=390
+  _globals['_CONFIRMREQUEST']._serialized_end=461
+  _globals['_CONFIRMRESPONSE']._serialized_start=464
+  _globals['_CONFIRMRESPONSE']._serialized_end=594
+  _globals['_CONFIRMHOST']._serialized_start=597
+  _globals['_CONFIRMHOST']._serialized_end=737
+  _globals['_CLUSTERSERVICE']._serialized_start=740
+  _globals['_CLUSTERSERVICE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

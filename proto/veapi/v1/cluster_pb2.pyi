@@ -3,9 +3,11 @@
 isort:skip_file
 The cluster's store as a whole."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -117,3 +119,126 @@ class BackupEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackupEnd: _TypeAlias = BackupEnd  # noqa: Y015
+
+@_typing.final
+class ConfirmRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only says what it would do."""
+    incarnation: _builtins.int
+    """That which is confirmed; refused when the store has another one by now."""
+    @_builtins.property
+    def without(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts that are not waited for."""
+
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        incarnation: _builtins.int = ...,
+        without: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "incarnation", b"incarnation", "without", b"without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmRequest: _TypeAlias = ConfirmRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    UNPLACED_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    incarnation: _builtins.int
+    confirmed: _builtins.bool
+    """It was confirmed already."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfirmHost]: ...
+    @_builtins.property
+    def unplaced(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VEs without a host: they get one."""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        confirmed: _builtins.bool = ...,
+        hosts: _abc.Iterable[Global___ConfirmHost] | None = ...,
+        unplaced: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "confirmed", b"confirmed", "hosts", b"hosts", "incarnation", b"incarnation", "unplaced", b"unplaced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmResponse: _TypeAlias = ConfirmResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmHost(_message.Message):
+    """What becomes of a host, by what it has said since; VEs as project/name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    STOPS_FIELD_NUMBER: _builtins.int
+    REMOVES_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    heard: _builtins.bool
+    """It is there and has said what it has."""
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def stops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def removes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With their roots."""
+
+    @_builtins.property
+    def restarts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Also those that get a new root."""
+
+    @_builtins.property
+    def stays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It runs what the store has on another host: it stays where it runs."""
+
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What nobody asks for: kept as it is."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        heard: _builtins.bool = ...,
+        starts: _abc.Iterable[_builtins.str] | None = ...,
+        stops: _abc.Iterable[_builtins.str] | None = ...,
+        removes: _abc.Iterable[_builtins.str] | None = ...,
+        restarts: _abc.Iterable[_builtins.str] | None = ...,
+        stays: _abc.Iterable[_builtins.str] | None = ...,
+        orphans: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard", b"heard", "host", b"host", "orphans", b"orphans", "removes", b"removes", "restarts", b"restarts", "starts", b"starts", "stays", b"stays", "stops", b"stops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmHost: _TypeAlias = ConfirmHost  # noqa: Y015

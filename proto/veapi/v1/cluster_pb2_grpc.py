@@ -39,6 +39,11 @@ class ClusterServiceStub:
                 request_serializer=veapi_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.Confirm = channel.unary_unary(
+                '/veapi.v1.ClusterService/Confirm',
+                request_serializer=veapi_dot_v1_dot_cluster__pb2.ConfirmRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_cluster__pb2.ConfirmResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -51,6 +56,13 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Confirm(self, request, context):
+        """Ends the standstill after a restore. Refused while hosts are not heard of, but for those named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=veapi_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_cluster__pb2.BackupResponse.SerializeToString,
+            ),
+            'Confirm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Confirm,
+                    request_deserializer=veapi_dot_v1_dot_cluster__pb2.ConfirmRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_cluster__pb2.ConfirmResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class ClusterService:
             '/veapi.v1.ClusterService/Backup',
             veapi_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
             veapi_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Confirm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.ClusterService/Confirm',
+            veapi_dot_v1_dot_cluster__pb2.ConfirmRequest.SerializeToString,
+            veapi_dot_v1_dot_cluster__pb2.ConfirmResponse.FromString,
             options,
             channel_credentials,
             insecure,

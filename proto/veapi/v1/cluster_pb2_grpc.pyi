@@ -33,12 +33,16 @@ class ClusterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     Backup: _grpc.UnaryStreamMultiCallable[_cluster_pb2.BackupRequest, _cluster_pb2.BackupResponse]
     """A snapshot of the store: first of what it is, then its bytes, last that this was all."""
+    Confirm: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmRequest, _cluster_pb2.ConfirmResponse]
+    """Ends the standstill after a restore. Refused while hosts are not heard of, but for those named."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Backup: _aio.UnaryStreamMultiCallable[_cluster_pb2.BackupRequest, _cluster_pb2.BackupResponse]  # type: ignore[assignment]
     """A snapshot of the store: first of what it is, then its bytes, last that this was all."""
+    Confirm: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmRequest, _cluster_pb2.ConfirmResponse]  # type: ignore[assignment]
+    """Ends the standstill after a restore. Refused while hosts are not heard of, but for those named."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +52,13 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cluster_pb2.BackupResponse], _abc.AsyncIterator[_cluster_pb2.BackupResponse]]:
         """A snapshot of the store: first of what it is, then its bytes, last that this was all."""
+
+    @_abc_1.abstractmethod
+    def Confirm(
+        self,
+        request: _cluster_pb2.ConfirmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ConfirmResponse, _abc.Awaitable[_cluster_pb2.ConfirmResponse]]:
+        """Ends the standstill after a restore. Refused while hosts are not heard of, but for those named."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

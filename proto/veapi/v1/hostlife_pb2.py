@@ -27,7 +27,7 @@ from veapi.v1 import session_pb2 as veapi_dot_v1_dot_session__pb2
 from veapi.v1 import types_pb2 as veapi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17veapi/v1/hostlife.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16veapi/v1/session.proto\x1a\x14veapi/v1/types.proto\"C\n\x11\x43ordonHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"5\n\x11RemoveHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x12\n\nforget_ves\x18\x02 \x01(\x08\"!\n\x12RemoveHostResponse\x12\x0b\n\x03ves\x18\x01 \x01(\x03\"\x1e\n\x0e\x41\x64\x64HostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"\x11\n\x0f\x41\x64\x64HostResponse\"5\n\x10\x46\x65nceHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0bpowered_off\x18\x02 \x01(\x08\"\"\n\x12ReplaceHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"\x15\n\x13SwitchStatusRequest\"\x1e\n\rDisarmRequest\x12\r\n\x05\x66or_s\x18\x01 \x01(\x01\"\x0c\n\nArmRequest\"\x80\x02\n\x0cSwitchStatus\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.veapi.v1.Timing\x12\x32\n\x0e\x64isarmed_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61rming\x18\x07 \x01(\x03\x12\x15\n\rmoves_stopped\x18\x08 \x01(\t\x12.\n\x0bunconfirmed\x18\t \x03(\x0b\x32\x19.veapi.v1.UnconfirmedHost\",\n\x0fUnconfirmedHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"%\n\x12ResumeMovesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"M\n\x13ResumeMovesResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\t\x12%\n\x05hosts\x18\x02 \x03(\x0b\x32\x16.veapi.v1.StrandedHost\")\n\x0cStrandedHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03ves\x18\x02 \x01(\x03\x32\xb7\x02\n\x0fHostLifeService\x12\x35\n\x06\x43ordon\x12\x1b.veapi.v1.CordonHostRequest\x1a\x0e.veapi.v1.Host\x12\x43\n\x06Remove\x12\x1b.veapi.v1.RemoveHostRequest\x1a\x1c.veapi.v1.RemoveHostResponse\x12:\n\x03\x41\x64\x64\x12\x18.veapi.v1.AddHostRequest\x1a\x19.veapi.v1.AddHostResponse\x12\x33\n\x05\x46\x65nce\x12\x1a.veapi.v1.FenceHostRequest\x1a\x0e.veapi.v1.Host\x12\x37\n\x07Replace\x12\x1c.veapi.v1.ReplaceHostRequest\x1a\x0e.veapi.v1.Host2\x8c\x02\n\rSwitchService\x12?\n\x06Status\x12\x1d.veapi.v1.SwitchStatusRequest\x1a\x16.veapi.v1.SwitchStatus\x12\x39\n\x06\x44isarm\x12\x17.veapi.v1.DisarmRequest\x1a\x16.veapi.v1.SwitchStatus\x12\x33\n\x03\x41rm\x12\x14.veapi.v1.ArmRequest\x1a\x16.veapi.v1.SwitchStatus\x12J\n\x0bResumeMoves\x12\x1c.veapi.v1.ResumeMovesRequest\x1a\x1d.veapi.v1.ResumeMovesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17veapi/v1/hostlife.proto\x12\x08veapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16veapi/v1/session.proto\x1a\x14veapi/v1/types.proto\"C\n\x11\x43ordonHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"5\n\x11RemoveHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x12\n\nforget_ves\x18\x02 \x01(\x08\"!\n\x12RemoveHostResponse\x12\x0b\n\x03ves\x18\x01 \x01(\x03\"\x1e\n\x0e\x41\x64\x64HostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"\x11\n\x0f\x41\x64\x64HostResponse\"5\n\x10\x46\x65nceHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0bpowered_off\x18\x02 \x01(\x08\"\"\n\x12ReplaceHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"\x15\n\x13SwitchStatusRequest\"\x1e\n\rDisarmRequest\x12\r\n\x05\x66or_s\x18\x01 \x01(\x01\"\x0c\n\nArmRequest\"\x92\x02\n\x0cSwitchStatus\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.veapi.v1.Timing\x12\x32\n\x0e\x64isarmed_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61rming\x18\x07 \x01(\x03\x12\x15\n\rmoves_stopped\x18\x08 \x01(\t\x12.\n\x0bunconfirmed\x18\t \x03(\x0b\x32\x19.veapi.v1.UnconfirmedHost\x12\x10\n\x08restored\x18\x64 \x01(\x08\",\n\x0fUnconfirmedHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"%\n\x12ResumeMovesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"M\n\x13ResumeMovesResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\t\x12%\n\x05hosts\x18\x02 \x03(\x0b\x32\x16.veapi.v1.StrandedHost\")\n\x0cStrandedHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03ves\x18\x02 \x01(\x03\x32\xb7\x02\n\x0fHostLifeService\x12\x35\n\x06\x43ordon\x12\x1b.veapi.v1.CordonHostRequest\x1a\x0e.veapi.v1.Host\x12\x43\n\x06Remove\x12\x1b.veapi.v1.RemoveHostRequest\x1a\x1c.veapi.v1.RemoveHostResponse\x12:\n\x03\x41\x64\x64\x12\x18.veapi.v1.AddHostRequest\x1a\x19.veapi.v1.AddHostResponse\x12\x33\n\x05\x46\x65nce\x12\x1a.veapi.v1.FenceHostRequest\x1a\x0e.veapi.v1.Host\x12\x37\n\x07Replace\x12\x1c.veapi.v1.ReplaceHostRequest\x1a\x0e.veapi.v1.Host2\x8c\x02\n\rSwitchService\x12?\n\x06Status\x12\x1d.veapi.v1.SwitchStatusRequest\x1a\x16.veapi.v1.SwitchStatus\x12\x39\n\x06\x44isarm\x12\x17.veapi.v1.DisarmRequest\x1a\x16.veapi.v1.SwitchStatus\x12\x33\n\x03\x41rm\x12\x14.veapi.v1.ArmRequest\x1a\x16.veapi.v1.SwitchStatus\x12J\n\x0bResumeMoves\x12\x1c.veapi.v1.ResumeMovesRequest\x1a\x1d.veapi.v1.ResumeMovesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,17 +55,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARMREQUEST']._serialized_start=472
   _globals['_ARMREQUEST']._serialized_end=484
   _globals['_SWITCHSTATUS']._serialized_start=487
-  _globals['_SWITCHSTATUS']._serialized_end=743
-  _globals['_UNCONFIRMEDHOST']._serialized_start=745
-  _globals['_UNCONFIRMEDHOST']._serialized_end=789
-  _globals['_RESUMEMOVESREQUEST']._serialized_start=791
-  _globals['_RESUMEMOVESREQUEST']._serialized_end=828
-  _globals['_RESUMEMOVESRESPONSE']._serialized_start=830
-  _globals['_RESUMEMOVESRESPONSE']._serialized_end=907
-  _globals['_STRANDEDHOST']._serialized_start=909
-  _globals['_STRANDEDHOST']._serialized_end=950
-  _globals['_HOSTLIFESERVICE']._serialized_start=953
-  _globals['_HOSTLIFESERVICE']._serialized_end=1264
-  _globals['_SWITCHSERVICE']._serialized_start=1267
-  _globals['_SWITCHSERVICE']._serialized_end=1535
+  _globals['_SWITCHSTATUS']._serialized_end=761
+  _globals['_UNCONFIRMEDHOST']._serialized_start=763
+  _globals['_UNCONFIRMEDHOST']._serialized_end=807
+  _globals['_RESUMEMOVESREQUEST']._serialized_start=809
+  _globals['_RESUMEMOVESREQUEST']._serialized_end=846
+  _globals['_RESUMEMOVESRESPONSE']._serialized_start=848
+  _globals['_RESUMEMOVESRESPONSE']._serialized_end=925
+  _globals['_STRANDEDHOST']._serialized_start=927
+  _globals['_STRANDEDHOST']._serialized_end=968
+  _globals['_HOSTLIFESERVICE']._serialized_start=971
+  _globals['_HOSTLIFESERVICE']._serialized_end=1282
+  _globals['_SWITCHSERVICE']._serialized_start=1285
+  _globals['_SWITCHSERVICE']._serialized_end=1553
 # @@protoc_insertion_point(module_scope)

@@ -227,6 +227,7 @@ class SwitchStatus(_message.Message):
     ARMING_FIELD_NUMBER: _builtins.int
     MOVES_STOPPED_FIELD_NUMBER: _builtins.int
     UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     incarnation: _builtins.int
     leader: _builtins.str
@@ -236,6 +237,8 @@ class SwitchStatus(_message.Message):
     """Counts how often it was armed and disarmed."""
     moves_stopped: _builtins.str
     """Why no VE is moved; empty: they are."""
+    restored: _builtins.bool
+    """The store was restored, and nobody has confirmed it: nothing is changed."""
     @_builtins.property
     def timing(self) -> _session_pb2.Timing: ...
     @_builtins.property
@@ -256,10 +259,11 @@ class SwitchStatus(_message.Message):
         arming: _builtins.int = ...,
         moves_stopped: _builtins.str = ...,
         unconfirmed: _abc.Iterable[Global___UnconfirmedHost] | None = ...,
+        restored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disarmed_until", b"disarmed_until", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "cluster", b"cluster", "disarmed_until", b"disarmed_until", "epoch", b"epoch", "incarnation", b"incarnation", "leader", b"leader", "moves_stopped", b"moves_stopped", "timing", b"timing", "unconfirmed", b"unconfirmed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "cluster", b"cluster", "disarmed_until", b"disarmed_until", "epoch", b"epoch", "incarnation", b"incarnation", "leader", b"leader", "moves_stopped", b"moves_stopped", "restored", b"restored", "timing", b"timing", "unconfirmed", b"unconfirmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

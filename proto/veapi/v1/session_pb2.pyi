@@ -373,10 +373,13 @@ class HostSet(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     ARMING_FIELD_NUMBER: _builtins.int
     DISARMED_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_FIELD_NUMBER: _builtins.int
     arming: _builtins.int
     """The cluster's count of being armed and disarmed."""
     disarmed: _builtins.bool
     """No VE is fenced for now, and none is moved from a silent host."""
+    unconfirmed: _builtins.bool
+    """The store that this comes of was restored, and nobody has confirmed it: what runs goes on, all else waits."""
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -399,10 +402,11 @@ class HostSet(_message.Message):
         images: _abc.Iterable[Global___SetImage] | None = ...,
         arming: _builtins.int = ...,
         disarmed: _builtins.bool = ...,
+        unconfirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed", b"disarmed", "entries", b"entries", "images", b"images", "network", b"network", "order", b"order", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed", b"disarmed", "entries", b"entries", "images", b"images", "network", b"network", "order", b"order", "peers", b"peers", "unconfirmed", b"unconfirmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -490,6 +490,7 @@ class StoredCluster(_message.Message):
     MOVES_STOPPED_FIELD_NUMBER: _builtins.int
     OP_ID_FIELD_NUMBER: _builtins.int
     MOVES_RESUMED_FIELD_NUMBER: _builtins.int
+    CONFIRMED_INCARNATION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     name: _builtins.str
     incarnation: _builtins.int
@@ -498,6 +499,8 @@ class StoredCluster(_message.Message):
     moves_stopped: _builtins.str
     """Why no VE is moved from a silent host until an operator says so; empty: they are."""
     op_id: _builtins.str
+    confirmed_incarnation: _builtins.int
+    """The last incarnation that an operator has confirmed; 0: the first one, which needs no confirmation."""
     @_builtins.property
     def timing(self) -> _session_pb2.Timing: ...
     @_builtins.property
@@ -523,10 +526,11 @@ class StoredCluster(_message.Message):
         moves_stopped: _builtins.str = ...,
         op_id: _builtins.str = ...,
         moves_resumed: _abc.Iterable[_builtins.str] | None = ...,
+        confirmed_incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disarmed_until", b"disarmed_until", "network", b"network", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_resumed", b"moves_resumed", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "op_id", b"op_id", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arming", b"arming", "confirmed_incarnation", b"confirmed_incarnation", "disarmed_until", b"disarmed_until", "incarnation", b"incarnation", "moves_resumed", b"moves_resumed", "moves_stopped", b"moves_stopped", "name", b"name", "network", b"network", "op_id", b"op_id", "schema", b"schema", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
