@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from veagent.fence.door import FileDoor
 from vefence import notes
 from vefence.host import Watchdog, boot_id
 from vefence.loop import Fence, Kernel, Settings
@@ -176,3 +177,23 @@ def test_it_goes_on_after_a_turn_that_failed(tmp_path: Path):
     machine.fence.rest = lambda told: setattr(machine.groups, "alive", first)
     machine.fence.run(lambda: next(stops))
     assert machine.groups.living == {"c"}
+
+
+def test_an_agents_door_tells_it_and_hears_of_it(tmp_path: Path):
+    door = FileDoor(tmp_path / "fence", BOOT)
+    assert door.told() == (None, None)
+    assert door.lacks() == (True, True)
+    door.tell_lease(LEASE)
+    door.tell_list(LIST)  # nobody is there to be woken
+    assert door.told() == (LEASE, LIST)
+    assert door.heard() is None
+    machine = Machine(tmp_path / "fence")
+    told = machine.fence.turn()
+    door.tell_list(replace(LIST, seq=12))
+    machine.now = 0.0  # it would rest for long
+    machine.fence.rest(told)
+    machine.fence.turn()
+    beat = door.heard()
+    assert beat is not None
+    assert (beat.lease_seq, beat.list_seq) == (7, 12)
+    assert door.lacks() == (False, False)

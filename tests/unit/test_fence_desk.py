@@ -224,6 +224,14 @@ async def test_a_vefence_that_lost_its_notes_is_told_again(rig):
     assert rig.reason() == ""
 
 
+async def test_notes_that_are_gone_are_written_again_though_vefence_remembers_them(rig):
+    rig.ready()
+    lease, kill_list = rig.vefence.notes
+    rig.vefence.notes = (None, None)
+    rig.look()
+    assert rig.vefence.notes == (lease, kill_list)
+
+
 async def test_what_can_not_be_told_to_vefence_holds_nothing(rig, monkeypatch):
     rig.ready()
     rig.running.add(U1)

@@ -41,6 +41,9 @@ class FakeVefence:
         self.notes = (self.notes[0], kill_list)
         self._woken.set()
 
+    def lacks(self) -> tuple[bool, bool]:
+        return self.notes[0] is None, self.notes[1] is None
+
     def heard(self) -> Beat | None:
         return self.beat
 

@@ -24,6 +24,10 @@ class Door(Protocol):
 
     def tell_list(self, kill_list: KillList) -> None: ...
 
+    def lacks(self) -> tuple[bool, bool]:
+        """Whether lease and list are not there any more: one that begins anew would know nothing."""
+        ...
+
     def heard(self) -> Beat | None:
         """Its newest beat; None: there is none of this boot."""
         ...
@@ -52,6 +56,9 @@ class FileDoor:
         """It is woken, as a start waits for its word."""
         self._write(notes.LIST, kill_list)
         self._wake()
+
+    def lacks(self) -> tuple[bool, bool]:
+        return not (self._folder / notes.LEASE).exists(), not (self._folder / notes.LIST).exists()
 
     def heard(self) -> Beat | None:
         return self._beat.look()

@@ -1,6 +1,6 @@
 """Tells vefence deadline and list, and knows what of it vefence goes by: only what it confirmed counts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -122,26 +122,30 @@ class Teller:
         self.targets, self._list_seq, self._list_at = dict(targets), seq, self._clock.boot()
 
     def repair(self) -> None:
-        """A vefence that can't read its notes, or began anew and found none, is told again."""
+        """Notes that are gone, or that a living vefence does not go by as it found none or spoilt ones, are told again."""
+        no_lease, no_list = self._door.lacks()
+        if no_lease or self._unread(self.lease.seq, self._lease_at, by_lease=True):
+            self._lease_at = self._clock.boot()
+            self._again(lambda: self._door.tell_lease(self.lease))
+        if self._list_seq and (no_list or self._unread(self._list_seq, self._list_at)):
+            self._list_at = self._clock.boot()
+            self._again(lambda: self._door.tell_list(self._list()))
+
+    def _unread(self, seq: int, told_at: float, *, by_lease: bool = False) -> bool:
+        """Vefence lives, and still does not go by the note of this number."""
         beat = self.beat
-        if beat is None or not self.live:
-            return
-        if beat.lease_seq < self.lease.seq and beat.at > self._lease_at + REPAIR_AFTER_S:
-            self._lease_at = beat.at
-            with suppress(OSError):
-                self._door.tell_lease(self.lease)
-        if beat.list_seq < self._list_seq and beat.at > self._list_at + REPAIR_AFTER_S:
-            log.warning("vefence has no list, and is told again", ves=len(self.targets))
-            self._list_at = beat.at
-            with suppress(OSError):
-                self._door.tell_list(
-                    KillList(
-                        self._boot_id,
-                        self._list_seq,
-                        self._cgroup_root,
-                        tuple(self.targets.values()),
-                    )
-                )
+        if beat is None or not self.live or beat.at < told_at + REPAIR_AFTER_S:
+            return False
+        return (beat.lease_seq if by_lease else beat.list_seq) < seq
+
+    def _again(self, tell: Callable[[], None]) -> None:
+        log.warning("vefence is told again", ves=len(self.targets))
+        with suppress(OSError):
+            tell()
+
+    def _list(self) -> KillList:
+        targets = tuple(self.targets.values())
+        return KillList(self._boot_id, self._list_seq, self._cgroup_root, targets)
 
     def _next_seq(self) -> int:
         """Above all that any agent of this boot has given, even if its notes are lost."""
