@@ -367,6 +367,10 @@ class VENetwork(Protocol):
         """
         ...
 
+    async def announce(self, uid: Uid) -> None:
+        """After a start: all hosts, and this one, learn that the VE's address is here now. Best effort, and quick."""
+        ...
+
     async def detach(self, uid: Uid) -> None: ...
 
     async def keep_only(self, uids: Sequence[Uid]) -> None:

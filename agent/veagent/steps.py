@@ -175,6 +175,8 @@ class Steps:
         self._body.began(instance, ground.clock.boot(), cpus)
         self._memory.started()
         self._watch.mind(instance, oom_seen=self._body.oom_seen)
+        if nic is not None:
+            await ground.network.announce(self._uid)
 
     def _image(self, entry: SetEntry, record: VERecord) -> dict[str, object]:
         """What its image says of the program to run is remembered: the image may go, the VE runs on.

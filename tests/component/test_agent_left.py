@@ -62,3 +62,9 @@ async def test_what_ends_here_waits_neither_for_the_network_nor_for_starts(
     await host.manager.apply(host_set(2, placed(1, action=Action.KEEP), entry(U2)))
     await host.until(lambda: U2 in host.runtime.running)
     assert seen == [False]
+
+
+async def test_a_ve_that_begins_is_announced(host: AgentHost) -> None:
+    await host.manager.apply(host_set(1, placed(2, since=2)))
+    await host.until(lambda: host.status().state is VEState.RUNNING)
+    assert host.network.announced == [U1]

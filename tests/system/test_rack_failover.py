@@ -1,6 +1,7 @@
 """A whole host is lost: its VEs of policy recreate run elsewhere, once; and what becomes of it when it is back."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,13 @@ def fill(rack: Rack) -> None:
     assert {hosts_of(rack)[name] for name in (*FENCED, "stays")} == {"h1"}
 
 
+def pings(rack: Rack, ve: dict[str, Any]) -> bool:
+    """Whether it answers at its address another VE, on h2."""
+    ip = ve["status"]["addresses"][0]
+    ping = ("ping", "-c", "1", "-W", "1", ip)
+    return rack.vectl("exec", "looks", "--", *ping, code=None).code == 0
+
+
 def cut(rack: Rack, host: str) -> None:
     rack.run_in(host, "ip", "link", "set", "eth0", "down")
 
@@ -55,6 +63,8 @@ def test_twenty_ves_of_a_lost_host_run_elsewhere_with_their_addresses_and_once(
     before = {ve["name"]: ve for ve in lossy.ves()}
     uids = [before[name]["uid"] for name in FENCED]
     assert all(runs_on(lossy, "h1", uid) for uid in uids)
+    for name in ("f00", "f19"):  # so that all the way to it is known, and wrong afterwards
+        assert pings(lossy, before[name])
     lossy.vectl("exec", "f00", "--", "sh", "-c", "echo mine > /root/mark")
 
     cut(lossy, "h1")
@@ -78,12 +88,8 @@ def test_twenty_ves_of_a_lost_host_run_elsewhere_with_their_addresses_and_once(
     assert lossy.vectl("exec", "f00", "--", "ls", "/root").out.strip() == ""
     assert "from host h1" in lossy.vectl("events", "f00").out
     for name in ("f00", "f19"):
-        ip = after[name]["status"]["addresses"][0]
         until(
-            lambda ip=ip: (
-                lossy.vectl("exec", "looks", "--", "ping", "-c", "1", "-W", "1", ip, code=None).code
-                == 0
-            ),
+            lambda name=name: pings(lossy, after[name]),
             within_s=10,
             what=f"{name} answers at its address",
         )

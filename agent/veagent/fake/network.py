@@ -19,6 +19,7 @@ class FakeNetwork(Faults):
         super().__init__(clock)
         self.attached: dict[Uid, Nic] = {}
         self.rates: dict[Uid, tuple[int, int]] = {}
+        self.announced: list[Uid] = []
         self.network: Network | None = None
         self.peers: tuple[PeerHost, ...] = ()
 
@@ -47,6 +48,10 @@ class FakeNetwork(Faults):
         if uid not in self.attached:
             raise NotFound(f"VE {uid} has no network card now")
         self.rates[uid] = (in_bps, out_bps)
+
+    async def announce(self, uid: Uid) -> None:
+        """There is nobody to hear it."""
+        self.announced.append(uid)
 
     async def detach(self, uid: Uid) -> None:
         await self.call("detach", uid)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from veagent.net import filters, links, rates
+from veagent.net.announce import announcement, question, send
 from veagent.net.counters import LinkCounters, read_counters
 from veagent.net.filters import Table
 from veagent.net.layout import Card, Layout, card, device_name, layout
@@ -78,6 +79,23 @@ class HostNetwork:
             self._rates.pop(device, None)
             await rates.set_rates(device, in_bps=in_bps, out_bps=out_bps)
             self._rates[device] = new
+
+    async def announce(self, uid: Uid) -> None:
+        """See the port."""
+        async with self._lock:
+            current, found = self._layout, (await self._known_cards()).get(device_name(uid))
+        if current is None or found is None:
+            return
+        gateway = str(current.gateway)
+        frames = (
+            (self._settings.vxlan, announcement(found.mac, found.ip)),
+            (found.device, question(current.gateway_mac, gateway, asked=found.ip)),
+        )
+        for device, frame in frames:
+            try:
+                send(device, frame)
+            except OSError as error:
+                log.info("not announced", ve=uid, device=device, error=str(error))
 
     async def detach(self, uid: Uid) -> None:
         """See the port."""
