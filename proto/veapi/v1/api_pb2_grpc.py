@@ -1540,6 +1540,11 @@ class ProjectServiceStub:
                 request_serializer=veapi_dot_v1_dot_api__pb2.SetProjectRequest.SerializeToString,
                 response_deserializer=veapi_dot_v1_dot_types__pb2.Project.FromString,
                 _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/veapi.v1.ProjectService/Delete',
+                request_serializer=veapi_dot_v1_dot_api__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=veapi_dot_v1_dot_api__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
@@ -1570,6 +1575,13 @@ class ProjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Delete(self, request, context):
+        """Of one that has no VE, no deleted one that is kept, and no group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1592,6 +1604,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.Set,
                     request_deserializer=veapi_dot_v1_dot_api__pb2.SetProjectRequest.FromString,
                     response_serializer=veapi_dot_v1_dot_types__pb2.Project.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=veapi_dot_v1_dot_api__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=veapi_dot_v1_dot_api__pb2.DeleteProjectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1702,6 +1719,33 @@ class ProjectService:
             '/veapi.v1.ProjectService/Set',
             veapi_dot_v1_dot_api__pb2.SetProjectRequest.SerializeToString,
             veapi_dot_v1_dot_types__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veapi.v1.ProjectService/Delete',
+            veapi_dot_v1_dot_api__pb2.DeleteProjectRequest.SerializeToString,
+            veapi_dot_v1_dot_api__pb2.DeleteProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -442,6 +442,8 @@ class ProjectServiceStub:
     Get: _grpc.UnaryUnaryMultiCallable[_api_pb2.GetProjectRequest, _types_pb2.Project]
     Set: _grpc.UnaryUnaryMultiCallable[_api_pb2.SetProjectRequest, _types_pb2.Project]
     """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_api_pb2.DeleteProjectRequest, _api_pb2.DeleteProjectResponse]
+    """Of one that has no VE, no deleted one that is kept, and no group."""
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
@@ -451,6 +453,8 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     Get: _aio.UnaryUnaryMultiCallable[_api_pb2.GetProjectRequest, _types_pb2.Project]  # type: ignore[assignment]
     Set: _aio.UnaryUnaryMultiCallable[_api_pb2.SetProjectRequest, _types_pb2.Project]  # type: ignore[assignment]
     """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
+    Delete: _aio.UnaryUnaryMultiCallable[_api_pb2.DeleteProjectRequest, _api_pb2.DeleteProjectResponse]  # type: ignore[assignment]
+    """Of one that has no VE, no deleted one that is kept, and no group."""
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -481,6 +485,14 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.Project, _abc.Awaitable[_types_pb2.Project]]:
         """Changes its quota. One that is below what it has blocks growth, and takes nothing away."""
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _api_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.DeleteProjectResponse, _abc.Awaitable[_api_pb2.DeleteProjectResponse]]:
+        """Of one that has no VE, no deleted one that is kept, and no group."""
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
