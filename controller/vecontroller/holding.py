@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from veapi.clock import Clock
-from veapi.errors import TimedOut
+from veapi.errors import Conflict, TimedOut
 from veapi.model import HostName, ProjectAmounts, Resources
 from vecontroller import quota
 from vecontroller.store.port import Ambiguous
@@ -62,6 +62,7 @@ class Reserved:
     def __init__(self, clock: Clock) -> None:
         self._holding: Holding[tuple[HostName, Resources]] = Holding(clock)
         self._asked: Holding[tuple[str, ProjectAmounts]] = Holding(clock)
+        self._leaving: Holding[str] = Holding(clock)
 
     def on(self, host: HostName) -> list[Resources]:
         return [amount for at, amount in self._holding.live() if at == host]
@@ -85,6 +86,18 @@ class Reserved:
 
     @contextmanager
     def asking(self, project: str, more: ProjectAmounts) -> Iterator[None]:
-        """Within it nobody else gets that part of the quota."""
+        """Within it nobody else gets that part of the quota, and the project stays. Conflict when it is being deleted."""
+        if project in self._leaving.live():
+            raise Conflict(f"project {project} is being deleted", hint="use another one")
         with self._asked.holding((project, more)):
+            yield
+
+    @contextmanager
+    def leaving(self, project: str) -> Iterator[None]:
+        """Within it nothing comes into the project. Conflict when something may be on its way into it."""
+        if any(name == project for name, _ in self._asked.live()):
+            raise Conflict(
+                f"something is being made in project {project}", hint="try again in a moment"
+            )
+        with self._leaving.holding(project):
             yield

@@ -230,6 +230,11 @@ class Client(Scheduling, Simulations, Snapshots):
         )
         return await wire.unary(self._projects.Set, request, context=self.context)
 
+    async def delete_project(self, name: str) -> None:
+        """Conflict unless it is empty."""
+        request = api_pb2.DeleteProjectRequest(name=name)
+        await wire.unary(self._projects.Delete, request, context=self.context)
+
     async def projects(self) -> list[types_pb2.Project]:
         request = api_pb2.ListProjectsRequest()
         response = await wire.unary(self._projects.List, request, context=self.context)

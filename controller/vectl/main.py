@@ -60,7 +60,7 @@ ENTRIES = {
     "cluster": Entry("vectl.commands.groups:cluster", "The cluster: status, disarm, arm."),
     "image": Entry("vectl.commands.groups:image", "Images: import, list, show, delete."),
     "orphan": Entry("vectl.commands.groups:orphan", "What hosts have and nobody asks for."),
-    "project": Entry("vectl.commands.groups:project", "Projects: create, list, set, show."),
+    "project": Entry("vectl.commands.groups:project", "Projects: create, list, set, show, delete."),
     "version": Entry("vectl.commands.version:version", "Versions of vectl and the controller."),
     "completion": Entry("vectl.commands.completion:completion", "Completion for a shell."),
 }

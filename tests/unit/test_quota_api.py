@@ -173,3 +173,50 @@ async def test_a_schedule_takes_nothing_above_the_quota_and_goes_on_when_there_i
     await quota(rig, snapshots=2)
     await loop.look_once()
     assert len(rig.mirror.view.ves[Uid(ve.uid)].value.snapshots) == 2
+
+
+async def delete(rig: ApiRig, name: str) -> None:
+    await rig.project.Delete(api_pb2.DeleteProjectRequest(name=name), NO_CONTEXT)
+
+
+async def test_only_an_empty_project_goes_and_default_stays(rig):
+    await rig.put_project("shop")
+    request = create_request("web", project="shop")
+    await rig.ve.Create(request, NO_CONTEXT)
+    with pytest.raises(Conflict, match="project shop has 1 VEs"):
+        await delete(rig, "shop")
+    web = api_pb2.VERef(project="shop", name="web")
+    await rig.ve.Delete(api_pb2.DeleteVERequest(ve=web), NO_CONTEXT)
+    await delete(rig, "shop")
+    with pytest.raises(NotFound):
+        await rig.ve.Create(request, NO_CONTEXT)
+    with pytest.raises(NotFound):
+        await delete(rig, "shop")
+    with pytest.raises(Conflict, match="default stays"):
+        await delete(rig, "default")
+
+
+async def test_a_project_is_not_deleted_under_what_is_being_made_in_it_nor_the_other_way(rig):
+    await rig.put_project("shop")
+    with (
+        rig.deps.reserved.asking("shop", ProjectAmounts()),
+        pytest.raises(Conflict, match="being made"),
+    ):
+        await delete(rig, "shop")
+    with rig.deps.reserved.leaving("shop"), pytest.raises(Conflict, match="being deleted"):
+        await rig.ve.Create(create_request("web", project="shop"), NO_CONTEXT)
+
+
+async def test_deletes_and_creates_at_once_leave_no_ve_without_its_project(rig):
+    await rig.put_project("shop")
+    await asyncio.gather(
+        *(
+            delete(rig, "shop")
+            if number % 2
+            else rig.ve.Create(create_request(f"web-{number}", project="shop"), NO_CONTEXT)
+            for number in range(8)
+        ),
+        return_exceptions=True,
+    )
+    view = rig.mirror.view
+    assert {held.value.project for held in view.ves.values()} <= view.projects.keys()

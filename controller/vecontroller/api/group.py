@@ -9,6 +9,7 @@ from veapi import validate
 from veapi.errors import Conflict, NotFound
 from veapi.model import VE, Digest, Group, Template, Uid
 from veapi.v1 import api_pb2, group_pb2, group_pb2_grpc
+from vecontroller import quota
 from vecontroller.api import groupspec
 from vecontroller.api.commits import ATTEMPTS, encoded, settle, worn_out
 from vecontroller.api.create import REQUEST_ID_LIMIT
@@ -209,14 +210,16 @@ class GroupService(group_pb2_grpc.GroupServiceServicer):
         group = msgspec.structs.replace(wanted, op_id=self._deps.ids.new())
         key = keys.group(group.project, group.name)
         project = self._deps.mirror.view.projects[group.project]
-        revision = await self._deps.writer.commit(
-            [
-                Guard(key=key, mod_revision=held.mod_revision if held is not None else 0),
-                Guard(key=keys.project(group.project), mod_revision=project.mod_revision),
-            ],
-            [Put(key=key, value=values.encode_group(group))],
-            confirm=(key, group.op_id),
-        )
+        guards = [
+            Guard(key=key, mod_revision=held.mod_revision if held is not None else 0),
+            Guard(key=keys.project(group.project), mod_revision=project.mod_revision),
+        ]
+        with self._deps.reserved.asking(group.project, quota.NOTHING):  # the project stays
+            revision = await self._deps.writer.commit(
+                guards,
+                [Put(key=key, value=values.encode_group(group))],
+                confirm=(key, group.op_id),
+            )
         return Held(group, revision, held.create_revision if held is not None else revision)
 
     def _applied(self, before: Group | None, now: Held[Group]) -> group_pb2.ApplyGroupResponse:

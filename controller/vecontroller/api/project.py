@@ -10,11 +10,11 @@ from veapi.v1 import api_pb2, api_pb2_grpc, types_pb2
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import Describe
 from vecontroller.api.lookup import find_project
-from vecontroller.api.ports import ApiDeps
+from vecontroller.api.ports import DEFAULT_PROJECT, ApiDeps
 from vecontroller.calls import Context
 from vecontroller.store import keys, values
-from vecontroller.store.port import Guard, Put
-from vecontroller.view import Held
+from vecontroller.store.port import Delete, Guard, Put
+from vecontroller.view import Held, View
 from vecontroller.writer import LostRace
 
 
@@ -57,6 +57,52 @@ class ProjectService(api_pb2_grpc.ProjectServiceServicer):
             except LostRace as lost:
                 await settle(self._deps, lost, attempt)
         raise worn_out(f"project {request.name}")
+
+    async def Delete(
+        self, request: api_pb2.DeleteProjectRequest, context: Context
+    ) -> api_pb2.DeleteProjectResponse:
+        for attempt in range(1, ATTEMPTS + 1):
+            held = find_project(self._deps.mirror.view, request.name)
+            _refuse_used(self._deps.mirror.view, request.name)
+            try:
+                await _delete(self._deps, held)
+            except LostRace as lost:
+                await settle(self._deps, lost, attempt)
+            else:
+                return api_pb2.DeleteProjectResponse()
+        raise worn_out(f"project {request.name}")
+
+
+def _refuse_used(view: View, name: str) -> None:
+    """Conflict unless nothing is in it: also deleted VEs could come back into it."""
+    if name == DEFAULT_PROJECT:
+        raise Conflict(f"project {name} stays", hint="delete what is in it instead")
+    if view.quarantined:
+        raise Conflict(
+            f"{len(view.quarantined)} values can't be read by this version, and may be of project {name}",
+            hint="update this controller",
+        )
+    kept = sum(held.value.ve.project == name for held in view.deleted.values())
+    counts = {
+        "VEs": sum(project == name for project, _ in view.names),
+        "deleted VEs that are kept": kept,
+        "groups": sum(project == name for project, _ in view.groups),
+    }
+    has = [f"{count} {what}" for what, count in counts.items() if count]
+    if has:
+        raise Conflict(
+            f"project {name} has {' and '.join(has)}",
+            hint=f"delete them first; purge deleted ones: `vectl list --deleted -p {name}`",
+        )
+
+
+async def _delete(deps: ApiDeps, held: Held[Project]) -> None:
+    """LostRace when it changed meanwhile. To be called right after it was looked at."""
+    key = keys.project(held.value.name)
+    with deps.reserved.leaving(held.value.name):
+        await deps.writer.commit(
+            [Guard(key=key, mod_revision=held.mod_revision)], [Delete(key=key)], confirm=(key, "")
+        )
 
 
 def _checked(request: api_pb2.SetProjectRequest) -> dict[str, int]:

@@ -57,6 +57,7 @@ project = LazyGroup(
     "project",
     entries={
         "create": Entry("vectl.commands.project:create", "Make a project."),
+        "delete": Entry("vectl.commands.project:delete", "Delete one that is empty."),
         "list": Entry("vectl.commands.project:list_", "Projects."),
         "set": Entry("vectl.commands.projectquota:set_", "Say what a project may have."),
         "show": Entry("vectl.commands.projectquota:show", "What a project has and may have."),

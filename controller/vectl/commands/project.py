@@ -8,6 +8,7 @@ from vectl import options
 from vectl.columns import PROJECT_COLUMNS
 from vectl.output import Printer, Style
 from vectl.session import Session, pass_session
+from vectl.text import one_line
 
 if TYPE_CHECKING:
     from veapi.v1.types_pb2 import Project
@@ -24,6 +25,19 @@ def create(session: Session, name: str) -> None:
         return await client.create_project(name)
 
     click.echo(f"project/{session.run(work).name} created")
+
+
+@options.command("delete")
+@click.argument("name")
+@pass_session
+def delete(session: Session, name: str) -> None:
+    """Delete a project that has no VE, no deleted one that is kept, and no group. The project `default` stays."""
+
+    async def work(client: "Client") -> None:
+        await client.delete_project(name)
+
+    session.run(work)
+    click.echo(one_line(f"project/{name} deleted"))
 
 
 @options.command("list")

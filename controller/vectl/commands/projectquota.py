@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Limit(click.ParamType[int]):
-    """As the kind, or `none`: 0."""
+    """As the kind, or `none` or 0: no limit."""
 
     def __init__(self, kind: click.ParamType[int]) -> None:
         self._kind = kind
@@ -26,7 +26,7 @@ class Limit(click.ParamType[int]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        if str(value).strip().lower() == UNLIMITED:
+        if str(value).strip().lower() in (UNLIMITED, "0"):
             return 0
         return int(self._kind.convert(value, param, ctx))
 
