@@ -3,8 +3,9 @@
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from chaos import checks, faults
@@ -12,6 +13,7 @@ from chaos.checks import Violation
 from chaos.faults import Fault
 from chaos.rig import IMAGE, SMALL, Rig, signal_all
 from devrack import daemons
+from devrack.shell import run
 from kit.rackleaders import etcd_led_by, led_by
 
 Case = Callable[[Rig], str]
@@ -304,6 +306,52 @@ def few_files(rig: Rig) -> str:
     return "64 files for 6 s: no VE of policy stay ended"
 
 
+def etcd_full(rig: Rig) -> str:
+    """A member without room on its disk: writes go on by the other two, and all three serve once there is room."""
+    return leaders_lost(rig, faults.etcd_full, 1)
+
+
+def pools_full(rig: Rig) -> str:
+    """No room on a host's pool for 10 s: no VE ends, and creates go on once there is room."""
+    before = rig.oracle.starts()
+    heal = faults.pool_full("h1").strike(rig)
+    name = f"full-{time.monotonic_ns()}"
+    rig.vectl("create", name, "--image", IMAGE, *SMALL, "--host", "h1", "--detach")
+    time.sleep(10)
+    heal()
+    took = whole(rig)
+    untouched(rig, before)
+    rig.rack.purge(name)
+    return f"no VE ended; what was asked meanwhile runs {took:.1f} s after"
+
+
+def old_ledger(rig: Rig) -> str:
+    """An agent gets its files of before two deletes back: what is deleted stays so, the others run on."""
+    host, state = "h5", rig.rack.plan.host_state(rig.rack.host("h5"))
+    names = [f"old-{time.monotonic_ns()}-{i}" for i in range(2)]
+    for name in names:
+        rig.rack.vectl("create", name, "--image", IMAGE, *SMALL, "--host", host)
+    before = rig.oracle.starts()
+    with _without_agent(rig, host):
+        run(["cp", "-a", f"{state}/agent", f"{state}/agent-kept"])
+    rig.rack.purge(*names)
+    with _without_agent(rig, host):
+        run(["rm", "-r", f"{state}/agent"])
+        run(["mv", f"{state}/agent-kept", f"{state}/agent"])
+    took = whole(rig)
+    untouched(rig, before)
+    return f"two deleted VEs stayed so; all as asked after {took:.1f} s"
+
+
+@contextmanager
+def _without_agent(rig: Rig, host: str) -> Iterator[None]:
+    rig.rack.kill(f"{host}-agent")
+    try:
+        yield
+    finally:
+        rig.rack.start_agent(host)
+
+
 def last_room(rig: Rig) -> str:
     """Many creates at once for the last room of a host: no more are placed than fit."""
     asked = ("--image", IMAGE, "--memory", "3G", "--cpu", "0.05", "--disk", "48M")
@@ -335,6 +383,9 @@ CASES: dict[str, tuple[str, Case]] = {
     "C11": ("etcd's leader is killed, then cut off", etcd_lost),
     "C12": ("two of three etcd members are down", no_quorum),
     "C13": ("the whole control plane is gone", no_control_plane),
+    "C17": ("an etcd member's disk is full", etcd_full),
+    "C19": ("a host's pool is full", pools_full),
+    "C27": ("an agent's files are old ones", old_ledger),
     "C20": ("an agent runs out of files", few_files),
     "C22": ("packets are lost", loss),
     "C23": ("three of five hosts are cut at once", storm),

@@ -10,6 +10,8 @@ from devrack.up import ready_hosts
 
 CONVERGED_S = 150.0
 """From the end of the last fault until all is as asked. Moves of a VE that moved often wait 60 s and more."""
+RESUMED_S = 5.0
+"""So long after a storm an operator says that moves go on."""
 
 
 class Violation(AssertionError):
@@ -79,18 +81,19 @@ def amiss(rig: Rig) -> str:
 def converged(rig: Rig, within_s: float = CONVERGED_S) -> float:
     """Seconds until all is as asked; what fell over meanwhile is started again, as an operator's init would."""
     began = time.monotonic()
-    resumed = False
     while reason := amiss(rig):
         never_twice(rig)
         waited = time.monotonic() - began
         if waited > within_s:
             raise Violation(f"not as asked {within_s:g} s after the last fault: {reason}")
         rig.mend()
-        if not resumed and waited > 5.0:
-            resumed = resume(rig)
+        if waited > RESUMED_S:
+            resume(rig)
         time.sleep(0.5)
+    took = time.monotonic() - began
     never_twice(rig)
-    return time.monotonic() - began
+    resume(rig)
+    return took
 
 
 def stopped_moves(rig: Rig) -> str:
@@ -99,12 +102,11 @@ def stopped_moves(rig: Rig) -> str:
     return str(json.loads(told.out).get("moves_stopped", "")) if told.code == 0 else ""
 
 
-def resume(rig: Rig) -> bool:
-    """What an operator does after a storm: whether it had to be done."""
-    if not stopped_moves(rig):
-        return False
-    rig.say("moves were stopped; resumed")
-    return rig.vectl("host", "resume-moves", "--yes").code == 0
+def resume(rig: Rig) -> None:
+    """What an operator does after a storm."""
+    if stopped_moves(rig):
+        rig.say("moves were stopped; resumed")
+        rig.vectl("host", "resume-moves", "--yes")
 
 
 def nothing_left(rig: Rig) -> None:

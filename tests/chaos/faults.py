@@ -5,8 +5,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos.rig import TABLE, Rig, signal_all
+from chaos.rig import NARROW, TABLE, Rig, signal_all
 from devrack import daemons
+from devrack.shell import run
 from kit.rackleaders import cut_off, etcd_led_by, led_by
 
 Undo = Callable[[], None]
@@ -167,6 +168,24 @@ def pool_full(host: str) -> Fault:
     return Fault(f"{host}'s pool is full", strike)
 
 
+def etcd_full() -> Fault:
+    """Its member ends when it can't write; it is started again when there is room."""
+
+    def strike(rig: Rig) -> Undo:
+        filler = f"{rig.rack.plan.state / NARROW}/chaos-filler"
+        sizes = "256M 128M 64M 32M 16M 8M 4M 2M 1M 256K 64K 16K 4K 4K 4K"
+        script = f"for s in {sizes}; do fallocate -l $s {filler}-$s; done 2>/dev/null; true"
+        run(["sh", "-c", script])
+        return lambda: _emptied(rig, filler)
+
+    return Fault(f"{NARROW}'s disk is full", strike, control=True)
+
+
+def _emptied(rig: Rig, filler: str) -> None:
+    run(["sh", "-c", f"rm -f {filler}-*"])
+    rig.mend()
+
+
 def random_fault(dice: random.Random, hosts: list[str], ves: list[str]) -> tuple[Fault, float]:
     """A fault, and for how many seconds."""
     host, controller, member = dice.choice(hosts), dice.randint(1, 3), dice.randint(1, 3)
@@ -194,6 +213,7 @@ def random_fault(dice: random.Random, hosts: list[str], ves: list[str]) -> tuple
         (monitors_killed(host), 1.0),
         (crashed(dice.choice(ves)), 1.0),
         (pool_full(host), 6.0),
+        (etcd_full(), 8.0),
     ]
     return dice.choice(makers)
 

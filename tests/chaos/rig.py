@@ -13,13 +13,17 @@ from typing import Any
 from chaos.oracle import Oracle, locking_image, oracle
 from devrack import cgroups, daemons
 from devrack.plan import HostPlan
+from devrack.shell import run
 from devrack.up import make_image
 from kit.rack import Rack, Result, running_rack, until
 from kit.rackleaders import mend
 
+SMALL_DISK_MIB = 400
 SMALL = ("--cpu", "0.05", "--memory", "24M", "--disk", "48M", "--pids", "64")
 IMAGE = "chaos"
 TABLE = "chaos"
+NARROW = "etcd-3"
+"""The member of etcd whose disk is small enough to be filled."""
 HOSTS = tuple(HostPlan(f"h{n}", f"r{(n + 1) // 2}", n) for n in range(1, 6))
 
 
@@ -88,6 +92,19 @@ class Rig:
             signal_all({pid} if pid else (), signal.SIGCONT)
         mend(self.rack)
 
+    def narrow(self, member: str) -> None:
+        """That member of etcd has a small disk of its own from now on. `down` takes it away as any mount of the rack."""
+        data = self.rack.plan.state / member
+        self.rack.kill(member)
+        kept = data.with_name(f"{member}-kept")
+        data.rename(kept)
+        data.mkdir(mode=0o700)
+        size = f"size={SMALL_DISK_MIB}m,mode=700"
+        run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(data)])
+        run(["cp", "-a", f"{kept}/.", str(data)])
+        run(["rm", "-r", str(kept)])
+        mend(self.rack)
+
     def start_host(self, host: str) -> None:
         """What a machine's init would start."""
         for what, start in (("vefence", daemons.start_vefence), ("agent", daemons.start_agent)):
@@ -97,8 +114,8 @@ class Rig:
     def keep_logs(self, where: Path) -> None:
         where.mkdir(parents=True, exist_ok=True)
         (where / "story").write_text("\n".join(self.story) + "\n")
-        run, locks = str(self.rack.plan.run), str(self.oracle.locks)
-        subprocess.run(f"cp {run}/*.log {where}/; cp -r {locks} {where}/", shell=True, check=False)
+        logs, locks = str(self.rack.plan.run), str(self.oracle.locks)
+        subprocess.run(f"cp {logs}/*.log {where}/; cp -r {locks} {where}/", shell=True, check=False)
 
 
 def _read(path: Path) -> str:
@@ -125,6 +142,7 @@ def rig_of(ves: int, *, suffix: str = "c") -> Iterator[Rig]:
         ) as rack,
     ):
         rig = Rig(rack, made)
+        rig.narrow(NARROW)
         rack.vectl("image", "import", IMAGE, str(locking_image(make_image(rack.plan))))
         rig.say("the rack is up")
         fenced = ves // 2
