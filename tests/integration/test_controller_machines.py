@@ -9,6 +9,7 @@ from kit.eventually import eventually
 from kit.leadingcontroller import fresh_controller, make_identities
 from kit.world import make_facts
 from veapi.model import HostName, HostSpec
+from vecontroller import switching
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 
@@ -134,3 +135,21 @@ async def test_a_host_that_was_vouched_to_be_off_and_boots_is_as_any_other(runni
     async with running.agent(facts=REBOOTED) as again:
         await eventually(lambda: again.welcome)
         assert (spec_of(running).powered_off_at, spec_of(running).cordoned) == (None, False)
+
+
+async def test_hosts_are_told_that_the_cluster_is_disarmed_and_armed_again_by_itself(running):
+    async with running.agent(facts=MINE) as agent:
+        await eventually(lambda: agent.sets)
+        held = running.core.mirror.view.cluster
+        until = running.core.clock.wall() + 1.0
+        off = switching.disarmed(held.value, until)
+        await running.core.writer.commit(
+            [Guard(key=keys.CLUSTER, mod_revision=held.mod_revision)],
+            [Put(key=keys.CLUSTER, value=values.encode_cluster(off))],
+            confirm=None,
+        )
+        await eventually(
+            lambda: (agent.sets[-1].disarmed, agent.sets[-1].arming) == (True, off.arming)
+        )
+        await eventually(lambda: not agent.sets[-1].disarmed)
+        assert agent.sets[-1].arming == off.arming + 1
