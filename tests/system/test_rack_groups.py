@@ -94,7 +94,7 @@ def test_a_group_is_made_scaled_up_and_down_and_deleted_with_its_ves(crew: Crew)
     assert len({each["host"] for each in crew.members().values()}) == 3
     crew.rack.vectl("group", "scale", NAME, "5")
     assert sorted(crew.members()) == [f"{NAME}-{number}" for number in range(5)]
-    crew.rack.vectl("group", "scale", NAME, "2")
+    crew.rack.vectl("group", "scale", NAME, "--replicas", "2")
     assert sorted(crew.members()) == [f"{NAME}-0", f"{NAME}-1"]
     kept = [ve["name"] for ve in crew.rack.kept() if ve["name"].startswith(NAME)]
     assert sorted(kept) == [f"{NAME}-2", f"{NAME}-3", f"{NAME}-4"]

@@ -90,15 +90,27 @@ def show(session: Session, name: str, *, style: Style) -> None:
 
 @options.command("scale")
 @name_argument
-@click.argument("replicas")
+@click.argument("replicas", required=False)
+@click.option("--replicas", "wanted", metavar="N", help="The same, as kubectl has it.")
 @options.timeout_option(TIMEOUT_S)
 @options.detach_option
 @pass_session
-def scale(session: Session, name: str, replicas: str, *, timeout_s: float, detach: bool) -> None:
+def scale(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    name: str,
+    replicas: str | None,
+    *,
+    wanted: str | None,
+    timeout_s: float,
+    detach: bool,
+) -> None:
     """Change how many VEs there are, and wait until it is so.
 
     Down: the highest numbers are deleted, and kept for a time as all that is deleted.
     """
+    if (replicas is None) == (wanted is None):
+        raise InvalidInput("say once how many VEs there shall be", hint="vectl group scale web 5")
+    replicas = replicas or wanted or ""
     if not (replicas.isascii() and replicas.isdigit() and int(replicas[:9]) <= MAX_REPLICAS):
         raise InvalidInput(
             f"replicas: {replicas[:80]!r} is not a number from 0 to {MAX_REPLICAS}",
