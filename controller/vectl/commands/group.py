@@ -95,7 +95,7 @@ def show(session: Session, name: str, *, style: Style) -> None:
 @options.timeout_option(TIMEOUT_S)
 @options.detach_option
 @pass_session
-def scale(  # noqa: PLR0913 - one parameter for each option
+def scale(
     session: Session,
     name: str,
     replicas: str | None,
