@@ -111,4 +111,6 @@ def test_no_interleaving_of_writes_passes_a_quota(limit, moves) -> None:
                 error = Conflict("lost", hint="")
                 stack.__exit__(Conflict, error, None)
         used = view.amounts.get("default", quota.NOTHING).memory_bytes
-        assert used + reserved.asked("default").memory_bytes <= limit * GIB
+        coming = sum(ve.spec.memory_bytes for _, ve in under_way)
+        assert used + coming <= limit * GIB
+        assert reserved.asked("default").memory_bytes == coming
