@@ -6,6 +6,7 @@ storm    100 VEs over the three hosts, beside a bare script that does snapshot, 
 placement  placement alone, in memory, on made-up racks of 100 to 10,000 hosts
 crowd    300 VEs on one host: how fast they start and stop, what the agent takes
 failover  three controllers on an etcd cluster of three: how long the API is away when a leader is lost
+hostloss  a host with 20 VEs of policy recreate is lost: how long until all run elsewhere
 """
 
 import argparse
@@ -18,6 +19,7 @@ from functools import partial
 
 from bench.crowd import bench_crowd
 from bench.failover import bench_failover
+from bench.hostloss import bench_hostloss
 from bench.placement import bench_mass, bench_placement, bench_words
 from bench.sides import SMALL, bare_hosts, context_of, small, until_running
 from bench.storm import bench_storm
@@ -25,7 +27,7 @@ from devrack.plan import HostPlan
 from kit.rack import Rack, running_rack, until
 from vectl.client import Client
 
-KINDS = ["placement", "create", "recover", "storm", "crowd", "failover"]
+KINDS = ["placement", "create", "recover", "storm", "crowd", "failover", "hostloss"]
 
 
 async def bench_create(rack: Rack, runs: int) -> None:
@@ -138,6 +140,9 @@ def main() -> None:
     if "failover" in what:
         with running_rack("f", controllers=3) as rack:
             bench_failover(rack, max(1, arguments.runs // 2))
+    if "hostloss" in what:
+        with running_rack("h", cpu=16) as rack:
+            bench_hostloss(rack, max(1, arguments.runs // 2))
 
 
 if __name__ == "__main__":

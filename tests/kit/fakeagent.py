@@ -11,7 +11,17 @@ from kit.eventually import eventually
 from kit.world import make_facts
 from veapi import codec
 from veapi.channel import Identity, controller_name, open_channel
-from veapi.model import Action, HostFacts, HostSet, SetEntry, Uid, VEReport, VEState, VEStatus
+from veapi.model import (
+    Action,
+    HostFacts,
+    HostSet,
+    OnHostLoss,
+    SetEntry,
+    Uid,
+    VEReport,
+    VEState,
+    VEStatus,
+)
 from veapi.v1 import session_pb2, session_pb2_grpc
 
 
@@ -128,6 +138,9 @@ def done(entry: SetEntry) -> VEReport:
             observed_restart_seq=entry.restart_seq,
             observed_root_seq=entry.root.seq,
             placement_generation=entry.placement_generation,
+            armed_generation=0
+            if entry.spec.on_host_loss is OnHostLoss.STAY
+            else entry.policy_generation,
             disk_used_bytes=KEPT_BYTES if entry.action is Action.KEEP else 0,
         ),
         gone=entry.action is Action.PURGE,

@@ -325,3 +325,15 @@ async def test_its_reason_is_told_once_and_dated(rig):
             await asyncio.wait_for(changes.next(), 0.05)
     assert rig.moves.waits[U1] == first
     assert first.at == msgspec.structs.replace(first).at > 0
+
+
+async def test_it_looks_again_when_the_next_host_may_be_silent_though_nobody_tells(rig):
+    rig.silence.silent = {H1: 6.5}
+    assert await rig.moves.move_once() == pytest.approx(1.5)
+
+
+async def test_whoever_asks_is_told_how_long_it_stays_once_its_host_lost_its_session(rig):
+    rig.silence.silent = {H1: 4.0}
+    rig.silence.host_state = lambda host: HostState.SILENT if host == H1 else HostState.READY
+    assert await rig.moves.move_once() <= 1.0
+    assert rig.moves.waits[U1].seconds == pytest.approx(8.0)

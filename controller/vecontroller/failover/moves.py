@@ -139,17 +139,22 @@ class Moves:
             moves, refused = self._plan(view, may)
             waits |= refused | await self._commit_all(moves)
         self._tell(waits)
-        return _pause_s(waits)
+        return min(_pause_s(waits), self._soon_silent_s(view))
 
     # Who.
 
     def _silent(self, view: View) -> Iterator[HostName]:
+        """Also those that have only lost their session: whoever looks is told how long their VEs stay yet."""
         limit_s = _timing(view).fence_after_s
         for host in view.hosts:
-            state = self._silence.host_state(host)
-            gone = powered_off(view, host) and state is not HostState.READY
-            if gone or self._silence.silent_for(host) >= limit_s:
+            if not self._live(host) or self._silence.silent_for(host) >= limit_s:
                 yield host
+
+    def _soon_silent_s(self, view: View) -> float:
+        """Until the next host may be silent: nobody tells of that when its session was lost before."""
+        limit_s = _timing(view).fence_after_s
+        left = [limit_s - self._silence.silent_for(host) for host in view.hosts]
+        return max(min((each for each in left if each > 0), default=IDLE_S), SOONEST_S)
 
     def _judge(self, view: View) -> tuple[dict[Uid, May], dict[Uid, Waits]]:
         known = Known(
