@@ -59,11 +59,14 @@ class Fence:
         self._beat = Beat(self._boot_id, os.getpid(), 0.0)
 
     def _complain(self, what: str) -> None:
-        """The same only now and then."""
+        self._say_at_times("trouble", what=what)
+
+    def _say_at_times(self, phrase: str, **fields: object) -> None:
+        """Each phrase once a second at most."""
         now = self._kernel.now()
-        if now - self._said.get(what, -_SAY_EVERY_S) >= _SAY_EVERY_S:
-            self._said = {what: now}
-            host.say("trouble", what=what)
+        if now - self._said.get(phrase, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said[phrase] = now
+            host.say(phrase, **fields)
 
     def _open_wake(self) -> int:
         """A pipe with a name: whoever writes a byte has the notes read at once."""
@@ -103,7 +106,7 @@ class Fence:
             self._kernel.groups.kill(root, target.uid)
         if plan.kill:
             uids = ",".join(target.uid for target in plan.kill)
-            self._complain(f"killed {uids} at {self._kernel.now():.3f}")
+            self._say_at_times("killed", ves=uids, now=f"{self._kernel.now():.3f}")
         for target in plan.cut:
             self._cut(target)
         if plan.reboot:
