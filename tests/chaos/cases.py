@@ -1,46 +1,23 @@
 """The fixed cases, by their number in the list of what systems like this one must survive. Each gives its figure, or raises Violation."""
 
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from chaos import checks, faults
+from chaos import checks, control, faults
 from chaos.checks import Violation
 from chaos.faults import Fault
-from chaos.rig import IMAGE, SMALL, Rig, signal_all
+from chaos.rig import IMAGE, SMALL, Rig
+from chaos.waiting import all_again, seconds_until, untouched, whole
 from devrack import daemons
 from devrack.shell import run
-from kit.rackleaders import etcd_led_by, led_by
 
 Case = Callable[[Rig], str]
 ELSEWHERE_S = 45.0
 """18 s on an idle machine; ours may be busy."""
-
-
-def untouched(rig: Rig, before: dict[str, int]) -> None:
-    """No VE at all was started again."""
-    after = rig.oracle.starts()
-    again = {name: rig.oracle.lines(name) for name in before if after[name] != before[name]}
-    if again:
-        raise Violation(f"started again: {again}")
-
-
-def seconds_until(probe: Callable[[], bool], within_s: float, what: str) -> float:
-    began = time.monotonic()
-    while not probe():
-        if time.monotonic() - began > within_s:
-            raise Violation(f"{what}: not within {within_s:g} s")
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def whole(rig: Rig) -> float:
-    rig.mend()
-    return checks.converged(rig)
 
 
 def agents_killed(rig: Rig) -> str:
@@ -58,7 +35,7 @@ def monitors_killed(rig: Rig) -> str:
     before, host = rig.oracle.starts(), rig.hosts()[1]
     names = set(rig.on(host))
     faults.monitors_killed(host).strike(rig)
-    took = seconds_until(lambda: _all_again(rig, names, before), 20, "they run again")
+    took = seconds_until(lambda: all_again(rig, names, before), 20, "they run again")
     checks.converged(rig)
     wanted = {name: count + (name in names) for name, count in before.items()}
     if rig.oracle.starts() != wanted:
@@ -128,7 +105,7 @@ def host_frozen(rig: Rig) -> str:
     rig.frozen_copies |= names
     old = {name: pid for name, (pid, _) in rig.rack.pids().items() if name in names}
     heal = faults.host_frozen(host).strike(rig)
-    seconds_until(lambda: _all_again(rig, names, before), ELSEWHERE_S, "they run elsewhere")
+    seconds_until(lambda: all_again(rig, names, before), ELSEWHERE_S, "they run elsewhere")
     heal()
     overlap = seconds_until(lambda: not _alive(old.values()), 10, "old copies are ended")
     whole(rig)
@@ -136,105 +113,8 @@ def host_frozen(rig: Rig) -> str:
     return f"{len(names)} moved; old copies gone {overlap * 1000:.0f} ms after the thaw"
 
 
-def _all_again(rig: Rig, names: set[str], before: dict[str, int]) -> bool:
-    starts = rig.oracle.starts()
-    return all(starts[name] > before[name] for name in names)
-
-
 def _alive(pids: Iterable[int]) -> bool:
     return any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def leaders_lost(rig: Rig, fault: Callable[[], Fault], rounds: int) -> str:
-    """The API is back each time, what it says afterwards is done, and no VE notices."""
-    before = rig.oracle.starts()
-    times = [_leader_lost(rig, fault()) for _ in range(rounds)]
-    untouched(rig, before)
-    return f"{rounds} times; a write is done after {max(times):.1f} s at most"
-
-
-def _leader_lost(rig: Rig, fault: Fault) -> float:
-    name = f"case-{time.monotonic_ns()}"
-    heal = fault.strike(rig)
-    took = seconds_until(lambda: _writes(rig, name), 60, "a write is done")
-    heal()
-    whole(rig)
-    if name not in {ve["name"] for ve in rig.ves() or ()}:
-        raise Violation(f"{name} was acknowledged and is not there")
-    rig.rack.purge(name)
-    return took
-
-
-def _writes(rig: Rig, name: str) -> bool:
-    done = rig.vectl("create", name, "--image", IMAGE, *SMALL, "--stopped", "--detach")
-    return done.code in {0, 4}
-
-
-def controller_killed(rig: Rig) -> str:
-    return leaders_lost(rig, faults.leader_killed, 5)
-
-
-def etcd_lost(rig: Rig) -> str:
-    killed = leaders_lost(rig, faults.etcd_leader_killed, 3)
-    return f"killed: {killed}; cut: {leaders_lost(rig, faults.etcd_leader_cut, 2)}"
-
-
-def zombie(rig: Rig) -> str:
-    """A leader that stood still for 20 s changes nothing when it wakes."""
-    before = rig.oracle.starts()
-    leader, epoch = led_by(rig.rack)
-    heal = faults.leader_stopped().strike(rig)
-    took = seconds_until(lambda: _led_by_other(rig, epoch), 40, "another leads")
-    time.sleep(20)
-    heal()
-    seconds_until(
-        lambda: daemons.pid_of(rig.rack.plan, leader.daemon) is None, 30, "the old leader ends"
-    )
-    whole(rig)
-    untouched(rig, before)
-    return f"another leads after {took:.1f} s"
-
-
-def _led_by_other(rig: Rig, epoch: int) -> bool:
-    try:
-        return led_by(rig.rack)[1] > epoch
-    except AssertionError:
-        return False
-
-
-def no_quorum(rig: Rig) -> str:
-    """Two of three members down for 20 s: no `stay` VE ends, and what was fenced runs again."""
-    before = rig.oracle.starts()
-    last = etcd_led_by(rig.rack)
-    for each in rig.rack.plan.controllers:
-        if each != last:
-            rig.rack.kill(each.etcd)
-    time.sleep(20)
-    if rig.vectl("create", "nobody", "--image", IMAGE, *SMALL, "--detach").code == 0:
-        raise Violation("a write was acknowledged without a quorum")
-    took = whole(rig)
-    checks.stays_untouched(rig, before)
-    rig.vectl("delete", "--purge", "--yes", "nobody")
-    return f"all as asked {took:.1f} s after they are back"
-
-
-def no_control_plane(rig: Rig) -> str:
-    """All controllers and etcd are gone: crashed `stay` VEs run again, and a host that boots brings its own back."""
-    before, own = rig.oracle.starts(), rig.on("h3", "stay")
-    crash = rig.on("h1", "stay")[0]
-    pid = rig.rack.pids()[crash][0]
-    for each in rig.rack.plan.controllers:
-        rig.rack.kill(each.daemon)
-        rig.rack.kill(each.etcd)
-    signal_all([pid], signal.SIGKILL)
-    again = seconds_until(lambda: _all_again(rig, {crash}, before), 20, "a crashed VE runs again")
-    faults.host_lost("h3").strike(rig)()
-    boot = seconds_until(
-        lambda: _all_again(rig, set(own), before), 40, "a host brings its VEs back"
-    )
-    took = whole(rig)
-    checks.stays_untouched(rig, before, lost=["h3"], crashed=[crash])
-    return f"crashed one back in {again:.1f} s, {len(own)} of a booted host in {boot:.1f} s; all {took:.1f} s after"
 
 
 def loss(rig: Rig) -> str:
@@ -284,12 +164,11 @@ def flapping(rig: Rig) -> str:
 
 def all_lost(rig: Rig) -> str:
     """All hosts boot at once."""
-    before = rig.oracle.starts()
     heals = [faults.host_lost(host).strike(rig) for host in rig.hosts()]
     for heal in heals:
         heal()
     took = whole(rig)
-    return f"{len(before)} VEs run {took:.1f} s after"
+    return f"{len(rig.oracle.held())} VEs run {took:.1f} s after"
 
 
 def few_files(rig: Rig) -> str:
@@ -304,11 +183,6 @@ def few_files(rig: Rig) -> str:
     whole(rig)
     checks.stays_untouched(rig, before)
     return "64 files for 6 s: no VE of policy stay ended"
-
-
-def etcd_full(rig: Rig) -> str:
-    """A member without room on its disk: writes go on by the other two, and all three serve once there is room."""
-    return leaders_lost(rig, faults.etcd_full, 1)
 
 
 def pools_full(rig: Rig) -> str:
@@ -378,12 +252,12 @@ CASES: dict[str, tuple[str, Case]] = {
     "C6": ("a host is cut off", host_cut),
     "C7a": ("a host hears nothing", host_deaf),
     "C7b": ("a host is not heard", host_mute),
-    "C9": ("the leading controller is killed", controller_killed),
-    "C10": ("the leading controller stands still, then wakes", zombie),
-    "C11": ("etcd's leader is killed, then cut off", etcd_lost),
-    "C12": ("two of three etcd members are down", no_quorum),
-    "C13": ("the whole control plane is gone", no_control_plane),
-    "C17": ("an etcd member's disk is full", etcd_full),
+    "C9": ("the leading controller is killed", control.controller_killed),
+    "C10": ("the leading controller stands still, then wakes", control.zombie),
+    "C11": ("etcd's leader is killed, then cut off", control.etcd_lost),
+    "C12": ("two of three etcd members are down", control.no_quorum),
+    "C13": ("the whole control plane is gone", control.no_control_plane),
+    "C17": ("an etcd member's disk is full", control.etcd_full),
     "C19": ("a host's pool is full", pools_full),
     "C27": ("an agent's files are old ones", old_ledger),
     "C20": ("an agent runs out of files", few_files),

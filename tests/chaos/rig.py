@@ -33,6 +33,8 @@ class Rig:
 
     rack: Rack
     oracle: Oracle
+    turns: int = 5
+    """How often a case loses a leader."""
     began: float = field(default_factory=time.monotonic)
     story: list[str] = field(default_factory=list)
     frozen_copies: set[str] = field(default_factory=set)

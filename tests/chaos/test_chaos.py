@@ -27,6 +27,7 @@ def rig() -> Iterator[Rig]:
     if missing:
         pytest.skip(f"programs are missing: {', '.join(missing)} (make setup)")
     with rig_of(30, suffix="x") as made:
+        made.turns = 1
         yield made
 
 
