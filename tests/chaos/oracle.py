@@ -1,7 +1,8 @@
 """Who runs, told by the kernel: each VE's init locks a file of its own on a mount that all hosts share, for as long as it lives.
 
 The product knows nothing of this. The hosts of a chaos rack find a program before the real lxc-start that adds the mount,
-and their VEs' image has an init that takes the lock before it becomes busybox. A lock that is taken says TWICE in the file.
+and their VEs' image has an init that takes the lock before it becomes busybox. A copy that finds it taken says TWICE
+in the file, and waits for it.
 """
 
 import os
@@ -23,6 +24,7 @@ umask 022
 /usr/bin/flock -n 9
 case $? in 0) said=begin ;; 1) said=TWICE ;; *) exit 1 ;; esac
 echo "$said on $CHAOS_HOST at $(date +%s)" >&9
+/usr/bin/flock 9
 exec /bin/busybox init
 """
 _LXC_START = """\
