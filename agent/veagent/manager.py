@@ -19,6 +19,7 @@ from veagent.ground import Ground
 from veagent.outbox import Outbox
 from veagent.ports import Instance, VENetwork
 from veagent.reconcile import AwaitImage
+from veagent.standstill import with_known_peers
 from veagent.worker import Worker
 from veapi.clock import Clock
 from veapi.errors import VerackError
@@ -131,7 +132,7 @@ class Manager:
         for entry in self._set.entries if self._set else ():
             worker = self._workers.get(entry.uid)
             if worker and worker.instance and entry.action in (Action.RUN, Action.FREEZE):
-                worker.wish(entry)
+                worker.wish(entry, unconfirmed=self._set is not None and self._set.unconfirmed)
 
     # Sets.
 
@@ -144,6 +145,7 @@ class Manager:
         """Makes a newer set durable, then the wish of every worker. Returns the order that is held afterwards."""
         async with self._applying:
             if self._set is None or host_set.order > self._set.order:
+                host_set = with_known_peers(host_set, self._set)
                 await self._ground.ledger.save_set(host_set)
                 self._set = host_set
                 await self._put_in_force(host_set)
@@ -220,12 +222,12 @@ class Manager:
         named = {entry.uid: entry for entry in host_set.entries if _usable(entry, only_stay)}
         for uid, entry in named.items():
             if _ends(entry) and not only_stay:
-                self._worker(uid).wish(entry)
+                self._worker(uid).wish(entry, unconfirmed=host_set.unconfirmed)
         await self._try_to_wire(host_set)
         if not only_stay:
             self._ground.fence.take(host_set)
         for uid, entry in named.items():
-            self._worker(uid).wish(entry)
+            self._worker(uid).wish(entry, unconfirmed=host_set.unconfirmed)
         for uid, worker in list(self._workers.items()):
             if uid not in named and not only_stay:
                 worker.wish(None)
@@ -312,7 +314,8 @@ class Manager:
 
     def spare_images(self) -> frozenset[Digest]:
         """Those that the controller's newest set calls so; none before it sent one, and without a session."""
-        images = self._confirmed.images if self._confirmed is not None else ()
+        newest = self._confirmed
+        images = newest.images if newest is not None and not newest.unconfirmed else ()
         return frozenset(image.digest for image in images if image.spare)
 
     def used_images(self) -> frozenset[Digest]:

@@ -25,6 +25,7 @@ from veagent.reconcile import (
 )
 from veagent.record import VERecord, bounds, is_off
 from veagent.snapshots import answered_seq
+from veagent.standstill import MESSAGE, UNCONFIRMED
 from veapi.model import Action, Resources, SetEntry, Uid, VEReport, VEState, VEStatus
 
 AWAITS_IMAGE = "ImageFetching"
@@ -72,6 +73,7 @@ class Sight:
     """All that a worker knows of its VE. `step`: what it does now, or would if it need not wait.
 
     `root_refused`: why the root is not made anew as asked. `armed`: the policy_generation under which vefence holds it.
+    `unconfirmed`: what is wanted is of a restored store that nobody has confirmed.
     """
 
     uid: Uid
@@ -86,18 +88,21 @@ class Sight:
     remains: bool = False
     root_refused: str = ""
     armed: int = 0
+    unconfirmed: bool = False
 
     @property
     def kept(self) -> bool:
         """It is down, and what is of it is kept as the set asks."""
-        if self.wanted is None or self.wanted.action is not Action.KEEP or self.running is not None:
+        if self.wanted is None or self.wanted.action is not Action.KEEP or self.unconfirmed:
             return False
-        return self.record is not None and self.record.kept
+        return self.running is None and self.record is not None and self.record.kept
 
     @property
     def gone(self) -> bool:
         """Nothing that the set asked to remove is left, or of what it asked to keep there is nothing."""
         if self.wanted is None or self.record is not None or self.running is not None:
+            return False
+        if self.unconfirmed:
             return False
         match self.wanted.action:
             case Action.PURGE | Action.KEEP:
@@ -157,6 +162,8 @@ def _in_force(record: VERecord, *, running: bool) -> Resources:
 
 
 def _state(sight: Sight) -> tuple[VEState, str, str]:
+    if sight.unconfirmed and isinstance(sight.step, Nothing):
+        return _state_now(sight), *_why_unconfirmed(sight)
     if sight.wanted is not None and is_stale(sight.wanted, sight.record):
         return _state_now(sight), STALE, _why_stale(sight.wanted, sight.record)
     removing = sight.wanted is not None and sight.wanted.action in (Action.PURGE, Action.RELEASE)
@@ -167,6 +174,15 @@ def _state(sight: Sight) -> tuple[VEState, str, str]:
     if sight.step == Nothing(ROOT_LOST):
         return VEState.FAILED, ROOT_LOST, _LOST
     return _down_state(sight)
+
+
+def _why_unconfirmed(sight: Sight) -> tuple[str, str]:
+    """Of one that would be started, or stopped, if the store were to be believed."""
+    assert sight.wanted is not None
+    if sight.record is not None and is_off(sight.wanted, sight.record):
+        return _why_stopped(sight)
+    shall_run = sight.wanted.action in (Action.RUN, Action.FREEZE)
+    return ("", "") if shall_run == (sight.running is not None) else (UNCONFIRMED, MESSAGE)
 
 
 def _state_now(sight: Sight) -> VEState:

@@ -38,6 +38,7 @@ from veagent.reconcile import (
 )
 from veagent.record import VERecord
 from veagent.snapshots import DeleteSnapshot, SnapshotTries, TakeSnapshot
+from veagent.standstill import as_it_ran, next_action_unconfirmed
 from veagent.status import LIMITS_REFUSED, POOL_FULL, Running, Sight, Trouble, report_of
 from veagent.steps import Steps
 from veagent.watch import Watch
@@ -79,6 +80,7 @@ class Worker:
     ) -> None:
         self.uid = uid
         self.wanted: SetEntry | None = None
+        self._unconfirmed = False
         self._body = body or Body()
         self._ground = ground
         self._memory = Memory(uid, ground, record, found=snapshots)
@@ -124,10 +126,11 @@ class Worker:
     def instance(self) -> Instance | None:
         return self._body.instance
 
-    def wish(self, entry: SetEntry | None) -> None:
-        """The newest wish; a new one is tried at once, whatever failed before."""
-        if entry == self.wanted:
+    def wish(self, entry: SetEntry | None, *, unconfirmed: bool = False) -> None:
+        """The newest wish; a new one is tried at once, whatever failed before. `unconfirmed`: of a restored store."""
+        if (entry, unconfirmed) == (self.wanted, self._unconfirmed):
             return
+        self._unconfirmed = unconfirmed
         if entry is None and self.wanted is not None:
             self._memory.orphan(self.wanted)
         self.wanted = entry
@@ -135,7 +138,7 @@ class Worker:
         self._quick_ends = 0
         self._tries.again()
         self._body.forgive()
-        if entry is not None and self._body.instance is not None:
+        if entry is not None and self._body.instance is not None and not unconfirmed:
             self._ground.cpusets.ensure(self.uid, entry.spec.cpu_millis)
         self.nudge()
 
@@ -148,6 +151,8 @@ class Worker:
 
     def step_now(self) -> Step:
         """What it would do next."""
+        if self._unconfirmed:
+            return next_action_unconfirmed(self.wanted, self._observed())
         return next_action(self.wanted, self._observed())
 
     @property
@@ -173,6 +178,7 @@ class Worker:
             image_trouble=self._ground.images.trouble(digest) if digest else "",
             root_refused=body.root_refused.message if body.root_refused else "",
             armed=self._ground.fence.view(self.uid, self.wanted).armed,
+            unconfirmed=self._unconfirmed,
         )
 
     def _observed(self) -> Observed:
@@ -265,7 +271,9 @@ class Worker:
         before = self._trouble
         assert self.wanted is not None
         try:
-            await self._steps.perform(step, self.wanted)
+            held = self._unconfirmed
+            entry = as_it_ran(self.wanted, self.record) if held else self.wanted
+            await self._steps.perform(step, entry)
         except VerackError as error:
             self._failed(step, error)
         except Exception:

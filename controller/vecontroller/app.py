@@ -23,6 +23,7 @@ from vecontroller.api.register import Api, register
 from vecontroller.config import Config
 from vecontroller.core import Core, compose, lead
 from vecontroller.identity import make_etcd_identity
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.leader import TAKEOVER_AFTER_S, init_cluster
 from vecontroller.listening import listening
 from vecontroller.metrics import ControllerMetrics, FailoverMetrics, SchedulerMetrics, Sources
@@ -102,7 +103,11 @@ async def _serving(config: Config, core: Core, registry: CollectorRegistry) -> A
         session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
         registered.append(register(server, api_deps(core)))
 
-    guard = GuardInterceptor(core.cluster.name, leader_address=lambda: core.standing.leader)
+    guard = GuardInterceptor(
+        core.cluster.name,
+        leader_address=lambda: core.standing.leader,
+        standstill=lambda: is_unconfirmed(core.mirror.view),
+    )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             listening(

@@ -18,6 +18,7 @@ from veapi.model import (
     SetEntry,
     WantedImage,
 )
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.view import View
 
 
@@ -38,6 +39,7 @@ def build(
         images=images,
         arming=cluster.arming if cluster is not None else 0,
         disarmed=cluster is not None and cluster.disarmed_until is not None,
+        unconfirmed=is_unconfirmed(view),
     )
 
 

@@ -28,7 +28,14 @@ from vecontroller.placement import Refusal
 
 SCHEDULING = "Scheduling"
 HOST_SILENT = "HostSilent"
-_WORTH_TELLING = (Why.NOT_ARMED, Why.NO_FENCE, Why.NO_ROOM, Why.NO_IMAGE, Why.MOVES_STOPPED)
+_WORTH_TELLING = (
+    Why.NOT_ARMED,
+    Why.NO_FENCE,
+    Why.NO_ROOM,
+    Why.NO_IMAGE,
+    Why.MOVES_STOPPED,
+    Why.UNCONFIRMED,
+)
 """Of what keeps a VE on a host that does not answer: what an operator can do something about."""
 
 

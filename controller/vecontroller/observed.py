@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from veapi.model import EVENTS_KEPT, HostFacts, HostName, Uid, VEReport, VEState, VEStatus
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.removal import addresses_held, keeping, removal
 from vecontroller.store import keys, values
 from vecontroller.store.port import Delete, Guard, Put, Write
@@ -42,6 +43,13 @@ def of_facts(view: View, host: HostName, facts: HostFacts) -> Change | None:
 
 def of_report(view: View, host: HostName, report: VEReport, *, purge_at: float) -> Change | None:
     """What one VE's report changes, if anything. `purge_at`: when what is deleted now is to be purged, in Unix seconds."""
+    if is_unconfirmed(view):  # no word of a host takes anything away now
+        plain = placed_here(view, host, report.uid) and not (report.gone or report.kept)
+        return _of_status(view, host, report) if plain else None
+    return _of_report(view, host, report, purge_at)
+
+
+def _of_report(view: View, host: HostName, report: VEReport, purge_at: float) -> Change | None:
     if kept_here(view, host, report.uid):
         return _of_purged(view, report) if report.gone else None
     if left_here(view, host, report.uid):
@@ -156,7 +164,7 @@ def _given_up(view: View, uid: Uid, status: VEStatus) -> tuple[Write, ...]:
     """
     ve = view.ves[uid].value
     old = [(network, ip) for network, ip in addresses_held(view, uid) if ip != ve.ip]
-    if not old or status.observed_generation < ve.generation:
+    if not old or status.observed_generation < ve.generation or is_unconfirmed(view):
         return ()
     used = () if status.state in _DOWN else status.addresses
     return tuple(Delete(key=keys.address(network, ip)) for network, ip in old if ip not in used)

@@ -15,6 +15,7 @@ import structlog
 from veapi.clock import Clock
 from veapi.errors import Conflict, Unavailable
 from veapi.model import Deleted
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Mirrored
 from vecontroller.snapshotting import unmade_clones
@@ -93,6 +94,8 @@ class Purging:
 
     async def purge_once(self) -> None:
         """Marks what is due. What could not be written is due again at the next look."""
+        if is_unconfirmed(self._mirror.view):
+            return
         waiting = due(self._mirror.view, self._clock.wall())
         for start in range(0, len(waiting), BATCH):
             await self._mark(waiting[start : start + BATCH])

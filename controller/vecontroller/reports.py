@@ -105,6 +105,7 @@ class Reports:
         self._clock = clock
         self._waiting: asyncio.Queue[Reported] = asyncio.Queue(WAITING_LIMIT)
         self._orphans: dict[HostName, dict[Uid, VEReport]] = {}
+        self._whole: set[HostName] = set()
         self.taken_total = 0
         self.written_total = 0
 
@@ -115,6 +116,10 @@ class Reports:
     def orphans(self, host: HostName) -> tuple[VEReport, ...]:
         """What the host has and nobody's set names: kept there, and shown."""
         return tuple(self._orphans.get(host, {}).values())
+
+    def has_reported(self, host: HostName) -> bool:
+        """Whether it has said all that it has."""
+        return host in self._whole
 
     async def run(self) -> None:
         """For ever; raises NotLeader when it is no longer ours to write."""
@@ -136,6 +141,8 @@ class Reports:
             if errors:
                 reported.failed(errors[0])
             else:
+                if reported.whole:
+                    self._whole.add(reported.host)
                 reported.done()
 
     async def _write(self, newest: _Newest) -> Mapping[Subject, VerackError]:

@@ -20,6 +20,7 @@ from veapi.model import VE, HostName, HostState, Resources, Uid
 from vecontroller import decisions
 from vecontroller.decisions import Decided
 from vecontroller.holding import Reserved
+from vecontroller.incarnation import HINT, REASON, RESTORED, is_unconfirmed
 from vecontroller.leader import NotLeader
 from vecontroller.placement import (
     Board,
@@ -146,6 +147,9 @@ class Scheduler:
         view = self._mirror.view
         wanting = decisions.wanting(view)
         self._settle(wanting)
+        if is_unconfirmed(view):
+            self._stand_still(wanting)
+            return True
         decided, refused = self._decide(view, wanting)
         self._deciding = decided
         try:
@@ -164,6 +168,13 @@ class Scheduler:
                 lost=len(decided) - placed,
             )
         return await self._sweep() and committed
+
+    def _stand_still(self, wanting: Mapping[Uid, Held[VE]]) -> None:
+        """Whoever has no host gets none before the restored store is confirmed, and is looked at anew then."""
+        self._refused_at_spec = {}
+        self._refuse(
+            [Refusal(uid=uid, reason=REASON, message=RESTORED, hint=HINT) for uid in wanting]
+        )
 
     def _settle(self, wanting: Mapping[Uid, Held[VE]]) -> None:
         """Forgets what the view shows by now, and what can't come about any more because the spec changed."""

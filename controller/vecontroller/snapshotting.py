@@ -25,6 +25,7 @@ from veapi.model import VE, Digest, HostState, SnapshotStatus, SnapshotWish, Uid
 from veapi.validate import SPEC_LIMIT_BYTES
 from vecontroller import allowance, quota
 from vecontroller.holding import Reserved
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.leader import NotLeader
 from vecontroller.ports import Commits, Hosts, Mirrored
 from vecontroller.store import keys, values
@@ -271,6 +272,8 @@ class Snapshotting:
 
     async def look_once(self, uids: Collection[Uid] | None = None) -> None:
         """Writes what is due, of these VEs or of all. What could not be written is due again at the next whole look."""
+        if is_unconfirmed(self._mirror.view):
+            return
         asked = list(self._mirror.view.ves if uids is None else uids)
         clones = needed(self._mirror.view)
         for start in range(0, len(asked), SLICE):

@@ -136,6 +136,9 @@ class FakeOrphans:
     def orphans(self, host: HostName) -> tuple[VEReport, ...]:
         return tuple(self.held.get(host, []))
 
+    def has_reported(self, host: HostName) -> bool:
+        return host in self.held
+
 
 class FakePipe:
     """`sent`: what went down. The agent's side is what the test puts into `up`; None ends it."""

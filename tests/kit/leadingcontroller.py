@@ -17,6 +17,7 @@ from vecontroller.api.guard import GuardInterceptor
 from vecontroller.api.register import register
 from vecontroller.app import api_deps
 from vecontroller.core import Core, compose, lead
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.leader import init_cluster
 from vecontroller.listening import listening
 from vecontroller.standing import Gate
@@ -67,6 +68,10 @@ class Running:
         return held.value.host if held else None
 
 
+def _guard(core):
+    return GuardInterceptor(CLUSTER, standstill=lambda: is_unconfirmed(core.mirror.view))
+
+
 def add_services(server, core):
     session_pb2_grpc.add_AgentServiceServicer_to_server(core.sessions, server)
     return register(server, api_deps(core))
@@ -85,7 +90,7 @@ async def controller(etcd, identities, *, name="c1", patience_s=0.0):
             listening(
                 ["127.0.0.1:0"],
                 identities["controller"],
-                interceptors=[Gate(core.standing), GuardInterceptor(CLUSTER)],
+                interceptors=[Gate(core.standing), _guard(core)],
                 add_services=lambda server: apis.append(add_services(server, core)),
             )
         )

@@ -95,6 +95,7 @@ NEVER = [
     ("other arming", fence(arming=1), Why.DISARMED),
     ("armed again, unconfirmed", with_cluster(lost_view(), arming=1), Why.DISARMED),
     ("disarmed", with_cluster(lost_view(), disarmed_until=WALL + 60), Why.DISARMED),
+    ("restored, unconfirmed", with_cluster(lost_view(), incarnation=2), Why.UNCONFIRMED),
     ("moves stopped", with_cluster(lost_view(), moves_stopped="storm"), Why.MOVES_STOPPED),
     ("host unknown", lost_view(hosts={H2: fencing_facts()}), Why.NO_FENCE),
     (

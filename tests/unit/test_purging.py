@@ -7,9 +7,9 @@ import pytest
 
 from kit.eventually import eventually
 from kit.manualclock import ManualClock
-from kit.world import make_deleted, make_view
+from kit.world import held, make_deleted, make_view
 from veapi.errors import Unavailable
-from veapi.model import Uid
+from veapi.model import Cluster, Uid
 from vecontroller import purging
 from vecontroller.leader import NotLeader
 from vecontroller.purging import Purging, due, next_look_s
@@ -119,3 +119,14 @@ async def test_time_alone_makes_it_due():
         assert writer.batches == []
         await clock.advance(10.0)
         await eventually(lambda: bool(writer.batches))
+
+
+async def test_nothing_is_purged_of_a_restored_store_that_nobody_confirmed():
+    view = view_of(u1=1.0)
+    view.cluster = held(Cluster(name="rack", incarnation=2))
+    marks, writer = purger(view)
+    await marks.purge_once()
+    assert writer.batches == []
+    view.cluster = held(Cluster(name="rack", incarnation=2, confirmed_incarnation=2))
+    await marks.purge_once()
+    assert writer.batches == [["u1"]]

@@ -1,4 +1,4 @@
-"""The service of the cluster's store as a whole: its backup."""
+"""The service of the cluster's store as a whole: its backup, and the word that a restored one counts."""
 # ruff: noqa: N802 - names of RPCs
 
 import hashlib
@@ -11,6 +11,7 @@ from veapi import codec
 from veapi.channel import caller
 from veapi.errors import Conflict
 from veapi.v1 import cluster_pb2, cluster_pb2_grpc
+from vecontroller.api.confirming import Confirming
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
 
@@ -21,6 +22,18 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     def __init__(self, deps: ApiDeps) -> None:
         self._deps = deps
         self._busy = False
+        self._confirming = Confirming(deps)
+
+    async def Confirm(
+        self, request: cluster_pb2.ConfirmRequest, context: Context
+    ) -> cluster_pb2.ConfirmResponse:
+        """What is done, or would be. Conflict while hosts are not heard of."""
+        would = self._confirming.preview()
+        if not request.dry_run and not would.confirmed:
+            await self._confirming.confirm(request.incarnation, request.without)
+            by = caller(context, self._deps.cluster).name
+            log.warning("restored store confirmed", incarnation=request.incarnation, by=by)
+        return would
 
     async def Backup(
         self, request: cluster_pb2.BackupRequest, context: Context

@@ -17,7 +17,9 @@ import structlog
 
 from veapi.channel import caller
 from veapi.errors import RemoteFailed, TimedOut, VerackError
+from vecontroller import incarnation
 from vecontroller.api.authz import authorize
+from vecontroller.api.standstill import DURING_STANDSTILL
 from vecontroller.calls import Context, refuse
 
 log = structlog.get_logger()
@@ -45,6 +47,7 @@ class _Door:
     cluster: str
     leader_address: Callable[[], str]
     stall_s: float
+    standstill: Callable[[], bool]
 
     def unary(self, call: Call) -> Call:
         async def guarded(request: object, context: Context) -> object:
@@ -71,6 +74,7 @@ class _Door:
         """Lets the caller in if its role may; errors from within end the call."""
         try:
             authorize(caller(context, self.cluster), self.method)
+            self._check_standstill()
             yield
         except VerackError as error:
             await refuse(context, error, leader=self.leader_address())
@@ -78,6 +82,10 @@ class _Door:
             raise
         except Exception as error:  # noqa: BLE001 - the last resort of every handler
             await refuse(context, self._unexpected(error), leader="")
+
+    def _check_standstill(self) -> None:
+        if self.method not in DURING_STANDSTILL and self.standstill():
+            raise incarnation.refusal()
 
     def _unexpected(self, error: Exception) -> RemoteFailed:
         number = uuid.uuid4().hex[:12]
@@ -99,7 +107,10 @@ class _Door:
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
-    """For all services of a controller. `leader_address` gives host:port, for clients of one that does not lead."""
+    """For all services of a controller. `leader_address` gives host:port, for clients of one that does not lead.
+
+    `standstill`: whether what changes anything is refused, as the store was restored and nobody has confirmed it.
+    """
 
     def __init__(
         self,
@@ -107,10 +118,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         *,
         leader_address: Callable[[], str] = lambda: "",
         stall_s: float = STALL_S,
+        standstill: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cluster = cluster
         self._leader_address = leader_address
         self._stall_s = stall_s
+        self._standstill = standstill
 
     async def intercept_service(
         self,
@@ -124,7 +137,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # an unknown method: gRPC says so itself
             return None
         door = _Door(
-            handler_call_details.method, self._cluster, self._leader_address, self._stall_s
+            handler_call_details.method,
+            self._cluster,
+            self._leader_address,
+            self._stall_s,
+            self._standstill,
         )
         return _behind(door, handler)
 

@@ -87,6 +87,10 @@ class Orphans(Protocol):
         """What the host has and nobody's set names, as it said last."""
         ...
 
+    def has_reported(self, host: HostName) -> bool:
+        """Whether it has said, under this lead, all that it has."""
+        ...
+
 
 class Pipe(Protocol):
     """A stream to an agent that dialled back. Both directions have flow control."""

@@ -14,6 +14,7 @@ from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import stamp
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
+from vecontroller.incarnation import is_confirmed
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Held, View
@@ -87,6 +88,7 @@ class SwitchService(hostlife_pb2_grpc.SwitchServiceServicer):
             arming=cluster.arming,
             moves_stopped=cluster.moves_stopped,
             unconfirmed=self._unconfirmed(cluster),
+            restored=not is_confirmed(cluster),
         )
         if cluster.disarmed_until is not None:
             message.disarmed_until.CopyFrom(stamp(cluster.disarmed_until))

@@ -13,6 +13,7 @@ import msgspec
 
 from veapi.model import VE, Cluster, FenceFacts, HostName, OnHostLoss, Placement, Run, Uid, VEStatus
 from vecontroller.copies import holds
+from vecontroller.incarnation import RESTORED, is_confirmed
 from vecontroller.store import keys
 from vecontroller.view import Held, View
 
@@ -28,6 +29,7 @@ class Why(StrEnum):
     OTHER_TIMES = "OtherTimes"
     DISARMED = "Disarmed"
     MOVES_STOPPED = "MovesStopped"
+    UNCONFIRMED = "Unconfirmed"
     SILENCE = "SilenceTooShort"
     NO_IMAGE = "NoImage"
     DAMPED = "MovedTooOften"
@@ -142,6 +144,8 @@ def _of_host(host: HostName, fence: FenceFacts, cluster: Cluster) -> Waits | Non
 def _of_brake(cluster: Cluster | None) -> Waits | None:
     if cluster is None:
         return None
+    if not is_confirmed(cluster):
+        return Waits(Why.UNCONFIRMED, f"{RESTORED}; `vectl cluster confirm` does")
     if cluster.disarmed_until is not None:
         return Waits(Why.DISARMED, "the cluster is disarmed; `vectl cluster arm` ends that")
     if cluster.moves_stopped:

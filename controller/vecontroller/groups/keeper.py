@@ -22,6 +22,7 @@ from vecontroller.groups.member import Key, Member
 from vecontroller.groups.observed import Observer
 from vecontroller.groups.state import Reason, Shown, shown, waiting_for
 from vecontroller.groups.steps import Forget, Release, Step, next_steps
+from vecontroller.incarnation import is_unconfirmed
 from vecontroller.leader import NotLeader
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
@@ -118,6 +119,8 @@ class Keeper:
     async def look(self, key: Key) -> None:
         """One decision about a group, and its steps."""
         self._due.pop(key, None)
+        if is_unconfirmed(self._deps.mirror.view):
+            return
         held = self._deps.mirror.view.groups.get(key)
         if held is None:
             await self._let_go(key)

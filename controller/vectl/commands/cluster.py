@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from vectl.client import Client
 
 
+_RESTORED = "nobody has confirmed that yet, so nothing is changed: vectl cluster confirm"
+
+
 @options.command("status")
 @options.output_option(wide=False)
 @pass_session
@@ -67,6 +70,7 @@ def facts(found: "SwitchStatus") -> list[str]:
     rows = [
         ("Name", found.cluster),
         ("Incarnation", str(found.incarnation)),
+        ("Restored", _RESTORED if found.restored else ""),
         ("Leader", f"{found.leader}, since revision {found.epoch}"),
         ("Heartbeat", f"each {timing.heartbeat_s:g}s"),
         ("Fences", f"after {timing.fence_after_s:g}s, killing takes {timing.kill_within_s:g}s"),

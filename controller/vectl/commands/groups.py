@@ -30,6 +30,7 @@ cluster = LazyGroup(
         "status": Entry("vectl.commands.cluster:status", "Who leads, and what is armed."),
         "disarm": Entry("vectl.commands.cluster:disarm", "Fence and move nothing for a while."),
         "arm": Entry("vectl.commands.cluster:arm", "End that."),
+        "confirm": Entry("vectl.commands.confirm:confirm", "Let a restored store count."),
         "backup": Entry("vectl.commands.backup:backup", "All that its store holds, in a file."),
         "verify": Entry("vectl.commands.backup:verify_", "Whether a backup is whole."),
     },

@@ -109,6 +109,7 @@ def host_set_out(value: model.HostSet) -> session_pb2.HostSet:
         ],
         arming=value.arming,
         disarmed=value.disarmed,
+        unconfirmed=value.unconfirmed,
     )
 
 
@@ -128,6 +129,7 @@ def host_set_in(message: session_pb2.HostSet) -> model.HostSet:
         ),
         arming=message.arming,
         disarmed=message.disarmed,
+        unconfirmed=message.unconfirmed,
     )
 
 

@@ -144,7 +144,8 @@ class Cluster(Value, frozen=True, kw_only=True):
 
     `arming` counts how often it was armed and disarmed; `disarmed_until`: Unix seconds, None: it is armed. `moves_stopped`: why no
     VE is moved from a silent host until an operator says so; empty: they are. `moves_resumed`: hosts that were silent when an operator
-    had the moves go on, until they are heard again: no storm is made of them.
+    had the moves go on, until they are heard again: no storm is made of them. `confirmed_incarnation`: the last one that an
+    operator has confirmed; while that is another one, the store was restored and nothing is changed.
     """
 
     name: str
@@ -155,4 +156,5 @@ class Cluster(Value, frozen=True, kw_only=True):
     disarmed_until: float | None = None
     moves_stopped: str = ""
     moves_resumed: tuple[HostName, ...] = ()
+    confirmed_incarnation: int = 1
     op_id: str = ""

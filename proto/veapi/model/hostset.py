@@ -57,7 +57,8 @@ class WantedImage(Value, frozen=True, kw_only=True):
 class HostSet(Value, frozen=True, kw_only=True):
     """All that a host shall have. Absence of an entry destroys nothing.
 
-    `disarmed`: no VE is fenced for now. `arming`: the cluster's count of being armed and disarmed.
+    `disarmed`: no VE is fenced for now. `arming`: the cluster's count of being armed and disarmed. `unconfirmed`: the store that it comes of was
+    restored, and nobody has confirmed that: what runs goes on, all else waits.
     """
 
     order: Order
@@ -67,6 +68,7 @@ class HostSet(Value, frozen=True, kw_only=True):
     images: tuple[WantedImage, ...] = ()
     arming: int = 0
     disarmed: bool = False
+    unconfirmed: bool = False
 
 
 class VEReport(Value, frozen=True, kw_only=True):

@@ -152,6 +152,7 @@ def encode_cluster(value: Cluster) -> bytes:
         disarmed_until=codec.to_timestamp(value.disarmed_until),
         moves_stopped=value.moves_stopped,
         moves_resumed=value.moves_resumed,
+        confirmed_incarnation=value.confirmed_incarnation,
         op_id=value.op_id,
     ).SerializeToString()
 
@@ -169,6 +170,7 @@ def decode_cluster(data: bytes) -> Cluster:
         else None,
         moves_stopped=message.moves_stopped,
         moves_resumed=tuple(HostName(name) for name in message.moves_resumed),
+        confirmed_incarnation=message.confirmed_incarnation or 1,
         op_id=message.op_id,
     )
     try:
