@@ -123,7 +123,9 @@ def test_never_moved_while_the_silence_is_too_short():
 
 
 def test_never_moved_while_only_silent_hosts_hold_its_image():
-    assert judge(lost_view(), U1, known(live=())).why is Why.NO_IMAGE
+    verdict = judge(lost_view(), U1, known(live=()))
+    assert isinstance(verdict, Waits)
+    assert verdict.why is Why.NO_IMAGE
 
 
 @pytest.mark.parametrize(
