@@ -1,14 +1,15 @@
 """A host that was lost and is back: what it has of VEs that live elsewhere since, and of one that comes back to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from kit.agenthost import U1, U2, AgentHost, entry, host_set
 from kit.managed import ready_host, reasons
-from veapi.model import Action, SetEntry, VEState
+from veapi.model import Action, Network, PeerHost, SetEntry, VEState
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ async def host(tmp_path: Path) -> AsyncIterator[AgentHost]:
         yield host
 
 
-def placed(generation: int, *, since: int = 0, **changes: object) -> SetEntry:
+def placed(generation: int, *, since: int = 0, **changes: Any) -> SetEntry:
     return msgspec.structs.replace(
         entry(**changes), placement_generation=generation, root_since=since
     )
@@ -52,10 +53,10 @@ async def test_what_ends_here_waits_neither_for_the_network_nor_for_starts(
     seen: list[bool] = []
     setup = host.network.setup
 
-    async def look(*args: object) -> None:
+    async def look(network: Network, peers: Sequence[PeerHost]) -> None:
         await host.until(lambda: U1 not in host.runtime.running)
         seen.append(U2 in host.runtime.running)
-        await setup(*args)  # type: ignore[arg-type]
+        await setup(network, peers)
 
     host.network.setup = look  # type: ignore[method-assign]
     host.manager._wires = None

@@ -7,14 +7,13 @@ import subprocess
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from kit.etcds import forget_data, real_etcd, store_of
 from kit.eventually import eventually
 from kit.leadingcontroller import Running, fresh_controller, make_identities
-from kit.vectlrun import Vectl, ended
+from kit.vectlrun import Door, Vectl, ended
 from vecontroller.api import cluster
 from vecontroller.store import keys, values
 
@@ -32,8 +31,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def vectl(running: Running, tmp_path: Path) -> Vectl:
-    api = SimpleNamespace(endpoint=running.target, identity=running.identities["ann"])
-    return Vectl(api, tmp_path)
+    return Vectl(Door(running.target, running.identities["ann"]), tmp_path)
 
 
 async def test_a_backup_is_whole_and_says_what_it_is(

@@ -2,21 +2,19 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from kit.etcds import forget_data, real_etcd, store_of
 from kit.eventually import eventually
 from kit.leadingcontroller import CLUSTER, Running, fresh_controller, make_identities
-from kit.vectlrun import Vectl
+from kit.vectlrun import Door, Vectl
 from kit.world import make_placement, make_ve
 from veapi.errors import Conflict
 from veapi.model import Cluster, HostName, Uid, VEReport, VEState, VEStatus
 from vecontroller.api.confirming import Confirming
 from vecontroller.app import api_deps
 from vecontroller.leader import init_cluster
-from vecontroller.placement import Refusal
 from vecontroller.store import keys, values
 from vecontroller.store.port import Put
 
@@ -43,8 +41,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def vectl(running: Running, tmp_path: Path) -> Vectl:
-    api = SimpleNamespace(endpoint=running.target, identity=running.identities["ann"])
-    return Vectl(api, tmp_path)
+    return Vectl(Door(running.target, running.identities["ann"]), tmp_path)
 
 
 def runs(uid: str, host: str) -> VEReport:
@@ -52,8 +49,9 @@ def runs(uid: str, host: str) -> VEReport:
     return VEReport(uid=Uid(uid), name="web", project="default", status=status, orphan=True)
 
 
-def refusal(running: Running, uid: str) -> Refusal | None:
-    return running.core.scheduler.refusals.get(Uid(uid))
+def refused(running: Running, uid: str) -> str:
+    found = running.core.scheduler.refusals.get(Uid(uid))
+    return found.reason if found is not None else ""
 
 
 async def test_nothing_is_changed_and_all_is_shown_until_somebody_confirms(
@@ -63,8 +61,7 @@ async def test_nothing_is_changed_and_all_is_shown_until_somebody_confirms(
     async with running.agent("h1") as agent:
         await agent.report(whole=True)
         await eventually(lambda: agent.sets and agent.sets[-1].unconfirmed)
-        await eventually(lambda: refusal(running, "u2") is not None)
-        assert refusal(running, "u2").reason == "Unconfirmed"
+        await eventually(lambda: refused(running, "u2") == "Unconfirmed")
         assert running.place("u2") is None
 
         assert "cluster confirm" in (await vectl("cluster", "status")).out

@@ -6,7 +6,7 @@ import pytest
 
 from kit.etcds import lasting_etcd
 from kit.eventually import eventually
-from kit.leadingcontroller import fresh_controller, make_identities
+from kit.leadingcontroller import Running, fresh_controller, make_identities
 from kit.world import make_facts
 from veapi.model import HostName, HostSpec
 from vecontroller import switching
@@ -36,7 +36,7 @@ async def running(etcd, identities):
         yield found
 
 
-async def say(running, **fields):
+async def say(running: Running, **fields):
     """What operators say of h1."""
     held = running.core.mirror.view.host_specs.get(H1)
     spec = msgspec.structs.replace(held.value if held else HostSpec(), **fields)
@@ -51,10 +51,10 @@ async def say(running, **fields):
 async def refused(agent) -> str:
     await eventually(lambda: agent.ended is not None)
     assert agent.ended.code() is grpc.StatusCode.PERMISSION_DENIED
-    return agent.ended.details()
+    return str(agent.ended.details())
 
 
-def spec_of(running) -> HostSpec:
+def spec_of(running: Running) -> HostSpec:
     return running.core.mirror.view.host_specs[H1].value
 
 

@@ -60,9 +60,10 @@ def add(server: Any, cluster: FakeCluster) -> None:
     """All services on a server that is not started yet; methods that they lack are unimplemented."""
     ves = VEs(cluster)  # type: ignore[abstract]
     images = Images(cluster)  # type: ignore[abstract]
+    projects = Projects(cluster)  # type: ignore[abstract]
     api_pb2_grpc.add_VEServiceServicer_to_server(ves, server)
     api_pb2_grpc.add_HostServiceServicer_to_server(Hosts(cluster), server)
     api_pb2_grpc.add_ImageServiceServicer_to_server(images, server)
-    api_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(cluster), server)
+    api_pb2_grpc.add_ProjectServiceServicer_to_server(projects, server)
     api_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(Scheduling(cluster), server)

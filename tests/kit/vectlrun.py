@@ -33,11 +33,19 @@ class Ran:
         return json.loads(self.out)
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a controller listens, fake or not, and who calls it."""
+
+    endpoint: str
+    identity: Identity
+
+
 @dataclass
 class Vectl:
-    """vectl with a context for a fake controller."""
+    """vectl with a context for a controller."""
 
-    api: FakeApi
+    api: FakeApi | Door
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """A whole host is lost: its VEs of policy recreate run elsewhere, once; and what becomes of it when it is back."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_twenty_ves_of_a_lost_host_run_elsewhere_with_their_addresses_and_once(
     assert "from host h1" in lossy.vectl("events", "f00").out
     for name in ("f00", "f19"):
         until(
-            lambda name=name: pings(lossy, after[name]),
+            partial(pings, lossy, after[name]),
             within_s=10,
             what=f"{name} answers at its address",
         )

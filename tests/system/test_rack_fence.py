@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -106,11 +107,19 @@ def fence(shared: FenceRack) -> Iterator[FenceRack]:
     shared.rack.purge_all()
 
 
-def lease_of(fence: FenceRack) -> Lease:
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Until when fenced VEs may run, by the boot clock; they are dead this long after it."""
+
+    deadline: float
+    kill_within_s: float
+
+
+def lease_of(fence: FenceRack) -> Term:
     lease = fence.note(notes.LEASE, Lease)
     assert isinstance(lease, Lease)
     assert lease.deadline is not None
-    return lease
+    return Term(lease.deadline, lease.kill_within_s)
 
 
 def test_a_host_that_is_cut_off_ends_the_fenced_ve_in_time_and_starts_it_again_when_it_is_back(

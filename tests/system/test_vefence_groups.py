@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def sleepers(host_can_run_ves: None) -> Iterator[list[subprocess.Popen[bytes]]]:
         process.kill()
         process.wait()
     for top in tops():
-        until(lambda top=top: removed(top / ROOT), within_s=10, what="cgroups are removed")
+        until(partial(removed, top / ROOT), within_s=10, what="cgroups are removed")
 
 
 @pytest.mark.parametrize("depth", [0, DEPTH])

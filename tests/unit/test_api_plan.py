@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kit.apirig import ALPINE, GIB, NO_CONTEXT, ApiRig, api_rig, create_request
 from veapi.errors import Conflict, InvalidInput
+from veapi.model import HostName, Uid
 from veapi.v1 import api_pb2, plan_pb2, types_pb2
 from vecontroller.api.planning import PlanService
 from vecontroller.placement import explain, plan, request
@@ -138,7 +139,7 @@ async def test_new_ves_go_where_the_plan_says_though_another_host_is_better_by_n
     answer = await applied(rig, made)
     assert answer.done[0].outcome == api_pb2.ApplyVEResponse.OUTCOME_CREATED
     assert (await schedule(rig))["new"] == "h1"
-    explained = request(rig.mirror.view, rig.mirror.view.ves[answer.done[0].ve.uid])
+    explained = request(rig.mirror.view, rig.mirror.view.ves[Uid(answer.done[0].ve.uid)])
     assert explained.host == "", "once it is placed the plan binds it no more"
 
 
@@ -151,7 +152,7 @@ async def test_a_planned_ve_whose_room_was_taken_says_why_it_waits_and_what_woul
     assert (await schedule(rig))["new"] == (
         "host h1, which the plan chose, has too little memory (free 7G)"
     )
-    held = rig.mirror.view.ves[answer.done[0].ve.uid]
+    held = rig.mirror.view.ves[Uid(answer.done[0].ve.uid)]
     found = explain(rig.scheduler.board(), request(rig.mirror.view, held))
     assert "delete it and make a new plan" in found.changes[1]
 
@@ -196,7 +197,7 @@ async def test_room_that_is_gone_stops_the_plan_before_anything_is_done(rig: Api
 
 async def test_a_host_that_is_gone_stops_the_plan(rig: ApiRig) -> None:
     made = await planned(rig, manifest("a"))
-    await rig.outside.transact([], [Delete(key=keys.host_status(made.ves[0].host))])
+    await rig.outside.transact([], [Delete(key=keys.host_status(HostName(made.ves[0].host)))])
     await rig.mirror.reached(rig.mirror.view.revision + 1)
     with pytest.raises(Conflict, match="host h1 is not known"):
         await applied(rig, made)

@@ -1,5 +1,7 @@
 """Simulations by the API: of the cluster as it is, and of a view that was carried away."""
 
+from typing import Any
+
 import pytest
 
 from kit.apirig import ALPINE, GIB, NO_CONTEXT, ApiRig, api_rig, create_request
@@ -41,7 +43,11 @@ async def filled(rig: ApiRig) -> None:
 
 async def test_a_simulated_apply_is_what_becomes_of_a_real_one(rig: ApiRig) -> None:
     await filled(rig)
-    wanted = [("new-1", {"memory_bytes": 5 * GIB}), ("new-2", {}), ("huge", {"pids": 32_000})]
+    wanted: list[tuple[str, dict[str, Any]]] = [
+        ("new-1", {"memory_bytes": 5 * GIB}),
+        ("new-2", {}),
+        ("huge", {"pids": 32_000}),
+    ]
     found = await simulated(rig, apply=[manifest(name, **fields) for name, fields in wanted])
     for name, fields in wanted:
         await rig.create(name, **fields)
@@ -83,7 +89,11 @@ async def test_a_saved_view_gives_the_same_answers_when_the_cluster_has_moved_on
 
 async def test_a_view_carries_all_that_a_placement_sees(rig: ApiRig) -> None:
     await filled(rig)
-    wishes = {"prefer": ["disk=ssd weight 7"], "near": ["app=web over rack"], "tolerate": ["gpu"]}
+    wishes: dict[str, Any] = {
+        "prefer": ["disk=ssd weight 7"],
+        "near": ["app=web over rack"],
+        "tolerate": ["gpu"],
+    }
     await rig.create("odd", labels={"x": "y"}, priority=7, apart=["x=y"], **wishes)
     world = world_of(rig.mirror.view, rig.scheduler.board().hosts, rig.deps.rules)
     view = simulate_pb2.SavedView.FromString(savedview.saved(world).SerializeToString())

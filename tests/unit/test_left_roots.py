@@ -1,10 +1,22 @@
 """What a moved VE left on the host that was lost: told to the host, counted, shown, purged."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from kit.failing import H1, H2, U1, armed, fenced_ve, fencing_facts
 from kit.world import GIB, held, make_placement, make_view
-from veapi.model import Action, Deleted, Order, Resources, VEReport, VEState, VEStatus
+from veapi.model import (
+    Action,
+    Deleted,
+    HostName,
+    Order,
+    Resources,
+    SetEntry,
+    VEReport,
+    VEState,
+    VEStatus,
+)
 from vecontroller import fold, hostset
 from vecontroller.fold import Changes
 from vecontroller.lifecycle import deleted
@@ -12,7 +24,7 @@ from vecontroller.observed import of_report
 from vecontroller.placement import committed
 from vecontroller.purging import due, key_of
 from vecontroller.store import keys, values
-from vecontroller.store.port import Delete, StoreItem
+from vecontroller.store.port import Delete, Put, StoreItem
 from vecontroller.view import View
 
 VE = fenced_ve()
@@ -39,7 +51,7 @@ def moved_view(left: Deleted = LEFT) -> View:
     return view
 
 
-def entries(view: View, host: str):
+def entries(view: View, host: HostName) -> Sequence[SetEntry]:
     return hostset.build(view, host, order=Order()).entries
 
 
@@ -76,7 +88,9 @@ def report(**changes) -> VEReport:
 
 def test_that_it_is_down_is_noted_and_its_time_begins():
     change = of_report(moved_view(), H1, report(kept=True), purge_at=5000.0)
+    assert change is not None
     (put,) = change.writes
+    assert isinstance(put, Put)
     stored = values.decode_deleted(put.value)
     assert (stored.unconfirmed, stored.purge_at, stored.disk_used_bytes) == (False, 5000.0, 7)
     assert of_report(moved_view(KEPT), H1, report(kept=True), purge_at=5000.0) is None
@@ -84,6 +98,7 @@ def test_that_it_is_down_is_noted_and_its_time_begins():
 
 def test_what_is_gone_from_the_lost_host_is_forgotten_and_the_ve_stays():
     change = of_report(moved_view(), H1, report(gone=True), purge_at=5000.0)
+    assert change is not None
     assert change.writes == (Delete(key=keys.ve_left(H1, U1)),)
 
 

@@ -141,6 +141,7 @@ async def test_a_deleted_root_counts_as_far_as_it_is_used_and_coming_back_as_a_c
     status = VEStatus(state=VEState.STOPPED, placement_generation=1, disk_used_bytes=GIB // 2)
     report = VEReport(uid=Uid(ve.uid), name="", project="", status=status, kept=True)
     change = of_report(rig.mirror.view, HostName("h1"), report, purge_at=rig.clock.wall() + 86_400)
+    assert change is not None
     await rig.deps.writer.commit(change.guards, change.writes, confirm=None)
     has = await usage(rig)
     assert (has.ves, has.memory_bytes, has.disk_bytes) == (0, 0, GIB // 2)

@@ -10,7 +10,7 @@ from veapi import codec
 from veapi.model import Digest, HostName, Uid
 from veapi.v1 import api_pb2, plan_pb2, types_pb2
 from vecontroller.api.planmaking import CREATE, placed
-from vecontroller.placement import plan, request
+from vecontroller.placement import Refusal, plan, request
 from vecontroller.placement.rules import PLAIN
 from vecontroller.view import Held, View
 from vecontroller.whatif import AddedHosts, Changes, Known, World, simulate
@@ -52,12 +52,16 @@ def changes(command: str) -> Changes:
     )
 
 
+def refused(refusal: Refusal | None) -> str:
+    return f"no host: {refusal.message}" if refusal is not None else ""
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.splitlines()[0])
 def test_the_example_comes_out_as_the_page_says(case: str) -> None:
     command, *expected = case.splitlines()
     found = simulate(world(), changes(command))
     lines = [
-        f"{fate.uid} {fate.was_on} {fate.host or f'no host: {fate.refusal.message}'}"
+        f"{fate.uid} {fate.was_on} {fate.host or refused(fate.refusal)}"
         for fate in found.fates
         if fate.host or fate.refusal is not None
     ]

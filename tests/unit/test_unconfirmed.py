@@ -1,5 +1,7 @@
 """A restored store: what stands still before an operator confirms it, and what is said to come of that."""
 
+from typing import Any
+
 from kit.agenthost import entry
 from kit.world import held, make_deleted, make_facts, make_placement, make_ve, make_view
 from veapi.model import (
@@ -39,13 +41,13 @@ FILES = (
 )
 
 
-def restored(**options: object) -> View:
+def restored(**options: Any) -> View:
     view = make_view(hosts={"h1": make_facts(), "h2": make_facts()}, **options)
     view.cluster = held(RESTORED)
     return view
 
 
-def status(state: VEState = VEState.RUNNING, **options: object) -> VEStatus:
+def status(state: VEState = VEState.RUNNING, **options: Any) -> VEStatus:
     return VEStatus(state=state, host="h1", placement_generation=1, **options)
 
 

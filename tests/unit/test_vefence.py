@@ -109,7 +109,8 @@ def test_a_note_with_other_fields_is_spoilt(body):
 
 
 def test_what_is_spoilt_gone_or_of_another_boot_leaves_what_was_read_before(tmp_path: Path):
-    path, said = tmp_path / "lease", []
+    path = tmp_path / "lease"
+    said: list[str] = []
     reader = Reader(path, Lease, BOOT, complain=said.append)
     assert reader.look() is None
     notes.replace(path, LEASE)
