@@ -10,7 +10,7 @@ import pytest
 from chaos import checks
 from chaos.cases import CASES, CI
 from chaos.checks import Ledger, Violation
-from chaos.rig import Rig, rig_of
+from chaos.rig import IMAGE, SMALL, Rig, rig_of
 from chaos.rounds import play
 from kit.rack import until
 
@@ -46,7 +46,7 @@ def test_a_second_copy_does_not_escape_the_oracle(rig: Rig) -> None:
     """A copy is started where the lock is held already: by this test, in place of another host."""
     with (rig.oracle.locks / "second").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        rig.rack.vectl("create", "second", "--image", "chaos", "--memory", "24M", "--cpu", "0.05")
+        rig.rack.vectl("create", "second", "--image", IMAGE, *SMALL)
         until(lambda: rig.oracle.lines("second"), within_s=30, what="its init has spoken")
         with pytest.raises(Violation, match="second: TWICE on h"):
             checks.never_twice(rig)
