@@ -114,7 +114,15 @@ def host_frozen(rig: Rig) -> str:
 
 
 def _alive(pids: Iterable[int]) -> bool:
-    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+    """One that only waits to be buried does not live."""
+    return any(_state(pid) not in {"", "Z", "X"} for pid in pids)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def loss(rig: Rig) -> str:
