@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sim.fencing import Fencing
 from sim.loop import SimLoop
 from sim.process import SimClock
 from sim.truth import Truth
 from veagent.ports import StartPlan
-from veapi.model import Action, Digest, HostName, HostSet, Order, Uid
+from veapi.model import Action, Digest, HostName, HostSet, OnHostLoss, Order, Timing, Uid
 from vecontroller.store import keys
 from vecontroller.store.keys import BEAT, LEADER, Kind
 from vecontroller.store.port import StoreEvent
@@ -46,8 +47,17 @@ class Violation(Exception):
 class Checks:
     """The first violation ends the story."""
 
-    def __init__(self, loop: SimLoop, etcd: "SimEtcd", tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        etcd: "SimEtcd",
+        tell: Callable[[str], None],
+        *,
+        timing: Timing,
+        rate_error: float,
+    ) -> None:
         self.truth = Truth()
+        self.fencing = Fencing(loop, self, timing, rate_error)
         self.violation: Violation | None = None
         self.hosts: dict[str, Host] = {}
         self.controllers: dict[str, Controller] = {}
@@ -75,6 +85,10 @@ class Checks:
         self._etcd = etcd
         self._tell = tell
         etcd.committed = self.committed
+
+    def now(self) -> float:
+        """True seconds since the story began."""
+        return self._loop.time()
 
     def note(self, what: str) -> None:
         """A line of the story."""
@@ -107,7 +121,7 @@ class Checks:
         self._leads(who, epoch, leads, events)
         self._takes_over(who, leads, events)
         uids = {
-            Uid(parts[0])
+            Uid(parts[kind is Kind.VE_LEFT])
             for kind, parts in touched
             if kind.value.startswith("ve/") and kind is not Kind.VE_NAME
         }
@@ -186,12 +200,8 @@ class Checks:
                 "each VE holds its address", truth.addresses.get(ve.ip) == uid, f"{ve.ip} of {uid}"
             )
         if placement is not None:
-            moved = life.hosts and placement.host not in life.hosts
-            self.demand(
-                "a VE is given to one host alone",
-                not moved,
-                f"{uid}: {life.hosts} and {placement.host}",
-            )
+            self.fencing.placed(uid, life.placement, placement)
+            life.placement = placement
             life.hosts.add(placement.host)
             least = life.placement_generation + (life.unplaced and bool(life.placement_generation))
             self.demand("placements grow", placement.generation >= least, f"{uid}")
@@ -199,12 +209,14 @@ class Checks:
             life.placement_generation = placement.generation
         else:
             life.unplaced = True
+        left = [each for each in truth.left.items() if each[0][1] == uid]
+        self.fencing.purged |= {key for key, each in left if each.purging}
         if kept is not None:
             life.hosts.add(kept.placement.host)
             self._purging(uid)
             life.purge |= kept.purging
             self._settled(kept.placement.host, uid)
-        if ve is None and kept is None and placement is None and not life.vanished:
+        if ve is None and kept is None and placement is None and not left and not life.vanished:
             self._vanished(uid)
         if ve is not None or kept is not None:
             life.vanished = False
@@ -226,6 +238,8 @@ class Checks:
         life.generation, life.restart_seq = ve.generation, ve.restart_seq
         life.root_seq, life.snapshot_seq = ve.root.seq, ve.snapshot_seq
         life.names.add(ve.name)
+        if ve.spec.on_host_loss is not OnHostLoss.STAY:
+            self.fencing.ever.add(uid)
         life.delete |= ve.delete_requested_at is not None
         life.purge |= ve.delete_requested_at is not None and ve.purge
         life.snapshots_leaving |= {wish.seq for wish in ve.snapshots if wish.deleting}
@@ -319,12 +333,7 @@ class Checks:
     def starts(self, host: "Host", plan: StartPlan) -> None:
         """[S1, S4, S7, S8] Just before a VE starts."""
         uid, truth = plan.uid, self.truth
-        for other in self.hosts.values():
-            self.demand(
-                "a VE runs on one host",
-                uid not in other.runtime.running,
-                f"{uid} on {host.name} and {other.name}",
-            )
+        self.fencing.starts(host, uid)
         life = truth.lives[uid]
         self.demand("a start has a placement", host.name in life.hosts, f"{uid} on {host.name}")
         self.demand("what vanished never runs again", not life.vanished, f"{uid} on {host.name}")
@@ -347,7 +356,7 @@ class Checks:
         """[S13] A VE that is to run is stopped once for each restart and each new root that was asked."""
         entry = self._wish(host, uid)
         self.demand("no set, no stop", entry is not None, f"{uid} on {host.name}")
-        if entry is None or entry.action not in UP:
+        if entry is None or entry.action not in UP or self.fencing.excuses(host, uid):
             return
         if self._loop.time() - self.lifted.get((host.name, uid), -1000.0) < STOP_S:
             return  # it is being stopped by a wish that was taken back
@@ -363,13 +372,13 @@ class Checks:
     def has_stopped(self, host: "Host", uid: Uid) -> None:
         """As above, and it has ended."""
         entry = self._wish(host, uid)
-        if entry is not None and entry.action in UP:
+        if entry is not None and entry.action in UP and not self.fencing.excuses(host, uid):
             self.stopped[host.name, uid, entry.restart_seq, entry.root.seq] += 1
 
     def drops(self, host: "Host", uid: Uid) -> None:
         """A root is replaced once for each time that it was asked."""
         whole, key = host.roots._limit_file(uid).exists(), (host.name, uid)
-        allowed = self.truth.lives[uid].root_seq + self.excuses[key]
+        allowed = self.truth.lives[uid].root_seq + self.excuses[key] + self.fencing.moved_to[key]
         self.demand(
             "a root is replaced only as asked",
             not whole or self.dropped[key] < allowed,
@@ -394,7 +403,7 @@ class Checks:
         life = self.truth.lives[uid]
         self.demand(
             "nothing is destroyed that nobody asked to purge",
-            life.purge and host.name in life.hosts,
+            (life.purge and host.name in life.hosts) or (host.name, uid) in self.fencing.purged,
             f"{uid} on {host.name}",
         )
         self.demand("the root of a running VE stays", uid not in host.runtime.running, f"{uid}")
@@ -447,6 +456,7 @@ class Checks:
 
     def acknowledges(self, controller: "Controller", host: str, received_at: float) -> None:
         """[contract 6] Whoever answers a heartbeat still led after it had come."""
+        self.fencing.acknowledges(host, received_at)
         epoch = controller.epoch
         later = [at for at, taken in self.truth.epochs if taken > epoch]
         self.demand(

@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         )
         for number in range(options.workers)
     ]
-    played, failed, broken = 0, [], 0
+    played, moves, failed, broken = 0, 0, [], 0
     for worker in workers:
         told, _ = worker.communicate()
         broken += worker.returncode not in (0, 1)
@@ -103,11 +103,13 @@ def _run(options: argparse.Namespace) -> int:
             if word == "FAILED":
                 failed.append(rest)
             elif word == "PLAYED":
-                played += int(rest)
+                played += int(rest.split()[0])
+                moves += int(rest.split()[1])
             else:
                 print(line)
     took = time.monotonic() - began
     print(f"{played} stories in {took:.0f} s, {played / took:.1f} a second, {len(failed)} failed")
+    print(f"{moves} VEs were moved from lost hosts")
     for line in failed[:20]:
         print(f"FAILED seed {line}\n  python -m sim replay {line.split()[0]}")
     if failed and not options.no_shrink:
@@ -122,16 +124,17 @@ def _share(count: int, number: int, workers: int) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from sim import story, world  # noqa: PLC0415 - after the hash seed is set
 
-    began, played, failed = time.monotonic(), 0, 0
+    began, played, failed, moves = time.monotonic(), 0, 0, 0
     for seed in _seeds(options):
         if time.monotonic() - began > options.until:
             break
         outcome = world.play(story.make(seed))
         played += 1
+        moves += outcome.moves
         if outcome.violation is not None:
             failed += 1
             print(f"FAILED {seed} {outcome.violation}", flush=True)
-    print(f"PLAYED {played}", flush=True)
+    print(f"PLAYED {played} {moves}", flush=True)
     return 1 if failed else 0
 
 

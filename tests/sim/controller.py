@@ -12,18 +12,22 @@ from sim.host import CLUSTER
 from sim.network import Network
 from sim.process import Process, SimClock
 from veapi import channel
+from veapi.daemon import forever
 from veapi.errors import VerackError
+from veapi.groups import TaskGroup
 from veapi.model import Cluster, Timing
 from vecontroller.api.departed import Departed
 from vecontroller.api.image import ImageService
 from vecontroller.api.inflight import InFlight
 from vecontroller.api.orphan import OrphanService
 from vecontroller.api.project import ProjectService
+from vecontroller.api.switches import SwitchService
 from vecontroller.api.ve import VEService
 from vecontroller.app import api_deps
 from vecontroller.calls import refuse
-from vecontroller.core import Core, compose, lead
+from vecontroller.core import Core, compose, lead, new_op_id
 from vecontroller.leader import TAKEOVER_AFTER_S, init_cluster
+from vecontroller.switching import Switching
 
 if TYPE_CHECKING:
     from sim.checks import Checks
@@ -108,14 +112,21 @@ class Controller:
         )
         store.epoch = lambda: core.standing.epoch
         departed = self._open_services(core)
+        switching = Switching(
+            *(core.mirror, core.writer, core.clock),
+            state=core.sessions.host_state,
+            new_op_id=new_op_id,
+        )
         Server(self._network, self.process, self.name, serve=self._answer, peer_of=_certificate_of)
-        await lead(core, departed.run, patience_s=TAKEOVER_AFTER_S)
+        await lead(core, lambda: _beside(departed, switching), patience_s=TAKEOVER_AFTER_S)
 
     async def _timed(
-        self, requests: AsyncIterator[Any], came: dict[int, float]
+        self, requests: AsyncIterator[Any], came: dict[int, float], node: str
     ) -> AsyncIterator[Any]:
         async for request in requests:
             came[getattr(request, "seq", 0)] = self.process.loop.time()
+            if self.serving:
+                self._checks.fencing.hears(node)
             yield request
 
     def _open_services(self, core: Core) -> Departed:
@@ -126,6 +137,7 @@ class Controller:
             "Image": ImageService(deps, in_flight),
             "Project": ProjectService(deps),
             "Orphan": OrphanService(deps, in_flight),
+            "Switch": SwitchService(deps),
         }
         return departed
 
@@ -139,7 +151,9 @@ class Controller:
             await refuse(context, core.standing.refusal(), leader=core.standing.leader_address)  # type: ignore[arg-type]
         if method in ("Session", "Heartbeat"):
             came: dict[int, float] = {}
-            answers = getattr(core.sessions, method)(self._timed(requests, came), context)
+            answers = getattr(core.sessions, method)(
+                self._timed(requests, came, context.node), context
+            )
             async with aclosing(answers):
                 async for answer in answers:
                     if method == "Heartbeat":
@@ -152,6 +166,12 @@ class Controller:
             yield await getattr(self.services[service], name)(request, context)
         except VerackError as error:
             await refuse(context, error, leader=core.standing.leader_address)  # type: ignore[arg-type]
+
+
+async def _beside(departed: Departed, switching: Switching) -> None:
+    async with TaskGroup() as group:
+        group.create_task(forever("departed", departed.run()))
+        group.create_task(forever("switching", switching.run()))
 
 
 def _certificate_of(node: str) -> str:

@@ -60,6 +60,10 @@ class Faults:
             "guest reboots": lambda a, b, _c: self._guest(a, b, Ended(EndKind.REBOOT)),
             "stubborn guests": self._stubborn,
             "clock jumps": self._clock,
+            "fence dies": self._fence_dies,
+            "fence stands still": self._fence_stops,
+            "host freezes": self._freezes,
+            "host is lost": self._lost,
         }
 
     def happen(self, event: Event) -> None:
@@ -87,8 +91,10 @@ class Faults:
         host.stubborn, host.lazy_s = False, 0.0
         for port in (host.runtime, host.roots, host.wires, host.images):
             port._errors.clear()
+        self._thaw(host)
         host.process.resume()
         world.network.power_on(host.name)
+        host.boot_fence(world.loop)
         if not host.process.alive:
             host.boot(world.loop)
 
@@ -141,6 +147,7 @@ class Faults:
     def _agent_dies(self, a: int, b: int, _c: int) -> None:
         host, down_s = self._host(a), self._for(b, 0.1, 12)
         self._tell(f"agent of {host.name} dies for {down_s:.1f} s")
+        self._mind(host)
         host.crash()
         self._later(down_s, lambda: self._boot(host))
 
@@ -148,11 +155,97 @@ class Faults:
         host, still_s = self._host(a), self._for(b, 0.5, 20)
         process = host.process
         self._tell(f"agent of {host.name} stands still for {still_s:.1f} s")
+        self._mind(host)
         process.pause()
-        self._later(still_s, process.resume)
+        self._later(still_s, lambda: None if host.frozen else process.resume())
+
+    def _mind(self, host: Host) -> None:
+        """The promise is for the loss of agent or vefence, not of both for longer than vefence takes to start again."""
+        if (
+            host.minder is not None
+            and not host.frozen
+            and host.name not in self._world.network.down
+        ):
+            host.minder.resume()
+            host.boot_fence(self._world.loop)
+
+    def _fence_dies(self, a: int, b: int, c: int) -> None:
+        """For long, or for a moment; and with it the agent, for long."""
+        self._fence_away(a, b, c, kill=True)
+
+    def _fence_stops(self, a: int, b: int, c: int) -> None:
+        self._fence_away(a, b, c, kill=False)
+
+    def _fence_away(self, a: int, b: int, c: int, *, kill: bool) -> None:
+        host, moment_s = self._host(a), 0.2 * self._world.timing.kill_within_s
+        minder, agent = host.minder, host.process
+        healthy = agent.alive and not agent.paused
+        if (
+            minder is None
+            or not minder.alive
+            or host.frozen
+            or host.name in self._world.network.down
+        ):
+            return
+        long_s = self._for(b, 1, 15) if healthy and c % 3 == 0 else moment_s * b / 1000
+        self._tell(
+            f"vefence of {host.name} {'dies' if kill else 'stands still'} for {long_s:.1f} s"
+        )
+        if healthy and c % 3 == 1:
+            agent_s = self._for(b, 5, 25)
+            self._tell(f"with its agent, for {agent_s:.1f} s")
+            host.crash()
+            self._later(agent_s, lambda: self._boot(host))
+        if kill:
+            host.kill_fence()
+            self._later(long_s, lambda: self._mind(host))
+        else:
+            minder.pause()
+            self._later(long_s, lambda: None if host.frozen else minder.resume())
+
+    def _freezes(self, a: int, b: int, _c: int) -> None:
+        """The whole machine, as a virtual one that is moved; its clock goes on."""
+        host, still_s = self._host(a), self._for(b, 0.5, 30)
+        if host.frozen or host.name in self._world.network.down:
+            return
+        self._tell(f"{host.name} stands still for {still_s:.1f} s")
+        host.frozen = True
+        for process in (host.process, host.minder):
+            if process is not None:
+                process.pause()
+        self._later(still_s, lambda: self._thaw(host))
+
+    def _thaw(self, host: Host) -> None:
+        if not host.frozen:
+            return
+        host.frozen = False
+        self._world.checks.fencing.thaws(host)
+        for process in (host.minder, host.process):
+            if process is not None:
+                process.resume()
+        self._mind(host)
+
+    def _lost(self, a: int, b: int, c: int) -> None:
+        """For longer than its VEs wait for it: power, network, or the agent."""
+        for_s = self._world.timing.move_after_s + self._for(b, 1, 25)
+        host = self._host(a)
+        if c % 3 == 0:
+            self._off(host, for_s)
+        elif c % 3 == 1:
+            nodes = [*self._world.controllers, *self._world.hosts]
+            self._cut_pairs(
+                [(host.name, n) for n in nodes if n != host.name], for_s, both=b % 2 > 0
+            )
+        else:
+            self._tell(f"agent of {host.name} is dead for {for_s:.1f} s")
+            self._mind(host)
+            host.crash()
+            self._later(for_s, lambda: self._boot(host))
 
     def _power(self, a: int, b: int, _c: int) -> None:
-        host, down_s = self._host(a), self._for(b, 1, 30)
+        self._off(self._host(a), self._for(b, 1, 30))
+
+    def _off(self, host: Host, down_s: float) -> None:
         if host.name in self._world.network.down:
             return
         self._tell(f"{host.name} loses power for {down_s:.1f} s")

@@ -20,7 +20,7 @@ from veagent.cpusets import Cpusets
 from veagent.facts import HostFactsSource
 from veagent.fake.fence import FakeVefence
 from veagent.fake.network import FakeNetwork
-from veagent.fake.runtime import FakeRuntime
+from veagent.fake.runtime import SIGKILLED, FakeRuntime
 from veagent.fake.storage import FakeImages, FakeRoots
 from veagent.fence.desk import FenceDesk
 from veagent.ground import Ground
@@ -38,7 +38,16 @@ from veagent.sources import SourceDesk
 from veapi.channel import Identity
 from veapi.daemon import forever
 from veapi.errors import NotFound, Unavailable
-from veapi.model import Digest, HeldImage, HostFacts, HostSet, Order, Resources, Uid
+from veapi.model import (
+    Digest,
+    HeldImage,
+    HostFacts,
+    HostSet,
+    OnHostLoss,
+    Order,
+    Resources,
+    Uid,
+)
 
 if TYPE_CHECKING:
     from sim.checks import Checks
@@ -72,10 +81,12 @@ class SimRuntime(FakeRuntime):
 
     async def start(self, plan: StartPlan) -> Instance:
         host, process = self._host, self._host.process
+        host.checks.fencing.begins(host, plan.uid)
         await self.call("start", plan.uid)
         await host.dawdle()
         host.checks.starts(host, plan)
         instance = await super().start(plan)
+        host.checks.fencing.starts(host, plan.uid)
         self.bases[plan.uid] = plan.id_base
         host.note("start", plan.uid)
         assert process is host.process
@@ -88,6 +99,12 @@ class SimRuntime(FakeRuntime):
         await super().stop(instance, timeout_s=timeout_s)
         self._host.checks.has_stopped(self._host, instance.uid)
         self._host.note("stop", instance.uid)
+
+    def kill(self, uid: Uid, wait_status: int = SIGKILLED) -> None:
+        """By vefence."""
+        self._host.checks.fencing.kills(self._host, uid)
+        self._host.note("fence", uid)
+        super().kill(uid, wait_status)
 
     async def forget(self, uid: Uid) -> None:
         await super().forget(uid)
@@ -227,6 +244,14 @@ class Host:
         """What starts and new roots take longer."""
         self.acked = Order()
         self.disk_well_at = -1000.0
+        self.frozen = False
+        """The whole machine stands still, guests and all."""
+        self.stays_since: dict[Uid, float] = {}
+        """VEs that its newest set says to be of policy stay, and since when."""
+        self.lease_sent = float("-inf")
+        self.minder: Process | None = None
+        """The process of vefence."""
+        self.fence_after_s = 8.0
         self.process: Process
         self.manager: Manager | None = None
         self.link: Link | None = None
@@ -241,6 +266,15 @@ class Host:
         self.pool.folders["/roots"] = {}
         self.peers: dict[str, Host] = {}
 
+    def takes(self, host_set: HostSet) -> None:
+        """Notes who stays, by the newest set."""
+        before, now = self.stays_since, self.checks.now()
+        self.stays_since = {
+            entry.uid: before.get(entry.uid, now)
+            for entry in host_set.entries
+            if entry.spec.on_host_loss is OnHostLoss.STAY
+        }
+
     def note(self, what: str, uid: Uid) -> None:
         self.checks.note(f"{self.name} {what} {uid[:8]}")
 
@@ -252,11 +286,34 @@ class Host:
     def up(self) -> bool:
         return self.manager is not None and self.process.alive
 
+    @property
+    def lease_holds(self) -> bool:
+        """As far as the heartbeats go that this host saw answered."""
+        return self.clock.boot() < self.lease_sent + self.fence_after_s
+
+    @property
+    def minded(self) -> bool:
+        """vefence runs."""
+        return self.minder is not None and self.minder.alive and not self.minder.paused
+
     # Life and death.
 
+    def boot_fence(self, loop: Any) -> None:
+        """A new process of vefence, unless there is one."""
+        if self.minder is None or not self.minder.alive:
+            self.minder = Process(loop, f"{self.name} vefence", self.clock, self.rng)
+            self.minder.on_exit = lambda error: self.checks.violate("vefence lives", repr(error))
+            self.vefence.restart()
+            self.minder.main(self.vefence.run())
+
+    def kill_fence(self) -> None:
+        if self.minder is not None and self.minder.alive:
+            self.minder.die()
+
     def boot(self, loop: Any) -> None:
-        """A new agent process."""
+        """A new agent process; vefence is started with it."""
         self.manager = None
+        self.boot_fence(loop)
         self.process = Process(loop, self.name, self.clock, self.rng)
         self.process.thread_s = self._thread_s
         self.process.main(self._serve())
@@ -280,6 +337,8 @@ class Host:
         """The machine: what ran is gone, and what was not synced."""
         self.net.power_off(self.name)
         self.crash()
+        self.kill_fence()
+        self.frozen, self.lease_sent = False, float("-inf")
         self.disk.lose_power(self.rng)
         self.runtime.power_loss()
         self.vefence.power_loss()
@@ -306,7 +365,7 @@ class Host:
         outbox, desk = Outbox(), SourceDesk()
         boot_id = f"{self.name}-{self.boots}"
         fence = FenceDesk(self.vefence, self.clock, boot_id=boot_id, cgroup_root=self.name)
-        lease = Lease(self.clock, told=fence.answered)
+        lease = Lease(self.clock, told=lambda sent: self._answered(fence, sent))
         fetcher = ImageFetcher(self.images, desk, self._open_blob)
         keeper = ImageKeeper(self.images, fetcher, self.clock, self._image_changed)
         ledger = SimLedger(cast("Path", self.disk.root()), sleep=self.clock.sleep)
@@ -346,9 +405,12 @@ class Host:
             "room": manager.watch_room(),
             "link": self.link.run(),
             "fence": fence.run(),
-            "vefence": self.vefence.run(),
             "images": sweeper.run(),
         }
+
+    def _answered(self, fence: FenceDesk, sent: float) -> None:
+        self.lease_sent = max(self.lease_sent, sent)
+        fence.answered(sent)
 
     def _image_changed(self, digest: Digest) -> None:
         if self.manager is not None:
@@ -408,6 +470,7 @@ class SimManager(Manager):
             self._host.checks.wishes(self._host, old, host_set)
         held = await super().apply(host_set)
         self._host.checks.applied(self._host, host_set, before, held)
+        self._host.takes(host_set)
         return held
 
     def facts(self) -> HostFacts:

@@ -693,4 +693,6 @@ def a_torn_record_is_taken_for_whole() -> list[Swap]:
     return [(recordfile, "append", append)]
 
 
+import sim.mutants_fencing  # noqa: E402, F401 - they join these
+
 __all__ = ["MUTANTS", "applied"]

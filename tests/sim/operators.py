@@ -9,9 +9,9 @@ import grpc.aio
 from sim.grpcish import Channel
 from sim.story import Event
 from veapi.errors import Unavailable, VerackError
-from veapi.model import Uid
+from veapi.model import HostName, Uid
 from veapi.rpc import from_rpc
-from veapi.v1 import api_pb2, types_pb2
+from veapi.v1 import api_pb2, hostlife_pb2, types_pb2
 from vecontroller.store import keys
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ class Operators:
             "restore": lambda: ("VE.Restore", api_pb2.SnapshotRef(ve=ref, tag=tag)),
             "untag": lambda: ("Image.Delete", api_pb2.ImageRef(name=image)),
             "prefetch": lambda: ("Image.SetPrefetch", self._prefetch(image, b)),
+            "policy": lambda: ("VE.Set", self._policy(ref, b)),
+            "disarm": lambda: ("Switch.Disarm", hostlife_pb2.DisarmRequest(for_s=1 + b / 100)),
+            "arm": lambda: ("Switch.Arm", hostlife_pb2.ArmRequest()),
+            "resume moves": lambda: ("Switch.ResumeMoves", hostlife_pb2.ResumeMovesRequest()),
             "project": lambda: ("Project.Create", api_pb2.CreateProjectRequest(name=f"p{b % 3}")),
         }
         return make[what]()
@@ -122,6 +126,8 @@ class Operators:
             pids=PIDS,
             run="running",
         )
+        if b // 10 < self._world.story.knobs.fenced:
+            spec.on_host_loss = "recreate"
         if b % 5 == 0:
             spec.host = f"h{c % self._world.story.knobs.hosts}"
         if b % 7 == 0:
@@ -133,6 +139,10 @@ class Operators:
     def _undelete(self, ref: api_pb2.VERef, b: int) -> api_pb2.UndeleteVERequest:
         name = f"v{b % self._world.story.knobs.names}" if b % 3 == 0 else ""
         return api_pb2.UndeleteVERequest(ve=ref, name=name)
+
+    def _policy(self, ref: api_pb2.VERef, b: int) -> api_pb2.SetVERequest:
+        spec = types_pb2.VESpec(on_host_loss="recreate" if b % 2 else "stay")
+        return api_pb2.SetVERequest(ve=ref, spec=spec, fields=["on_host_loss"])
 
     def _set(self, ref: api_pb2.VERef, b: int, c: int) -> api_pb2.SetVERequest:
         spec, fields = types_pb2.VESpec(), []
@@ -220,8 +230,10 @@ class Operators:
         """[S2] What is acknowledged is in the store, and stays until somebody changes it."""
         if isinstance(answer, types_pb2.VE):
             uid = Uid(answer.uid)
+            left = (keys.ve_left(HostName(host), uid) for host in self._world.hosts)
             wrote = {
-                (key, answer.resource_version) for key in (keys.ve_spec(uid), keys.ve_deleted(uid))
+                (key, answer.resource_version)
+                for key in (keys.ve_spec(uid), keys.ve_deleted(uid), *left)
             }
             self._checks.demand(
                 "what is acknowledged is written",

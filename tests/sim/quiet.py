@@ -120,16 +120,20 @@ class Quiet:
 
     def _deleted(self) -> Iterator[str]:
         now = self._leader.clock.wall()
-        for uid, kept in sorted(self._truth.deleted.items()):
-            host = self._world.hosts[kept.placement.host]
+        for kept in (*self._truth.deleted.values(), *self._truth.left.values()):
+            uid, host = kept.ve.uid, self._world.hosts[kept.placement.host]
             if kept.purging:
                 yield f"{kept.ve.name} is still being purged"
             elif kept.purge_at + 15 < now:
                 yield f"{kept.ve.name} should have been purged"
-            elif uid in host.runtime.running:
+            elif uid in host.runtime.running and not self._is_at(uid, host):
                 yield f"{kept.ve.name} is deleted and runs"
             elif kept.disk_used_bytes and not host.roots.there(uid):
                 yield f"{kept.ve.name} is deleted and lost"
+
+    def _is_at(self, uid: Uid, host: Host) -> bool:
+        placement = self._truth.placements.get(uid)
+        return placement is not None and placement.host == host.name
 
     def _host(self, host: Host) -> Iterator[str]:
         """[S10] Nothing is left over."""
@@ -144,6 +148,7 @@ class Quiet:
             and (self._truth.placements.get(uid) or self._truth.deleted[uid].placement).host
             == host.name
         }
+        named |= {uid for name, uid in self._truth.left if name == host.name}
         left = {*host.runtime.running, *host.runtime.known, *host.wires.attached}
         left |= {Uid(path.name) for path in host.roots._folder.glob("*")}
         left |= {worker.uid for worker in manager.workers() if worker.record is not None}

@@ -32,6 +32,10 @@ OPERATIONS = {
     "untag": 1,
     "prefetch": 1,
     "project": 1,
+    "policy": 5,
+    "disarm": 1,
+    "arm": 1,
+    "resume moves": 2,
 }
 FAULTS = {
     "controller dies": 4,
@@ -57,6 +61,10 @@ FAULTS = {
     "guest reboots": 1,
     "stubborn guests": 1,
     "clock jumps": 1,
+    "fence dies": 5,
+    "fence stands still": 3,
+    "host freezes": 3,
+    "host is lost": 6,
 }
 
 
@@ -94,6 +102,8 @@ class Knobs:
     spike_s: float = 0.3
     loss: float = 0.005
     rate_error: float = 0.01
+    fenced: int = 0
+    """Percent of the VEs that are made anew elsewhere when their host is lost."""
     pace: float = 1.0
     """Of the cluster's times (H, F, K, M)."""
 
@@ -125,7 +135,7 @@ def make(seed: int) -> Story:
     """The story of a seed."""
     rng = Random(f"story {seed}")
     knobs = _knobs(rng)
-    events = [*_operations(rng), *_faults(rng)]
+    events = [*_operations(rng), *_faults(rng), *(_losses(rng) if knobs.fenced else ())]
     return Story(seed, knobs, tuple(sorted(events, key=lambda event: (event.at, event.what))))
 
 
@@ -145,6 +155,7 @@ def _knobs(rng: Random) -> Knobs:
         spike_s=rng.choice((0.1, 0.5, 1.5)),
         loss=rng.choice((0.0, 0.005, 0.02, 0.08)),
         pace=rng.choice((0.5, 1.0, 1.0, 1.5)),
+        fenced=rng.choice((0, 40, 70, 100)),
     )
 
 
@@ -180,6 +191,13 @@ def _operations(rng: Random) -> list[Event]:
             crowd = [(crowd[0][0], b, c) for _, b, c in crowd]
         found += [Event(at, what, numbers) for numbers in crowd]
     return found
+
+
+def _losses(rng: Random) -> list[Event]:
+    """Of hosts, one after the other, once there is something to lose."""
+    first = round(rng.uniform(9, 20), 3)
+    times = [first, round(first + rng.uniform(10, 30), 3)]
+    return [Event(at, "host is lost", _numbers(rng)) for at in times[: rng.randint(1, 2)]]
 
 
 def _faults(rng: Random) -> list[Event]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from veapi.model import (
     VE,
+    Cluster,
     Deleted,
     Digest,
     HostFacts,
@@ -35,6 +36,7 @@ class Life:
     root_seq: int = 0
     snapshot_seq: int = 0
     placement_generation: int = 0
+    placement: Placement | None = None
     snapshots_leaving: set[int] = field(default_factory=set)
     snapshots: set[str] = field(default_factory=set)
     """Tags that were ever wished."""
@@ -50,6 +52,9 @@ class Truth:
     specs: dict[Uid, VE] = field(default_factory=dict)
     placements: dict[Uid, Placement] = field(default_factory=dict)
     statuses: dict[Uid, VEStatus] = field(default_factory=dict)
+    left: dict[tuple[HostName, Uid], Deleted] = field(default_factory=dict)
+    """What moved VEs left on their old hosts."""
+    cluster: Cluster | None = None
     deleted: dict[Uid, Deleted] = field(default_factory=dict)
     names: dict[tuple[str, str], Uid] = field(default_factory=dict)
     addresses: dict[str, Uid] = field(default_factory=dict)
@@ -74,6 +79,8 @@ class Truth:
         if table is not None:
             values_of, key, decode = table
             _set(values_of, key, data and decode(data))
+        if kind is Kind.CLUSTER:
+            self.cluster = values.decode_cluster(data) if data else None
         if kind is Kind.LEADER:
             self.epoch = event.revision if data else 0
             if data:
@@ -87,6 +94,7 @@ class Truth:
             Kind.VE_PLACEMENT: (self.placements, parts and parts[0], values.decode_placement),
             Kind.VE_STATUS: (self.statuses, parts and parts[0], values.decode_status),
             Kind.VE_DELETED: (self.deleted, parts and parts[0], values.decode_deleted),
+            Kind.VE_LEFT: (self.left, parts, values.decode_deleted),
             Kind.VE_NAME: (self.names, parts, _target),
             Kind.ADDRESS: (self.addresses, parts and parts[-1], _target),
             Kind.HOST_STATUS: (self.hosts, parts and parts[0], values.decode_host_status),
@@ -99,7 +107,8 @@ class Truth:
         """What is given away there: VEs, and the disks of those that are deleted and kept."""
         placed = (uid for uid, placement in self.placements.items() if placement.host == host)
         sums = [self.specs[uid].spec.request for uid in placed if uid in self.specs]
-        kept = sum(k.disk_used_bytes for k in self.deleted.values() if k.placement.host == host)
+        gone = (*self.deleted.values(), *self.left.values())
+        kept = sum(k.disk_used_bytes for k in gone if k.placement.host == host)
         images = self.hosts[host].images if host in self.hosts else ()
         held = sum(image.size_bytes + image.blob_bytes for image in images)
         return sum(sums, Resources(disk_bytes=kept + held))

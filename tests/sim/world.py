@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from sim import fencing
 from sim import loop as loops
 from sim.checks import Checks, Violation
 from sim.controller import Controller, Settings
@@ -44,6 +45,7 @@ class Outcome:
     ended_at: float
     revisions: int
     counts: dict[str, int]
+    moves: int
     told: list[str] = field(default_factory=list)
 
 
@@ -62,7 +64,15 @@ class World:
         paces = Paces(knobs.base_s, knobs.jitter_s, knobs.spike, knobs.spike_s)
         self.network = Network(loop, self.rng("network"), paces)
         self.etcd = SimEtcd(loop)
-        self.checks = Checks(loop, self.etcd, self.tell)
+        self.timing = Timing(
+            heartbeat_s=knobs.pace,
+            fence_after_s=8 * knobs.pace,
+            kill_within_s=2 * knobs.pace,
+            move_after_s=12 * knobs.pace,
+        )
+        self.checks = Checks(
+            loop, self.etcd, self.tell, timing=self.timing, rate_error=knobs.rate_error
+        )
         self.hosts: dict[str, Host] = {}
         self.controllers: dict[str, Controller] = {}
         self._make_hosts()
@@ -121,18 +131,13 @@ class World:
             )
         for host in self.hosts.values():
             host.peers = self.hosts
+            host.fence_after_s = self.timing.fence_after_s
             host.disk_bytes = room * DISK_BYTES + DISK_BYTES // 4
         self.checks.hosts = self.hosts
 
     def _make_controllers(self) -> None:
         knobs = self.story.knobs
-        timing = Timing(
-            heartbeat_s=knobs.pace,
-            fence_after_s=8 * knobs.pace,
-            kill_within_s=2 * knobs.pace,
-            move_after_s=12 * knobs.pace,
-        )
-        settings = Settings(timing, knobs.replicas, knobs.keep_deleted_s, knobs.loss)
+        settings = Settings(self.timing, knobs.replicas, knobs.keep_deleted_s, knobs.loss)
         for number in range(knobs.controllers):
             rng = self.rng(f"controller {number}")
             self.controllers[f"c{number}"] = Controller(
@@ -181,12 +186,19 @@ class World:
             else:
                 self.network.later(event.at, self._ask, event, number)
         self.network.later(self.story.length_s, self._end_faults)
+        self.network.later(fencing.LOOK_S, self._watch_fences)
         try:
             self.loop.run_forever()
         except Stuck as stuck:
             self.checks.violate("the cluster goes on", str(stuck))
         if self.loop.errors and self.checks.violation is None:
             self.checks.violate("no error escapes", _words(self.loop.errors[0]))
+
+    def _watch_fences(self) -> None:
+        if self.loop.errors:
+            self.loop.stop()
+        self.checks.fencing.look()
+        self.network.later(fencing.LOOK_S, self._watch_fences)
 
     def _ask(self, event: Any, number: int) -> None:
         self.operators.spawn(self._asking.ask(event, number), f"op{number}")
@@ -250,6 +262,7 @@ def play(
                 ended_at=loop.time(),
                 revisions=world.etcd.revision,
                 counts=dict(checks.counts),
+                moves=checks.fencing.moves,
             )
         del world, checks, loop
     return outcome
