@@ -23,6 +23,7 @@ from veapi.model import (
 from vecontroller.failover.brakes import STARTS_A_SECOND
 from vecontroller.failover.judge import Why
 from vecontroller.failover.moves import Moves
+from vecontroller.failover.moving import BATCH_VES
 from vecontroller.holding import Reserved
 from vecontroller.leader import acquire, init_cluster
 from vecontroller.mirror import Mirror
@@ -337,3 +338,22 @@ async def test_whoever_asks_is_told_how_long_it_stays_once_its_host_lost_its_ses
     rig.silence.host_state = lambda host: HostState.SILENT if host == H1 else HostState.READY
     assert await rig.moves.move_once() <= 1.0
     assert rig.moves.waits[U1].seconds == pytest.approx(8.0)
+
+
+async def test_what_operators_say_while_a_batch_is_written_stops_the_next_one(rig, monkeypatch):
+    for number in range(BATCH_VES + 1):
+        await rig.put_ve(f"u{number}", ip=f"10.66.1.{number}")
+    rig.silence.silent[H1] = 12.0
+    commit = rig.writer.commit
+
+    async def disarmed_meanwhile(*args, **options):
+        revision = await commit(*args, **options)
+        record = msgspec.structs.replace(rig.view.cluster.value, disarmed_until=9e9)
+        await rig.put(keys.CLUSTER, values.encode_cluster(record))
+        return revision
+
+    monkeypatch.setattr(rig.writer, "commit", disarmed_meanwhile)
+    await rig.moves.move_once()
+    assert len(rig.view.placed_on[H1]) == 1
+    await rig.moves.move_once()
+    assert {rig.moves.waits[uid].why for uid in rig.view.placed_on[H1]} == {Why.DISARMED}

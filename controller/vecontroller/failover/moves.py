@@ -251,14 +251,18 @@ class Moves:
                 continue
             room[move.host] -= 1
             by_host[move.old_host].append(move)
+        # The view changes while a batch is written: the next one relies on what was judged, too.
+        relied_on = {old: moving.of_all(self._mirror.view, old) for old in by_host}
         for old, group in by_host.items():
             for start in range(0, len(group), BATCH_VES):
                 batch = group[start : start + BATCH_VES]
-                if not await self._commit(old, batch):
+                if not await self._commit(old, batch, relied_on[old]):
                     waits |= {m.ve.uid: Waits(Why.STORE, "it is tried again") for m in batch}
         return waits
 
-    async def _commit(self, old: HostName, batch: Sequence[Move]) -> bool:
+    async def _commit(
+        self, old: HostName, batch: Sequence[Move], relied_on: Sequence[Guard]
+    ) -> bool:
         """False: nothing was written, or nobody knows."""
         view, silent_s = self._mirror.view, self._silence.silent_for(old)
         off = powered_off(view, old) and not self._live(old)
@@ -271,7 +275,7 @@ class Moves:
             )
             for move in batch
         ]
-        guards = [*moving.of_all(view, old), *(g for change in changes for g in change.guards)]
+        guards = [*relied_on, *(g for change in changes for g in change.guards)]
         writes = [write for change in changes for write in change.writes]
         self._silence.hold(old)
         try:
