@@ -11,7 +11,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-server \
+PACKAGES := lxc lxcfs uidmap btrfs-progs nftables iproute2 busybox-static etcd-server etcd-client \
   python3-venv iputils-ping xz-utils zstd tar skopeo mmdebstrap procps util-linux ca-certificates
 export PYTHONPATH := deploy/dev
 

@@ -12,6 +12,7 @@ from veapi.daemon import EndedEarly, configure_logs, run_until_signal
 from veapi.errors import VerackError
 from vecontroller.config import Config, load
 from vecontroller.identity_cli import DEFAULT_CONFIG, cert, init, join, refusing
+from vecontroller.restore_cli import restore
 
 log = structlog.get_logger()
 EXIT_DEPOSED = 75
@@ -57,6 +58,7 @@ def run(*, config: Path, embedded_etcd: bool) -> None:
 main.add_command(init)
 main.add_command(cert)
 main.add_command(join)
+main.add_command(restore)
 
 
 def _run(settings: Config) -> None:

@@ -91,7 +91,7 @@ class EmbeddedEtcd:
                 "or name an external cluster by [etcd] endpoints in controller.toml",
             )
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = locked(self._dir)
         self._ports = self._remembered_ports()
         await self._adopt(program)
         if self._living is None:
@@ -148,18 +148,6 @@ class EmbeddedEtcd:
     @property
     def _pid_path(self) -> Path:
         return self._dir / "etcd.pid"
-
-    def _take_lock(self) -> None:
-        lock = (self._dir / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise Conflict(
-                f"another controller uses {self._dir}",
-                hint="stop it first, or give this one a data directory of its own",
-            ) from None
-        self._lock = lock
 
     def _remembered_ports(self) -> tuple[int, int]:
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -274,6 +262,20 @@ class EmbeddedEtcd:
             lines = self._log_path.read_text(errors="replace").strip().splitlines()
             return lines[-1][-500:] if lines else "it said nothing"
         return "it has no log"
+
+
+def locked(folder: Path) -> IO[str]:
+    """Holds the folder of an embedded etcd until it is closed. Conflict when somebody else does."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise Conflict(
+            f"another controller uses {folder}",
+            hint="stop it first, or give this one a data directory of its own",
+        ) from None
+    return lock
 
 
 @asynccontextmanager
