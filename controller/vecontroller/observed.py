@@ -56,11 +56,11 @@ def _of_report(view: View, host: HostName, report: VEReport, purge_at: float) ->
         return _of_left(view, host, report, purge_at)
     if not placed_here(view, host, report.uid):
         return None
-    if report.gone:
-        return _of_gone(view, report)
-    if report.kept:
-        return _of_kept(view, report, purge_at)
-    return _of_status(view, host, report)
+    if not (report.gone or report.kept):
+        return _of_status(view, host, report)
+    if report.status.placement_generation != view.placements[report.uid].value.generation:
+        return None  # of an earlier stay: since then it may have been started here once more
+    return _of_gone(view, report) if report.gone else _of_kept(view, report, purge_at)
 
 
 def placed_here(view: View, host: HostName, uid: Uid) -> bool:

@@ -231,7 +231,7 @@ async def test_what_is_deleted_for_good_can_not_be_taken_back(rig: ApiRig) -> No
 async def test_a_keep_that_was_taken_back_meanwhile_loses(rig: ApiRig) -> None:
     ve = await rig.running()
     await delete(rig)
-    status = VEStatus(state=VEState.STOPPED, disk_used_bytes=1)
+    status = VEStatus(state=VEState.STOPPED, placement_generation=1, disk_used_bytes=1)
     report = VEReport(uid=Uid(ve.uid), name="", project="", status=status, kept=True)
     change = of_report(rig.mirror.view, H1, report, purge_at=1.0)
     assert change is not None

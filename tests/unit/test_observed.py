@@ -203,6 +203,16 @@ def test_a_host_that_never_had_anything_of_it_keeps_nothing():
     assert keys.ve_deleted(U1) in [write.key for write in kept.writes]
 
 
+def test_the_end_of_an_earlier_stay_is_not_the_end_of_a_ve_that_was_moved_back_and_is_deleted():
+    view = deleting()
+    view.placements[U1] = held(make_placement(generation=3))
+    assert of_report(view, H1, report(KEPT, kept=True)) is None
+    assert of_report(view, H1, report(gone=True)) is None
+    now = msgspec.structs.replace(KEPT, placement_generation=3)
+    assert of_report(view, H1, report(now, kept=True)) is not None
+    assert of_report(view, H1, report(now, gone=True)) is not None
+
+
 def test_a_ve_is_not_kept_that_nobody_deletes_or_that_is_to_be_purged():
     assert of_report(placed(), H1, report(KEPT, kept=True)) is None
     purged = placed(make_ve(delete_requested_at=5.0, purge=True))
