@@ -185,6 +185,17 @@ async def test_a_ve_that_goes_stays_on_the_list_until_it_is_down(rig, action):
 # Another agent.
 
 
+async def test_a_restored_store_puts_no_ve_on_the_list_and_takes_none_off(rig):
+    rig.ready(fenced(U1), entry(U2))
+    rig.running |= {U1, U2}
+    rig.beat()
+    rig.set(entry(U1), fenced(U2), unconfirmed=True)
+    rig.look()
+    assert listed(rig) == {U1}
+    rig.pass_(F + 1)
+    assert rig.running == {U2}
+
+
 async def test_the_next_agent_goes_on_with_a_lease_that_holds(rig):
     rig.ready()
     rig.running.add(U1)

@@ -117,7 +117,9 @@ class FenceDesk:
             self._hold = before
 
     def take(self, host_set: HostSet) -> None:
-        """A set that is durable is about to be in force."""
+        """A set that is durable is about to be in force. One of a restored store, which forgot policies, changes none."""
+        if host_set.unconfirmed:
+            return
         here = [entry for entry in host_set.entries if is_to_be_here(entry)]
         self._wanted = {entry.uid: entry.policy_generation for entry in here if is_fenced(entry)}
         self._free = frozenset(entry.uid for entry in here if not is_fenced(entry))
