@@ -11,7 +11,7 @@ from veapi.v1 import cluster_pb2
 from vecontroller.api.aftermath import Stray, hosts_of, on_host, strays_of, unplaced
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.ports import ApiDeps
-from vecontroller.incarnation import is_confirmed
+from vecontroller.incarnation import confirmed, is_confirmed
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Held
@@ -133,9 +133,7 @@ class Confirming:
 
     async def _write(self, held: Held[Cluster]) -> None:
         op_id = self._deps.ids.new()
-        record = msgspec.structs.replace(
-            held.value, confirmed_incarnation=held.value.incarnation, op_id=op_id
-        )
+        record = msgspec.structs.replace(confirmed(self._deps.mirror.view), op_id=op_id)
         put = Put(key=keys.CLUSTER, value=values.encode_cluster(record))
         await self._deps.writer.commit([_of_cluster(held)], [put], confirm=(keys.CLUSTER, op_id))
 
