@@ -1,7 +1,7 @@
 """What is to be done next for a group: it converges, never takes more than it may, and goes back when told to."""
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.grouping import World, group_of, member, revision, status_of, templated
@@ -155,7 +155,6 @@ wishes = st.lists(
 
 
 @given(replicas, shares, wishes)
-@settings(max_examples=150, deadline=None)
 def test_safety_never_more_than_may_are_unavailable_by_our_doing(
     count: int, share: str, asked: list[tuple[str, int]]
 ) -> None:
@@ -171,7 +170,6 @@ def test_safety_never_more_than_may_are_unavailable_by_our_doing(
 
 
 @given(replicas, shares, wishes)
-@settings(max_examples=150, deadline=None)
 def test_liveness_a_group_comes_to_what_was_asked_last_and_then_rests(
     count: int, share: str, asked: list[tuple[str, int]]
 ) -> None:

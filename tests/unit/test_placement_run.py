@@ -1,6 +1,6 @@
 """Many VEs of one kind placed at once: host by host and word by word as one after the other."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.placing import GIB, amount, host, request
@@ -47,13 +47,11 @@ def batches(draw: st.DrawFn) -> list[Request]:
     return found
 
 
-@settings(max_examples=50, deadline=None)
 @given(uneven_hosts(), batches())
 def test_all_at_once_is_as_one_after_the_other(hosts: list[HostRow], wanted: list[Request]) -> None:
     assert place(Board(hosts), wanted, run_at=1) == place(Board(hosts), wanted, run_at=ALL)
 
 
-@settings(max_examples=15, deadline=None)
 @given(uneven_hosts(), batches())
 def test_the_board_is_the_same_after_it_and_can_be_rewound(
     hosts: list[HostRow], wanted: list[Request]

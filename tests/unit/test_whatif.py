@@ -1,7 +1,7 @@
 """What is thought through: by the plan that the scheduler makes, on a changed copy."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.placing import GIB, amount, host, host_lists, request, request_lists
@@ -57,7 +57,6 @@ def test_removing_hosts_is_a_plan_for_their_ves_on_the_others(
     assert displaced == {each.uid for each in ves[:count]}
 
 
-@settings(max_examples=50)
 @given(host_lists, request_lists, request_lists)
 def test_what_is_new_and_what_waits_is_served_in_one_turn(
     rows: list[HostRow], waiting: list[Request], more: list[Request]

@@ -1,7 +1,7 @@
 """Plans: what an apply would do, and doing exactly that or nothing."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.apirig import ALPINE, GIB, NO_CONTEXT, ApiRig, api_rig, create_request
@@ -98,7 +98,6 @@ async def test_what_grows_together_is_refused_together(rig: ApiRig) -> None:
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(old=sizes, new=sizes, later=sizes)
 async def test_an_applied_plan_comes_out_as_it_says_or_does_nothing(old, new, later) -> None:
     async with api_rig() as rig:
