@@ -44,14 +44,16 @@ def test_a_random_round_keeps_all_promises(rig: Rig, number: int) -> None:
 
 def test_a_second_copy_does_not_escape_the_oracle(rig: Rig) -> None:
     """A copy is started where the lock is held already: by this test, in place of another host."""
-    with (rig.oracle.locks / "second").open("a") as file:
+    lock = rig.oracle.locks / "second"
+    with lock.open("a") as file:
+        lock.chmod(0o666)
         fcntl.flock(file, fcntl.LOCK_EX)
         rig.rack.vectl("create", "second", "--image", IMAGE, *SMALL)
         until(lambda: rig.oracle.lines("second"), within_s=30, what="its init has spoken")
         with pytest.raises(Violation, match="second: TWICE on h"):
             checks.never_twice(rig)
     rig.rack.purge("second")
-    (rig.oracle.locks / "second").unlink()
+    lock.unlink()
 
 
 def test_afterwards_nothing_is_left_on_any_host(rig: Rig) -> None:
