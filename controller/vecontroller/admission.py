@@ -4,7 +4,8 @@ A certificate says which host calls, but not which machine: a disk may be cloned
 a random id of its machine and the kernel's boot id. While one machine is heard, no other gets in; and a machine that is not
 the one that the store knows gets in only when an operator says so.
 
-An operator's word that a host is off ends when it is heard again. One that turns out to have run all the time is let in at
+An operator's word that a host is off, or that another machine may take its place, ends when it is heard again: it may run VEs
+from then on. One that turns out to have run all the time is let in at
 once, as only its set makes it stop what is no longer its own; but it takes nothing new until an operator has looked at it.
 """
 
@@ -94,17 +95,12 @@ def _welcomed(spec: HostSpec, stored: Machine | None, comes: Machine) -> HostSpe
         spec,
         powered_off_at=None,
         powered_off_by="",
-        replaced=spec.replaced and _awaits(stored, comes),
+        replaced=False,
     )
     if spec.powered_off_at is None or stored is None or not comes.same_run(stored):
         return after
     by = f" by {spec.powered_off_by}" if spec.powered_off_by else ""
     return msgspec.structs.replace(after, cordoned=True, cordon_reason=WAS_RUNNING + by)
-
-
-def _awaits(stored: Machine | None, comes: Machine) -> bool:
-    """Whether the machine that takes the place of the stored one has not come yet."""
-    return stored is not None and comes.may_be(stored)
 
 
 def shut_out(view: View, host: HostName) -> str:
@@ -141,7 +137,8 @@ class Admission:
             if after == spec:
                 guest = self._guests[host] = Guest(comes, self._clock.boot())
                 return guest
-            await self._write(host, spec, after, held.mod_revision if held is not None else 0)
+            revision = held.mod_revision if held is not None else 0
+            await self._write(host, comes, spec, after, revision)
         raise Conflict(f"what is said of host {host} changes all the time", hint="it tries again")
 
     def _judged(self, host: HostName, spec: HostSpec, comes: Machine) -> HostSpec:
@@ -155,13 +152,17 @@ class Admission:
             log.warning("host refused", host=host, why=denied.message)
             raise
 
-    async def _write(self, host: HostName, spec: HostSpec, after: HostSpec, revision: int) -> None:
+    async def _write(
+        self, host: HostName, comes: Machine, spec: HostSpec, after: HostSpec, revision: int
+    ) -> None:
         key, op_id = keys.host_spec(host), self._new_op_id()
         value = values.encode_host_spec(msgspec.structs.replace(after, op_id=op_id))
         guards, writes = [Guard(key=key, mod_revision=revision)], [Put(key=key, value=value)]
         known = self._mirror.view.hosts.get(host)
         gone: list[Write] = []
-        if spec.replaced and not after.replaced and known is not None:  # of the machine that it was
+        if known is not None and not comes.may_be(
+            machine_of(known.value)
+        ):  # of the one that it was
             guards.append(Guard(key=keys.host_status(host), mod_revision=known.mod_revision))
             gone.append(Delete(key=keys.host_status(host)))
         try:

@@ -44,7 +44,14 @@ def test_another_machine_than_the_known_one_gets_in_only_when_it_is_to_be_replac
     assert "vectl host replace h1" in refused.value.hint
     replaced = HostSpec(taints=("gpu",), replaced=True)
     assert admitted(H1, replaced, KNOWN, B1, None) == SPEC
-    assert admitted(H1, replaced, KNOWN, A2, None) == replaced
+
+
+def test_the_word_that_another_machine_may_come_ends_when_the_old_one_is_heard_again() -> None:
+    """It runs VEs from then on, which the other one would run too."""
+    for word in (HostSpec(replaced=True), HostSpec(replaced=True, powered_off_at=1.0)):
+        after = admitted(H1, word, KNOWN, A2, None)
+        with pytest.raises(Denied, match="another machine"):
+            admitted(H1, after, KNOWN, B1, None)
 
 
 def test_an_agent_that_tells_no_id_is_taken_for_the_known_machine() -> None:
