@@ -300,6 +300,7 @@ class Checks:
         status, placement = self.truth.statuses.get(uid), self.truth.placements.get(uid)
         if status is None:
             return
+        self.fencing.reported(uid)
         own = placement is not None and (
             (status.host, status.placement_generation) == (placement.host, placement.generation)
         )

@@ -187,7 +187,7 @@ class Faults:
             or host.name in self._world.network.down
         ):
             return
-        long_s = self._for(b, 1, 15) if healthy and c % 3 == 0 else moment_s * b / 1000
+        long_s = self._for(b, 1, 35) if healthy and c % 3 == 0 else moment_s * b / 1000
         self._tell(
             f"vefence of {host.name} {'dies' if kill else 'stands still'} for {long_s:.1f} s"
         )
@@ -227,7 +227,7 @@ class Faults:
 
     def _lost(self, a: int, b: int, c: int) -> None:
         """For longer than its VEs wait for it: power, network, or the agent."""
-        for_s = self._world.timing.move_after_s + self._for(b, 1, 25)
+        for_s = self._world.timing.move_after_s + self._for(b, -1, 25)
         host = self._host(a)
         if c % 3 == 0:
             self._off(host, for_s)

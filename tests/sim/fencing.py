@@ -20,7 +20,7 @@ LATE_S = 0.45
 """vefence looks each quarter of a second."""
 LAPSE_S = 30.0
 """So long after a lease ran out somebody may still be stopped for it."""
-SURELY_S = 3.0
+SURELY_S = 0.3
 """A host that was not heard of for F and this is silent for whoever leads."""
 
 
@@ -100,6 +100,13 @@ class Fencing:
             stays is None or self._loop.time() - stays < 2 * LATE_S or not host.up,
             f"{uid} on {host.name}",
         )
+
+    def reported(self, uid: Uid) -> None:
+        """A status was written."""
+        status = self._checks.truth.statuses.get(uid)
+        if status is not None and status.armed_generation:
+            had = self._checks.hosts[status.host].vefence.had
+            self._checks.demand("armed is what vefence has", uid in had, f"{uid} on {status.host}")
 
     # Moves.
 

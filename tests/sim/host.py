@@ -133,6 +133,18 @@ class SimRuntime(FakeRuntime):
         """As above."""
 
 
+class SimVefence(FakeVefence):
+    """`had`: VEs that it was ever told to mind, and knows of."""
+
+    def __init__(self, runtime: SimRuntime, clock: SimClock) -> None:
+        super().__init__(runtime, clock)
+        self.had: set[str] = set()
+
+    def turn(self) -> None:
+        super().turn()
+        self.had |= {target.uid for target in self._read.targets}
+
+
 class SimRoots(FakeRoots):
     """Its folders are on a disk that keeps all."""
 
@@ -261,7 +273,7 @@ class Host:
         self.images.load()
         self.roots = SimRoots(self, self.images)
         self.runtime = SimRuntime(self)
-        self.vefence = FakeVefence(self.runtime, clock)
+        self.vefence = SimVefence(self.runtime, clock)
         self.wires = FakeNetwork(clock)
         self.pool.folders["/roots"] = {}
         self.peers: dict[str, Host] = {}

@@ -346,7 +346,7 @@ def names_are_only_looked_up() -> list[Swap]:
 @mutant
 def a_delete_frees_all_at_once() -> list[Swap]:
     async def delete(deps: Any, *rest: Any) -> Any:
-        return await deletion._remove(deps, find_ve(deps.mirror.view, rest[-1].ve))
+        return await deletion._remove(deps, find_ve(deps.mirror.view, rest[-1].ve), [])
 
     return [(deletion, "delete", delete)]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 LENGTH_S = 60.0
 LEAST_FAULTS = 3
+MOVE_AFTER = 12
+"""M, in paces."""
 FIRST = 4
 """VEs that are created at the beginning."""
 
@@ -135,7 +137,11 @@ def make(seed: int) -> Story:
     """The story of a seed."""
     rng = Random(f"story {seed}")
     knobs = _knobs(rng)
-    events = [*_operations(rng), *_faults(rng), *(_losses(rng) if knobs.fenced else ())]
+    events = [*_operations(rng), *_faults(rng)]
+    if knobs.fenced:
+        from sim.plots import losses  # noqa: PLC0415 - they are made of events
+
+        events += losses(rng, MOVE_AFTER * knobs.pace)
     return Story(seed, knobs, tuple(sorted(events, key=lambda event: (event.at, event.what))))
 
 
@@ -155,7 +161,7 @@ def _knobs(rng: Random) -> Knobs:
         spike_s=rng.choice((0.1, 0.5, 1.5)),
         loss=rng.choice((0.0, 0.005, 0.02, 0.08)),
         pace=rng.choice((0.5, 1.0, 1.0, 1.5)),
-        fenced=rng.choice((0, 40, 70, 100)),
+        fenced=rng.choice((0, 60, 100, 100)),
     )
 
 
@@ -191,13 +197,6 @@ def _operations(rng: Random) -> list[Event]:
             crowd = [(crowd[0][0], b, c) for _, b, c in crowd]
         found += [Event(at, what, numbers) for numbers in crowd]
     return found
-
-
-def _losses(rng: Random) -> list[Event]:
-    """Of hosts, one after the other, once there is something to lose."""
-    first = round(rng.uniform(9, 20), 3)
-    times = [first, round(first + rng.uniform(10, 30), 3)]
-    return [Event(at, "host is lost", _numbers(rng)) for at in times[: rng.randint(1, 2)]]
 
 
 def _faults(rng: Random) -> list[Event]:

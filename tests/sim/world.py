@@ -24,7 +24,7 @@ from sim.network import Network, Paces
 from sim.operators import CPU, DISK_BYTES, MEMORY_BYTES, PIDS, Operators
 from sim.process import Process, SimClock
 from sim.quiet import Quiet
-from sim.story import Story
+from sim.story import MOVE_AFTER, Story
 from veapi.model import HeldImage, Image, Resources, Timing
 from vecontroller.store import keys, values
 from vecontroller.store.port import Put
@@ -68,7 +68,7 @@ class World:
             heartbeat_s=knobs.pace,
             fence_after_s=8 * knobs.pace,
             kill_within_s=2 * knobs.pace,
-            move_after_s=12 * knobs.pace,
+            move_after_s=MOVE_AFTER * knobs.pace,
         )
         self.checks = Checks(
             loop, self.etcd, self.tell, timing=self.timing, rate_error=knobs.rate_error
