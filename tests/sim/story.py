@@ -139,6 +139,7 @@ def make(seed: int) -> Story:
     knobs = _knobs(rng)
     events = [*_operations(rng), *_faults(rng)]
     if knobs.fenced:
+        knobs = replace(knobs, room=max(2, knobs.room))  # else nobody can be moved
         from sim.plots import losses  # noqa: PLC0415 - they are made of events
 
         events += losses(rng, MOVE_AFTER * knobs.pace)

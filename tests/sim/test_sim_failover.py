@@ -24,7 +24,7 @@ def lines(*, fenced: int, how: int, seed: int, more: tuple[Event, ...] = ()) -> 
 
 
 def at(line: str) -> float:
-    return float(line.split()[0])
+    return float(line.split(maxsplit=1)[0])
 
 
 @pytest.mark.parametrize("how", [POWER, CUT, DEAD])
