@@ -130,8 +130,8 @@ class Worker:
         """The newest wish; a new one is tried at once, whatever failed before. `unconfirmed`: of a restored store."""
         if (entry, unconfirmed) == (self.wanted, self._unconfirmed):
             return
-        self._unconfirmed = unconfirmed
-        if entry is None and self.wanted is not None:
+        believed, self._unconfirmed = not self._unconfirmed, unconfirmed
+        if entry is None and self.wanted is not None and believed:
             self._memory.orphan(self.wanted)
         self.wanted = entry
         self._trouble = None

@@ -101,7 +101,7 @@ async def test_what_was_moved_since_the_backup_stays_where_it_runs(
         await old.report(whole=True)
         await new.report(runs("u1", "h2"), whole=True)
         ran = await vectl("cluster", "confirm", "--yes")
-        assert "h2: stay here, where they run: 1 (default/web)" in ran.err
+        assert "h2: stay here, where they are: 1 (default/web)" in ran.err
         assert "h1: nothing changes" in ran.err
         await eventually(lambda: [each.uid for each in new.entries] == ["u1"])
         assert new.entries[0].placement_generation == 3

@@ -22,17 +22,33 @@ def drilled(host_can_run_ves: None) -> Iterator[Rack]:
         yield made
 
 
+def runs_on(rack: Rack, host: str, uid: str) -> bool:
+    """By the kernel alone."""
+    return bool(cgroups.processes(f"{rack.plan.cgroup}/{host}/ve/{uid}"))
+
+
 def runs(rack: Rack, uid: str) -> bool:
-    """By the kernel alone, on whatever host."""
-    return any(
-        cgroups.processes(f"{rack.plan.cgroup}/{host.name}/ve/{uid}") for host in rack.plan.hosts
-    )
+    return any(runs_on(rack, host.name, uid) for host in rack.plan.hosts)
+
+
+def host_of(rack: Rack, name: str) -> str:
+    return str(rack.ve(name)["placement"]["host"])
+
+
+def orphans(rack: Rack) -> dict[str, str]:
+    """Hosts by uid."""
+    items = rack.vectl("orphan", "list", "-o", "json").json()["items"]
+    return {each["uid"]: each["host"] for each in items}
+
+
+def armed(rack: Rack, uid: str) -> bool:
+    return any(ve["status"].get("armed_generation") for ve in rack.ves() if ve["uid"] == uid)
 
 
 def lose_the_store(rack: Rack) -> None:
     data = rack.plan.state / "controller" / "etcd" / "data"
     daemons.end(rack.plan, "controller", signal.SIGTERM, within_s=30)
-    data.rename(data.with_name("data.lost"))
+    data.rename(data.with_name(f"data.lost-{time.time_ns()}"))
 
 
 def restore(rack: Rack, file: Path) -> None:
@@ -96,3 +112,37 @@ def test_a_lost_store_is_restored_and_nothing_changes_before_it_is_confirmed(
     after = rack.pids()
     assert (after["stays"], after["later"]) == (before["stays"], before["later"])
     rack.vectl("create", "new", *SMALL)
+
+
+def test_what_was_moved_since_the_backup_never_runs_where_it_was_before(
+    drilled: Rack, tmp_path: Path
+) -> None:
+    rack, file = drilled, tmp_path / "rack.backup"
+    rack.vectl("create", "moves", *SMALL, "--on-host-loss", "recreate")
+    uid, was_on = rack.ve("moves")["uid"], host_of(rack, "moves")
+    until(lambda: armed(rack, uid), within_s=20, what="it is armed")
+    rack.vectl("cluster", "backup", str(file))
+    rack.run_in(was_on, "ip", "link", "set", "eth0", "down")
+    until(lambda: host_of(rack, "moves") != was_on, within_s=60, what="it is moved")
+    rack.vectl("wait", "moves", "--for", "state=Running", "--timeout", "30s")
+    rack.vectl("exec", "moves", "--", "sh", "-c", "echo new > /root/mark")
+    now_on = host_of(rack, "moves")
+    rack.run_in(was_on, "ip", "link", "set", "eth0", "up")
+    rack.until_ready()
+
+    lose_the_store(rack)
+    until(lambda: not runs(rack, uid), within_s=30, what="its host's lease is over")
+    restore(rack, file)
+    rack.start_controller()
+    rack.until_ready()
+    assert host_of(rack, "moves") == was_on
+    until(lambda: orphans(rack) == {uid: now_on}, within_s=20, what="its host has said so")
+    time.sleep(3)  # for what must not happen
+    assert not runs(rack, uid)
+
+    said = rack.vectl("cluster", "confirm", "--yes").err
+    assert f"{now_on}: stay here, where they are: 1 (default/moves)" in said
+    rack.vectl("wait", "moves", "--for", "state=Running", "--timeout", "30s")
+    assert host_of(rack, "moves") == now_on
+    assert rack.vectl("exec", "moves", "--", "cat", "/root/mark").out.strip() == "new"
+    assert [h.name for h in rack.plan.hosts if runs_on(rack, h.name, uid)] == [now_on]

@@ -5,6 +5,7 @@ from typing import Any
 from kit.agenthost import entry
 from kit.world import held, make_deleted, make_facts, make_placement, make_ve, make_view
 from veapi.model import (
+    Action,
     Cluster,
     HostName,
     Order,
@@ -64,8 +65,12 @@ def reported(
     )
 
 
-def nothing(_host: HostName) -> tuple[VEReport, ...]:
-    return ()
+def said(*, deaf: HostName | None = None, **orphans: VEReport) -> aftermath.Said:
+    """Every host is heard but `deaf`; each has one orphan at most."""
+    return aftermath.Said(
+        heard=lambda host: host != deaf,
+        orphans=lambda host: (orphans[host],) if host in orphans else (),
+    )
 
 
 def test_a_record_without_the_word_is_of_a_store_that_was_never_restored() -> None:
@@ -128,7 +133,7 @@ def test_what_would_come_of_it_is_told_by_what_the_host_has() -> None:
     view = restored(
         ves=ves.values(), placements={uid: make_placement() for uid in ves}, statuses=statuses
     )
-    found = aftermath.on_host(view, H1, lambda _: (reported("later"),))
+    found = aftermath.on_host(view, H1, said(h1=reported("later")))
 
     def named(*uids: str) -> list[str]:
         return sorted(f"{ves[uid].project}/{ves[uid].name}" for uid in uids)
@@ -144,20 +149,53 @@ def test_what_was_moved_since_the_backup_stays_where_it_runs() -> None:
     view = restored(ves=[make_ve("u1")], placements={"u1": make_placement("h1")})
     asked = entry(placement_generation=4, root_since=4)
 
-    def orphans(host: HostName) -> tuple[VEReport, ...]:
-        return (reported("u1", asked=asked, orphan=True),) if host == H2 else ()
-
-    (stray,) = aftermath.strays_of(view, orphans)
+    told = said(h2=reported("u1", asked=asked, orphan=True))
+    (stray,) = aftermath.strays_of(view, told)
     assert (stray.uid, stray.placement.host) == ("u1", H2)
     assert (stray.placement.generation, stray.placement.root_since) == (4, 4)
-    assert aftermath.on_host(view, H1, orphans).starts == []
-    assert aftermath.on_host(view, H2, orphans).stays == ["default/n-u1"]
+    assert aftermath.on_host(view, H1, told).starts == []
+    assert aftermath.on_host(view, H2, told).stays == ["default/n-u1"]
 
 
-def test_what_does_not_run_or_is_unknown_to_the_store_is_no_stray() -> None:
+def test_one_that_was_killed_with_its_hosts_lease_stays_where_it_was_last() -> None:
+    """Fenced ones don't outlive the store; started where they were before, they would have the root of then."""
     view = restored(ves=[make_ve("u1")], placements={"u1": make_placement("h1")})
-    down, unknown = reported("u1", VEState.STOPPED), reported("u9")
-    assert aftermath.strays_of(view, lambda host: (down, unknown) if host == H2 else ()) == []
+    asked = entry(placement_generation=2)
+    left = reported("u1", VEState.STOPPED, asked=entry(action=Action.KEEP, placement_generation=2))
+    down = reported("u1", VEState.STOPPED, asked=asked)
+    (stray,) = aftermath.strays_of(view, said(h2=down))
+    assert (stray.placement.host, stray.placement.generation) == (H2, 2)
+    assert aftermath.strays_of(view, said(h2=left)) == []
+    older = reported("u1", VEState.STOPPED, asked=entry(placement_generation=1))
+    assert aftermath.strays_of(view, said(h2=older)) == []
+
+
+def test_what_runs_where_the_store_has_it_is_left_there() -> None:
+    """A host that was away when it was moved back may still hold what it had of it."""
+    down = reported("u1", VEState.STOPPED, asked=entry(placement_generation=2))
+    view = restored(
+        ves=[make_ve("u1")], placements={"u1": make_placement("h1")}, statuses={"u1": status()}
+    )
+    assert aftermath.strays_of(view, said(h2=down)) == []
+    assert len(aftermath.strays_of(view, said(h2=down, deaf=H1))) == 1
+
+
+def test_of_two_hosts_that_have_it_the_one_where_it_runs_counts_then_the_later_one() -> None:
+    view = restored(ves=[make_ve("u1")], placements={"u1": make_placement("h9")})
+    later = reported("u1", VEState.STOPPED, asked=entry(placement_generation=9))
+    runs = reported("u1", asked=entry(placement_generation=2))
+    for orphans in ({"h1": later, "h2": runs}, {"h2": runs, "h1": later}):
+        (stray,) = aftermath.strays_of(view, said(**orphans))
+        assert stray.placement.host == H2
+    down = reported("u1", VEState.STOPPED, asked=entry(placement_generation=2))
+    (stray,) = aftermath.strays_of(view, said(h1=later, h2=down))
+    assert stray.placement.host == H1
+
+
+def test_what_is_down_by_an_unknown_word_or_unknown_to_the_store_is_no_stray() -> None:
+    view = restored(ves=[make_ve("u1")], placements={"u1": make_placement("h1")})
+    assert aftermath.strays_of(view, said(h2=reported("u1", VEState.STOPPED))) == []
+    assert aftermath.strays_of(view, said(h2=reported("u9"))) == []
 
 
 def test_a_host_that_is_only_known_by_its_ves_is_asked_for_too() -> None:

@@ -1,6 +1,6 @@
 """What confirming a restored store would do: pure, from the store as it was restored and from what hosts have said since."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from veapi.model import (
@@ -18,13 +18,20 @@ from vecontroller import decisions, hostset
 from vecontroller.view import View
 
 _RUNS = (VEState.RUNNING, VEState.FROZEN)
-Orphans = Callable[[HostName], Sequence[VEReport]]
-"""What a host has and the store does not have there."""
+_HERE = (Action.RUN, Action.FREEZE, Action.STOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What hosts have said: whether they have, and what each has that the store does not have there."""
+
+    heard: Callable[[HostName], bool]
+    orphans: Callable[[HostName], Sequence[VEReport]]
 
 
 @dataclass(slots=True)
 class OnHost:
-    """VEs as project/name. `stays`: they run there, though the store has them elsewhere; so their placement follows them."""
+    """VEs as project/name. `stays`: they are there, though the store has them elsewhere; so their placement follows them."""
 
     host: HostName
     starts: list[str] = field(default_factory=list)
@@ -37,7 +44,7 @@ class OnHost:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A VE that runs on another host than the store says, and the placement that says so."""
+    """A VE that is on another host than the store says, and the placement that says so."""
 
     uid: Uid
     placement: Placement
@@ -55,14 +62,15 @@ def unplaced(view: View) -> list[str]:
     return sorted(f"{ve.project}/{ve.name}" for ve in waiting)
 
 
-def on_host(view: View, host: HostName, orphans: Orphans) -> OnHost:
+def on_host(view: View, host: HostName, said: Said) -> OnHost:
     """What becomes of a host by what it has said."""
-    found, strays = OnHost(host), {stray.uid for stray in strays_of(view, orphans)}
+    found = OnHost(host)
+    strays = {stray.uid: stray.placement.host for stray in strays_of(view, said)}
     for entry in hostset.build(view, host, order=Order()).entries:
         if entry.uid not in strays:
             _sort_in(found, entry, _status(view, entry))
-    for report in orphans(host):
-        stays = report.uid in strays and report.status.state in _RUNS
+    for report in said.orphans(host):
+        stays = strays.get(report.uid) == host
         (found.stays if stays else found.orphans).append(_name(report))
     return found
 
@@ -97,19 +105,29 @@ def _name(what: SetEntry | VEReport) -> str:
     return f"{what.project}/{what.name}" if what.name else what.uid
 
 
-def strays_of(view: View, orphans: Orphans) -> list[Stray]:
-    """VEs that were moved since the backup, or placed: started where the store has them, they would run twice."""
-    return [
-        Stray(report.uid, _placement(view, host, report))
-        for host in hosts_of(view)
-        for report in _running(view, orphans(host))
-    ]
+def strays_of(view: View, said: Said) -> list[Stray]:
+    """VEs that were moved since the backup. Started where the store has them, they would run twice, or be what they were before."""
+    found: dict[Uid, tuple[bool, int, Stray]] = {}
+    for host in hosts_of(view):
+        for report in said.orphans(host):
+            runs = report.status.state in _RUNS
+            if report.uid in view.ves and (runs or _is_newer(view, report, said)):
+                stray = Stray(report.uid, _placement(view, host, report))
+                rank = (runs, stray.placement.generation, stray)
+                found[report.uid] = max(
+                    rank, found.get(report.uid, rank), key=lambda each: each[:2]
+                )
+    return [stray for _runs, _generation, stray in found.values()]
 
 
-def _running(view: View, reports: Sequence[VEReport]) -> Iterator[VEReport]:
-    for report in reports:
-        if report.status.state in _RUNS and report.uid in view.ves:
-            yield report
+def _is_newer(view: View, report: VEReport, said: Said) -> bool:
+    """It is down, as all fenced ones are since the store was lost, but it was to be there later than the store knows."""
+    held, last = view.placements.get(report.uid), report.entry
+    if held is None or last is None or last.action not in _HERE:
+        return False
+    there = view.statuses.get(report.uid)
+    runs_there = there is not None and there.value.state in _RUNS and said.heard(held.value.host)
+    return last.placement_generation > held.value.generation and not runs_there
 
 
 def _placement(view: View, host: HostName, report: VEReport) -> Placement:
@@ -121,6 +139,6 @@ def _placement(view: View, host: HostName, report: VEReport) -> Placement:
         host=host,
         generation=max(known, told, report.status.placement_generation),
         decided_at=0.0,
-        message="it ran here when the store was restored",
+        message="it was here when the store was restored",
         root_since=last.root_since if last is not None else 0,
     )

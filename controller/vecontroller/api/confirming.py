@@ -6,9 +6,9 @@ import msgspec
 import structlog
 
 from veapi.errors import Conflict, Unavailable
-from veapi.model import Cluster, HostName, HostState, VEReport
+from veapi.model import Cluster, HostName, HostState
 from veapi.v1 import cluster_pb2
-from vecontroller.api.aftermath import Stray, hosts_of, on_host, strays_of, unplaced
+from vecontroller.api.aftermath import Said, Stray, hosts_of, on_host, strays_of, unplaced
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.ports import ApiDeps
 from vecontroller.incarnation import confirmed, is_confirmed
@@ -27,6 +27,7 @@ class Confirming:
 
     def __init__(self, deps: ApiDeps) -> None:
         self._deps = deps
+        self._said = Said(self._heard, deps.orphans.orphans)
 
     def preview(self) -> cluster_pb2.ConfirmResponse:
         """What confirming would do, as far as hosts have said what they have."""
@@ -53,7 +54,7 @@ class Confirming:
                 return
             self._check_hosts(held.value, without)
             try:
-                await self._follow(held, strays_of(self._deps.mirror.view, self._orphans))
+                await self._follow(held, strays_of(self._deps.mirror.view, self._said))
                 await self._write(held)
             except LostRace as lost:
                 await settle(self._deps, lost, attempt)
@@ -69,9 +70,6 @@ class Confirming:
             )
         return held
 
-    def _orphans(self, host: HostName) -> Sequence[VEReport]:
-        return self._deps.orphans.orphans(host)
-
     def _heard(self, host: HostName) -> bool:
         ready = self._deps.hosts.host_state(host) is HostState.READY
         return ready and self._deps.orphans.has_reported(host)
@@ -79,7 +77,7 @@ class Confirming:
     def _host(self, host: HostName) -> cluster_pb2.ConfirmHost:
         if not self._heard(host):
             return cluster_pb2.ConfirmHost(host=host, heard=False)
-        found = on_host(self._deps.mirror.view, host, self._orphans)
+        found = on_host(self._deps.mirror.view, host, self._said)
         return cluster_pb2.ConfirmHost(
             host=host,
             heard=True,
@@ -111,7 +109,7 @@ class Confirming:
         return cluster.timing.move_after_s - self._deps.hosts.silent_for(host)
 
     async def _follow(self, cluster: Held[Cluster], strays: Sequence[Stray]) -> None:
-        """What runs stays where it runs."""
+        """What was moved stays where it is."""
         for start in range(0, len(strays), BATCH):
             await self._place(cluster, strays[start : start + BATCH])
 
@@ -128,7 +126,7 @@ class Confirming:
             guards.append(Guard(key=keys.ve_spec(stray.uid), mod_revision=spec_revision))
             placement = msgspec.structs.replace(stray.placement, decided_at=now, op_id=op_id)
             writes.append(Put(key=key, value=values.encode_placement(placement)))
-            log.warning("ve stays where it runs", ve=stray.uid, host=stray.placement.host)
+            log.warning("ve stays where it is", ve=stray.uid, host=stray.placement.host)
         await self._deps.writer.commit(guards, writes, confirm=(writes[0].key, op_id))
 
     async def _write(self, held: Held[Cluster]) -> None:

@@ -71,7 +71,7 @@ def _changes(host: "ConfirmHost") -> Iterator[str]:
         ("stop", host.stops),
         ("restart", host.restarts),
         ("remove", host.removes),
-        ("stay here, where they run", host.stays),
+        ("stay here, where they are", host.stays),
         ("left alone, nobody asks for them", host.orphans),
     ]
     said = [f"{what}: {_names(names)}" for what, names in found if names]
