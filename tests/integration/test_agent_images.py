@@ -66,8 +66,8 @@ async def test_an_image_comes_from_the_host_that_holds_it(
         second = controller.session
         second.push(host_set(1, entry()))
         await eventually(lambda: second.images_wanted == [DIGEST])
-        assert second.state(U1) is VEState.CREATING
-        assert second.ves[U1].status.reason == "ImageFetching"
+        await eventually(lambda: second.state(U1) is VEState.CREATING)
+        await eventually(lambda: second.ves[U1].status.reason == "ImageFetching")
         ticket = b"t" * 16
         grant = session_pb2.PeerGrant(ticket=ticket, peer="h2", digest=DIGEST)
         first.down.put_nowait(session_pb2.SessionDown(peer_grant=grant))
@@ -95,8 +95,9 @@ async def test_an_image_whose_ticket_its_holder_never_hears_of_is_asked_for_agai
             digest=DIGEST, ticket=b"t" * 16, peer="h1", address=address
         )
         second.down.put_nowait(session_pb2.SessionDown(image_source=source))
+        await eventually(lambda: second.state(U1) is VEState.CREATING)
+        await eventually(lambda: "no such ticket" in second.ves[U1].status.message)
         await eventually(lambda: second.images_wanted == [DIGEST, DIGEST])
-        assert "no such ticket" in second.ves[U1].status.message
 
 
 async def test_a_refused_image_is_told_and_asked_for_again(
@@ -108,6 +109,7 @@ async def test_a_refused_image_is_told_and_asked_for_again(
     failure = api_pb2.Failure(kind="not_found", message="no host holds it")
     source = session_pb2.ImageSource(digest=DIGEST, failure=failure)
     session.down.put_nowait(session_pb2.SessionDown(image_source=source))
+    await eventually(lambda: session.state(U1) is VEState.CREATING)
     await eventually(lambda: session.ves[U1].status.message == "no host holds it")
     await eventually(lambda: len(session.images_wanted) > 1)
 
