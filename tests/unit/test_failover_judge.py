@@ -116,6 +116,13 @@ def test_never_moved_unless(view, why):
     assert verdict.message
 
 
+def test_of_a_disarmed_cluster_that_is_told_and_not_that_its_hosts_arm_nothing():
+    view = lost_view(statuses={"u1": armed(armed_generation=0)})
+    found = judge(with_cluster(view, disarmed_until=WALL + 60), U1, known())
+    assert isinstance(found, Waits)
+    assert found.why is Why.DISARMED
+
+
 def test_never_moved_while_the_silence_is_too_short():
     verdict = judge(lost_view(), U1, known(silent_s=M - 2.5))
     assert isinstance(verdict, Waits)

@@ -78,6 +78,7 @@ def judge(view: View, uid: Uid, known: Known) -> May | Waits:
     reasons = (
         _of_wish(ve.value),
         _of_store(view, uid, host),
+        _of_cluster(view.cluster.value if view.cluster is not None else None),
         *(() if off else _of_fence(view, ve.value, placement.value, status)),
         _of_brake(view.cluster.value if view.cluster is not None else None),
         None if off else _of_silence(view, host, known),
@@ -141,14 +142,19 @@ def _of_host(host: HostName, fence: FenceFacts, cluster: Cluster) -> Waits | Non
     return None
 
 
-def _of_brake(cluster: Cluster | None) -> Waits | None:
+def _of_cluster(cluster: Cluster | None) -> Waits | None:
+    """Told before what its host did not confirm: hosts of a disarmed cluster confirm for no VE that it is armed."""
     if cluster is None:
         return None
     if not is_confirmed(cluster):
         return Waits(Why.UNCONFIRMED, f"{RESTORED}; `vectl cluster confirm` does")
     if cluster.disarmed_until is not None:
         return Waits(Why.DISARMED, "the cluster is disarmed; `vectl cluster arm` ends that")
-    if cluster.moves_stopped:
+    return None
+
+
+def _of_brake(cluster: Cluster | None) -> Waits | None:
+    if cluster is not None and cluster.moves_stopped:
         return Waits(
             Why.MOVES_STOPPED,
             f"moves are stopped: {cluster.moves_stopped}; `vectl host resume-moves` ends that",
