@@ -129,7 +129,9 @@ class Manager:
             log.error("network not restored", error=error.message, hint=error.hint)  # noqa: TRY400
 
     def _mind_running(self) -> None:
-        for entry in self._set.entries if self._set else ():
+        last = self._set.entries if self._set else ()
+        self._ground.fence.found(entry for entry in last if self._runs(entry.uid))
+        for entry in last:
             worker = self._workers.get(entry.uid)
             if worker and worker.instance and entry.action in (Action.RUN, Action.FREEZE):
                 worker.wish(entry, unconfirmed=self._set is not None and self._set.unconfirmed)

@@ -221,6 +221,17 @@ async def test_one_that_is_back_too_late_waits_for_the_set_and_not_for_its_ledge
     await life.until_running(U1)
 
 
+async def test_agent_and_vefence_that_begin_without_any_notes_end_what_the_ledger_calls_fenced(
+    life,
+):
+    await run_both(life)
+    await life.crash()
+    life.host.vefence.power_loss()
+    await life.boot()
+    await life.pass_(1, answered=False)
+    assert (life.lives(U1), life.lives(U2)) == (False, True)
+
+
 async def test_after_a_reboot_only_the_ve_that_stays_comes_back_from_the_ledger(life):
     await run_both(life)
     await life.crash()

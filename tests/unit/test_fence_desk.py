@@ -221,6 +221,29 @@ async def test_the_next_agent_takes_a_lease_that_ran_out_for_lost(rig):
     assert rig.desk.view(U1, fenced()).doomed
 
 
+async def test_what_runs_ends_if_the_next_agent_and_the_next_vefence_find_no_notes(rig):
+    rig.ready(fenced(U1), entry(U2))
+    rig.running |= {U1, U2}
+    rig.vefence.power_loss()
+    rig.begin()
+    rig.desk.found([fenced(U1), entry(U2)])
+    rig.look()
+    assert rig.desk.view(U1, fenced()).doomed
+    assert rig.running == {U2}
+    rig.ready(fenced(U1), entry(U2))
+    assert rig.reason() == ""
+
+
+async def test_an_agent_that_finds_its_notes_lists_nothing_that_was_not_listed(rig):
+    rig.ready(fenced(U1))
+    rig.running |= {U1, U2}
+    rig.begin()
+    rig.desk.found([fenced(U1), fenced(U2)])
+    rig.look()
+    assert listed(rig) == {U1}
+    assert rig.running == {U1, U2}
+
+
 async def test_a_vefence_that_lost_its_notes_is_told_again(rig):
     rig.ready()
     lease, kill_list = rig.vefence.notes

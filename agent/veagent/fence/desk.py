@@ -5,7 +5,7 @@ that holds. A VE that runs already when its policy becomes a fenced one is liste
 would be killed for having been asked to be safe. The lease is written before the list, always.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -92,6 +92,20 @@ class FenceDesk:
         self._ears = ears
 
     # What it is told.
+
+    def found(self, running: Iterable[SetEntry]) -> None:
+        """Wishes of the ledger for what runs as this agent begins. It has no lease if the notes of the last one are gone.
+
+        A controller may count on its end, and no vefence that begins now knows of it.
+        """
+        targets = {
+            e.uid: Target(e.uid, _device(e.uid), e.policy_generation)
+            for e in running
+            if is_fenced(e)
+        }
+        if targets and self._teller.found_nothing:
+            log.error("notes of the fence are gone, so what they were about ends", ves=len(targets))
+            self._teller.tell_list(targets)
 
     @property
     def lapses(self) -> int:

@@ -28,6 +28,8 @@ class Teller:
         self.targets: dict[Uid, Target] = {}
         self.found_deadline: float | None = None
         """What an earlier agent of this boot had told; None: nothing."""
+        self.found_nothing = False
+        """No earlier agent of this boot has told anything, or its notes are gone."""
         self._door = door
         self._clock = clock
         self._boot_id = boot_id
@@ -45,6 +47,7 @@ class Teller:
         """VEs of an earlier agent are held by what that told, until this one says more. A list never goes without a lease."""
         lease, kill_list = self._door.told()
         self._seq = max(lease.seq if lease else 0, kill_list.seq if kill_list else 0)
+        self.found_nothing = lease is None
         if lease is None:
             self.tell_lease(self._clock.boot(), kill_within_s, arming=0)
         else:
