@@ -3,19 +3,17 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from kit.etcds import forget_data, real_etcd, store_of
 from kit.eventually import eventually
 from kit.leadingcontroller import CLUSTER, controller, fresh_controller, make_identities
-from kit.vectlrun import VECTL, Ran, Vectl, ended
+from kit.vectlrun import VECTL, Door, Ran, Vectl, ended
 from veapi.clock import SystemClock
 from veapi.errors import Conflict, InvalidInput
-from veapi.model import Cluster
+from veapi.model import Cluster, Uid
 from vecontroller.restoring import raised, restore_embedded, restore_snapshot
 from vecontroller.store import keys, values
 from vecontroller.store.etcd import EtcdStore
@@ -26,7 +24,7 @@ PROGRAM = Path(VECTL).with_name("vecontroller")
 
 
 @pytest.fixture
-async def backup(tmp_path: Path) -> AsyncIterator[Path]:
+async def backup(tmp_path: Path) -> Path:
     """Of a store with the VE web, in which a controller leads."""
     file = tmp_path / "b"
     async with (
@@ -34,8 +32,8 @@ async def backup(tmp_path: Path) -> AsyncIterator[Path]:
         fresh_controller(etcd, make_identities(tmp_path / "certs")) as running,
     ):
         await running.put_ve("u1", name="web")
-        api = SimpleNamespace(endpoint=running.target, identity=running.identities["ann"])
-        await Vectl(api, tmp_path)("cluster", "backup", str(file))
+        door = Door(running.target, running.identities["ann"])
+        await Vectl(door, tmp_path)("cluster", "backup", str(file))
     return file
 
 
@@ -73,7 +71,7 @@ async def test_all_is_there_again_under_a_higher_incarnation_that_nobody_confirm
             assert cluster.confirmed_incarnation == 1
             assert await store.get(keys.LEADER) is None
             assert await store.get(keys.BEAT) is None
-            assert await store.get(keys.ve_spec("u1")) is not None
+            assert await store.get(keys.ve_spec(Uid("u1"))) is not None
         identities = make_identities(tmp_path / "more")
         async with controller(etcd, identities) as running:
             await eventually(lambda: running.core.standing.serving)
@@ -96,6 +94,7 @@ async def test_a_store_that_is_there_is_left_alone(backup: Path, tmp_path: Path)
     async with real_etcd(data) as etcd:
         with pytest.raises(Conflict, match="another controller"):
             await restore_embedded(backup, data, CLUSTER, CLOCK)
+        assert etcd._lock is not None
         etcd._lock.close()  # as if the controller was killed: its etcd runs on
         with pytest.raises(Conflict, match="still runs"):
             await restore_embedded(backup, data, CLUSTER, CLOCK)

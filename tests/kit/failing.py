@@ -13,6 +13,7 @@ from veapi.model import (
     VEState,
     VEStatus,
 )
+from vecontroller.view import View
 
 H1, H2, H3 = HostName("h1"), HostName("h2"), HostName("h3")
 U1 = Uid("u1")
@@ -57,7 +58,7 @@ def lost_view(**options):
     return make_view(**{**fields, **options})
 
 
-def with_cluster(view, **changes):
+def with_cluster(view: View, **changes) -> View:
     assert view.cluster is not None
     view.cluster = held(msgspec.structs.replace(view.cluster.value, **changes))
     return view

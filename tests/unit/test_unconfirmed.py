@@ -184,8 +184,8 @@ def test_of_two_hosts_that_have_it_the_one_where_it_runs_counts_then_the_later_o
     view = restored(ves=[make_ve("u1")], placements={"u1": make_placement("h9")})
     later = reported("u1", VEState.STOPPED, asked=entry(placement_generation=9))
     runs = reported("u1", asked=entry(placement_generation=2))
-    for orphans in ({"h1": later, "h2": runs}, {"h2": runs, "h1": later}):
-        (stray,) = aftermath.strays_of(view, said(**orphans))
+    for orphans in (said(h1=later, h2=runs), said(h2=runs, h1=later)):
+        (stray,) = aftermath.strays_of(view, orphans)
         assert stray.placement.host == H2
     down = reported("u1", VEState.STOPPED, asked=entry(placement_generation=2))
     (stray,) = aftermath.strays_of(view, said(h1=later, h2=down))
