@@ -53,9 +53,18 @@ def vefence_killed(rig: Rig) -> str:
     return "5 killed at once, no VE ended"
 
 
-def moved(rig: Rig, fault: Fault, host: str) -> str:
-    """The host's VEs that may move are ended, then run elsewhere; the others stay as they are."""
-    before, names = rig.oracle.starts(), set(rig.on(host, "recreate"))
+def busiest(rig: Rig) -> tuple[str, set[str]]:
+    """The host with the most VEs that may move, and those."""
+    found = {host: set(rig.on(host, "recreate")) for host in rig.hosts()}
+    host = max(found, key=lambda name: len(found[name]))
+    assert found[host], "no VE may move"
+    return host, found[host]
+
+
+def moved(rig: Rig, fault_of: Callable[[str], Fault]) -> str:
+    """A host's VEs that may move are ended, then run elsewhere; the others stay as they are."""
+    host, names = busiest(rig)
+    before, fault = rig.oracle.starts(), fault_of(host)
     began = time.monotonic()
     heal = fault.strike(rig)
     ended = _ended(rig, names, fault)
@@ -79,29 +88,28 @@ def _started(rig: Rig, names: set[str], before: dict[str, int]) -> bool:
 
 
 def agent_stopped(rig: Rig) -> str:
-    return moved(rig, faults.stopped("h1-agent"), "h1")
+    return moved(rig, lambda host: faults.stopped(f"{host}-agent"))
 
 
 def host_cut(rig: Rig) -> str:
-    return moved(rig, faults.host_cut("h2"), "h2")
+    return moved(rig, faults.host_cut)
 
 
 def host_deaf(rig: Rig) -> str:
-    return moved(rig, faults.host_deaf("h3"), "h3")
+    return moved(rig, faults.host_deaf)
 
 
 def host_mute(rig: Rig) -> str:
-    return moved(rig, faults.host_mute("h4"), "h4")
+    return moved(rig, faults.host_mute)
 
 
 def host_lost(rig: Rig) -> str:
-    return moved(rig, faults.host_lost("h5"), "h5")
+    return moved(rig, faults.host_lost)
 
 
 def host_frozen(rig: Rig) -> str:
     """Copies that stood still hold their locks, so the oracle sees two; what counts is how long they go on after the thaw."""
-    host = "h1"
-    names, before = set(rig.on(host, "recreate")), rig.oracle.starts()
+    (host, names), before = busiest(rig), rig.oracle.starts()
     rig.frozen_copies |= names
     old = {name: pid for name, (pid, _) in rig.rack.pids().items() if name in names}
     heal = faults.host_frozen(host).strike(rig)
@@ -157,8 +165,7 @@ def storm(rig: Rig) -> str:
 
 def flapping(rig: Rig) -> str:
     """5 s up and 15 s down, four times: no VE starts more often than twice elsewhere."""
-    host, before = "h4", rig.oracle.starts()
-    names = rig.on(host, "recreate")
+    (host, names), before = busiest(rig), rig.oracle.starts()
     for _ in range(4):
         heal = faults.host_cut(host).strike(rig)
         time.sleep(15)
