@@ -16,6 +16,9 @@ QUICK = (
     "a-standby-does-not-wait",
     "what-is-kept-is-purged-at-once",
     "a-host-that-is-silent-gets-ves-twice",
+    "a-host-fences-itself-later-than-m",
+    "a-host-is-lost-after-f",
+    "half-of-the-hosts-may-be-lost-at-once",
 )
 """Those that are found at once; `make sim-mutants` finds all of them."""
 
