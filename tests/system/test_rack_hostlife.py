@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_when_half_of_the_hosts_are_silent_nothing_moves_until_an_operator_says_
     assert stopped in life.vectl("cluster", "status").out
     for name, host in (("one", "h1"), ("two", "h2")):
         until(
-            lambda name=name: f"moves are stopped: {stopped}" in life.message(name),
+            partial(_says, life, name, f"moves are stopped: {stopped}"),
             within_s=20,
             what=f"show tells why {name} does not move",
         )
@@ -243,3 +244,7 @@ def test_while_nobody_answers_a_ve_that_died_is_started_again_by_its_host(life: 
 
     until(both_run_where_they_were, within_s=60, what="both run on h1")
     assert life.processes_of("h1", stays["uid"]) & again
+
+
+def _says(life: LossyRack, name: str, words: str) -> bool:
+    return words in life.message(name)
