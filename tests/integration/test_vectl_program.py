@@ -224,7 +224,7 @@ async def test_images_hosts_projects_and_versions(vectl: Vectl) -> None:
     assert gone.out == "image/huge deleted\nimage/slow deleted\n"
     hosts = (await vectl("host", "list", "-o", "json")).json()["items"]
     assert [host["labels"]["rack"] for host in hosts] == ["r1", "r2"]
-    assert "State:      Ready" in (await vectl("host", "show", "h1")).out
+    assert "Ready" in (await vectl("host", "show", "h1")).out.splitlines()[1]
     await vectl("host", "show", "h9", code=3)
     await vectl("project", "create", "shop")
     await vectl("project", "create", "shop", code=4)
