@@ -95,6 +95,8 @@ class Faults:
         host.process.resume()
         world.network.power_on(host.name)
         host.boot_fence(world.loop)
+        if host.minder is not None:
+            host.minder.resume()  # it may have stood still, and what would end that is dropped now
         if not host.process.alive:
             host.boot(world.loop)
 
