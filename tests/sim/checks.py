@@ -362,13 +362,24 @@ class Checks:
         if self._loop.time() - self.lifted.get((host.name, uid), -1000.0) < STOP_S:
             return  # it is being stopped by a wish that was taken back
         why = (host.name, uid, entry.restart_seq, entry.root.seq)
-        asked = entry.restart_seq + entry.root.seq > 0
-        allowed = 1 + self.excuses[host.name, uid] if asked else 0
+        asked = self._asks(*why)
+        allowed = asked + self.excuses[host.name, uid] if asked else 0
         self.demand(
             "nothing is stopped that nobody asked to stop",
             self.stopped[why] < allowed,
             f"{uid} on {host.name}, {self.stopped[why]} times before for {entry.restart_seq} and {entry.root.seq}",
         )
+
+    def _asks(self, host: str, uid: Uid, restart: int, root: int) -> int:
+        """How much of it no stop was for yet: a new root whose image is still to come follows the restart by a stop of its own."""
+        before = [
+            key[2:]
+            for key, times in self.stopped.items()
+            if times and key[:2] == (host, uid) and key[2:] != (restart, root)
+        ]
+        restarts = restart > 0 and all(restart != other for other, _ in before)
+        roots = root > 0 and all(root != other for _, other in before)
+        return restarts + roots
 
     def has_stopped(self, host: "Host", uid: Uid) -> None:
         """As above, and it has ended."""
