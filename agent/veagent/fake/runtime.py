@@ -110,7 +110,8 @@ class FakeRuntime(Faults):
 
     async def stop(self, instance: Instance, *, timeout_s: float) -> None:
         await self.call("kill" if timeout_s == 0 else "stop", instance.uid)
-        self.finish(instance.uid, Ended(EndKind.HALT))
+        killed = Ended(EndKind.CRASH, SIGKILLED)
+        self.finish(instance.uid, killed if timeout_s == 0 else Ended(EndKind.HALT))
 
     def holdable(self, limits: Limits) -> Limits:
         return msgspec.structs.replace(limits, io_weight=0) if self.weightless else limits
