@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,12 @@ class Controller:
         self.process = Process(loop, self.name, self.clock, self._rng)
         self.process.on_exit = lambda error: self._exited(loop, error)
         self.process.main(self._serve())
+
+    def settle(self, *, loss: float) -> None:
+        """Its store is well, but for so much that it loses, also after a restart."""
+        self._settings = replace(self._settings, loss=loss)
+        if self.store is not None:
+            self.store.watch_cut, self.store.loss = False, loss
 
     def crash(self) -> None:
         if self.process.alive:

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sim.calm import mind, thaw
 from sim.controller import Controller
 from sim.etcd import NODE
 from sim.host import Host
@@ -69,37 +70,6 @@ class Faults:
     def happen(self, event: Event) -> None:
         self._kinds[event.what](*event.numbers)
 
-    def end(self) -> None:
-        """All is well from now on, as far as the world is concerned."""
-        world = self._world
-        world.network.heal_all()
-        world.etcd.paused_until = 0.0
-        for controller in world.controllers.values():
-            if controller.store is not None:
-                controller.store.watch_cut = False
-                controller.store.loss = world.story.knobs.loss
-            controller.process.resume()
-            if not controller.process.alive:
-                controller.boot(world.loop)
-        for host in world.hosts.values():
-            self._well(host)
-
-    def _well(self, host: Host) -> None:
-        world = self._world
-        if host.disk.failing is not None:
-            host.disk.failing, host.disk_well_at = None, world.loop.time()
-        host.stubborn, host.lazy_s = False, 0.0
-        for port in (host.runtime, host.roots, host.wires, host.images):
-            port._errors.clear()
-        self._thaw(host)
-        host.process.resume()
-        world.network.power_on(host.name)
-        host.boot_fence(world.loop)
-        if host.minder is not None:
-            host.minder.resume()  # it may have stood still, and what would end that is dropped now
-        if not host.process.alive:
-            host.boot(world.loop)
-
     # Whom, and for how long.
 
     def _controller(self, number: int) -> Controller:
@@ -123,7 +93,7 @@ class Faults:
         self._world.tell(f"FAULT {what}")
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
-        """Unless the faults have ended by then: `end` heals all."""
+        """Unless the faults have ended by then: `calm` heals all."""
         world = self._world
         world.network.later(delay_s, lambda: None if world.quiet else work())
 
@@ -149,7 +119,7 @@ class Faults:
     def _agent_dies(self, a: int, b: int, _c: int) -> None:
         host, down_s = self._host(a), self._for(b, 0.1, 12)
         self._tell(f"agent of {host.name} dies for {down_s:.1f} s")
-        self._mind(host)
+        mind(self._world, host)
         host.crash()
         self._later(down_s, lambda: self._boot(host))
 
@@ -157,19 +127,9 @@ class Faults:
         host, still_s = self._host(a), self._for(b, 0.5, 20)
         process = host.process
         self._tell(f"agent of {host.name} stands still for {still_s:.1f} s")
-        self._mind(host)
+        mind(self._world, host)
         process.pause()
         self._later(still_s, lambda: None if host.frozen else process.resume())
-
-    def _mind(self, host: Host) -> None:
-        """The promise is for the loss of agent or vefence, not of both for longer than vefence takes to start again."""
-        if (
-            host.minder is not None
-            and not host.frozen
-            and host.name not in self._world.network.down
-        ):
-            host.minder.resume()
-            host.boot_fence(self._world.loop)
 
     def _fence_dies(self, a: int, b: int, c: int) -> None:
         """For long, or for a moment; and with it the agent, for long."""
@@ -200,7 +160,7 @@ class Faults:
             self._later(agent_s, lambda: self._boot(host))
         if kill:
             host.kill_fence()
-            self._later(long_s, lambda: self._mind(host))
+            self._later(long_s, lambda: mind(self._world, host))
         else:
             minder.pause()
             self._later(long_s, lambda: None if host.frozen else minder.resume())
@@ -215,17 +175,7 @@ class Faults:
         for process in (host.process, host.minder):
             if process is not None:
                 process.pause()
-        self._later(still_s, lambda: self._thaw(host))
-
-    def _thaw(self, host: Host) -> None:
-        if not host.frozen:
-            return
-        host.frozen = False
-        self._world.checks.fencing.thaws(host)
-        for process in (host.minder, host.process):
-            if process is not None:
-                process.resume()
-        self._mind(host)
+        self._later(still_s, lambda: thaw(self._world, host))
 
     def _lost(self, a: int, b: int, c: int) -> None:
         """For longer than its VEs wait for it: power, network, or the agent."""
@@ -240,7 +190,7 @@ class Faults:
             )
         else:
             self._tell(f"agent of {host.name} is dead for {for_s:.1f} s")
-            self._mind(host)
+            mind(self._world, host)
             host.crash()
             self._later(for_s, lambda: self._boot(host))
 

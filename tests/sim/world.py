@@ -11,6 +11,7 @@ from typing import Any
 
 from sim import fencing
 from sim import loop as loops
+from sim.calm import calm
 from sim.checks import Checks, Violation
 from sim.controller import Controller, Settings
 from sim.disk import disks
@@ -206,7 +207,7 @@ class World:
     def _end_faults(self) -> None:
         self.quiet = True
         self.tell("QUIET: no more faults")
-        self._faults.end()
+        calm(self)
         self._until = self.loop.time() + QUIET_LIMIT_S
         self.network.later(LOOK_S, self._look)
 
