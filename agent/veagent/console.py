@@ -46,7 +46,8 @@ class Consoles:
             return
         holder.taken.set()
         try:
-            await asyncio.wait_for(holder.left.wait(), TAKEN_WITHIN_S)
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                await holder.left.wait()
         except TimeoutError:
             raise _occupied() from None
         if uid in self._holders:

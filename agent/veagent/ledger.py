@@ -128,7 +128,8 @@ class Ledger:
         """Until somebody waits for what is put, or for a moment."""
         if not self._hurry.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _PATIENCE_S)
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._hurry.wait()
 
     async def _keep_for_later(self, batch: _Batch, error: OSError) -> None:
         log.error("ledger write failed", error=str(error))

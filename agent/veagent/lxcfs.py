@@ -79,7 +79,8 @@ class Liveness:
         elif self._misses >= MISSES_LIMIT:
             return ()
         try:
-            found = await asyncio.wait_for(asyncio.shield(answer), ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                found = await asyncio.shield(answer)
         except TimeoutError:
             self._misses += 1
             found = self._last if self._misses < MISSES_LIMIT else ()

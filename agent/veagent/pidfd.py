@@ -90,7 +90,8 @@ async def until_ended(held: Held, *, timeout_s: float) -> bool:
     ended = asyncio.Event()
     held.on_end(ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await ended.wait()
     except TimeoutError:
         return False
     return True

@@ -111,7 +111,8 @@ class HostSession:
         """Until something changed, or the acknowledgement that a due set waits for is late."""
         waits_for_ack = self._set_due and not self._acked
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), ACK_WITHIN_S if waits_for_ack else None)
+            async with asyncio.timeout(ACK_WITHIN_S if waits_for_ack else None):
+                await self._changed.wait()
 
 
 def _same_wishes(sent: HostSet, fresh: HostSet) -> bool:

@@ -85,7 +85,8 @@ class Relays:
         try:
             self._ask(host, ticket)
             await pipe.send(first)
-            await asyncio.wait_for(pipe.attached.wait(), DIAL_BACK_WITHIN_S)
+            async with asyncio.timeout(DIAL_BACK_WITHIN_S):
+                await pipe.attached.wait()
         except TimeoutError:
             pipe.close()
             raise Unavailable(
@@ -107,7 +108,8 @@ class Relays:
         With that of its open stream: nothing, until that one is over.
         """
         try:
-            first = await asyncio.wait_for(anext(requests, None), DIAL_BACK_WITHIN_S)
+            async with asyncio.timeout(DIAL_BACK_WITHIN_S):
+                first = await anext(requests, None)
         except TimeoutError:
             first = None
         ticket = first.ticket if first is not None else b""

@@ -268,7 +268,8 @@ class Sessions(session_pb2_grpc.AgentServiceServicer):
 
 async def _hello(requests: AsyncIterator[session_pb2.SessionUp]) -> session_pb2.Hello:
     try:
-        first = await asyncio.wait_for(anext(requests, None), HELLO_WITHIN_S)
+        async with asyncio.timeout(HELLO_WITHIN_S):
+            first = await anext(requests, None)
     except TimeoutError:
         first = None
     if first is None or not first.HasField("hello"):

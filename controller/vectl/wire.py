@@ -161,7 +161,8 @@ async def ready(
                     await _why(probe, request, context, last=late)
                 with suppress(TimeoutError):
                     # A failing channel rests longer and longer: it is asked again before that.
-                    await asyncio.wait_for(channel.wait_for_state_change(state), _LOOK_S)
+                    async with asyncio.timeout(_LOOK_S):
+                        await channel.wait_for_state_change(state)
     except TimeoutError:
         raise _unreachable("no answer", context) from None
 

@@ -38,7 +38,8 @@ async def run(
         env=dict(env) if env is not None else None,
     )
     try:
-        stdout, stderr = await asyncio.wait_for(process.communicate(stdin), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin)
     except TimeoutError:
         process.kill()
         await process.wait()

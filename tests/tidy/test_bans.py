@@ -46,6 +46,7 @@ IMPURE_MODULES = {
 
 BANS: list[tuple[str, str, set[str]]] = [
     (r"asyncio\.TaskGroup\(\)", "veapi.groups.TaskGroup", set()),
+    (r"asyncio\.wait_for\(", "asyncio.timeout: before Python 3.12 wait_for loses a cancellation that comes with the result", set()),
     (r"\bos\.fork\(", "spawn a program (veapi.process)", {"agent/veagent/storage/sandbox.py", "agent/veagent/inside/enter.py", "agent/veagent/inside/export.py"}),
     (r"preexec_fn", "wrap the program instead: children of a gRPC process die of it", set()),
     (r"shell=True", "argument lists only (veapi.process.run)", set()),

@@ -47,7 +47,8 @@ async def kill(instance: LxcInstance, cgroups: Cgroups, *, timeout_s: float) -> 
 
 async def ended_within(instance: LxcInstance, timeout_s: float) -> bool:
     try:
-        await asyncio.wait_for(instance.ended(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await instance.ended()
     except TimeoutError:
         return False
     return True

@@ -48,7 +48,8 @@ async def lxc_start(
         cwd="/",
     )
     try:
-        return await asyncio.wait_for(process.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await process.wait()
     except TimeoutError:
         raise TimedOut(
             f"the VE did not start within {timeout_s:g} s", hint="the host may be overloaded"

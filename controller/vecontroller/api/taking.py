@@ -74,7 +74,8 @@ async def taken(
 
 async def _receive(pipe: Pipe, host: HostName) -> session_pb2.RelayUp:
     try:
-        message = await asyncio.wait_for(pipe.receive(), SILENCE_S)
+        async with asyncio.timeout(SILENCE_S):
+            message = await pipe.receive()
     except TimeoutError:
         raise TimedOut(
             f"host {host} said nothing for {SILENCE_S:g} s", hint=f"look at veagent on {host}"
@@ -104,7 +105,8 @@ async def replicated(deps: ApiDeps, digest: Digest, received_bytes: int) -> Asyn
             if done == len(wanted):
                 return
             try:
-                await asyncio.wait_for(changes.next(), max(until - deps.clock.boot(), 0))
+                async with asyncio.timeout(max(until - deps.clock.boot(), 0)):
+                    await changes.next()
             except TimeoutError:
                 return
 
