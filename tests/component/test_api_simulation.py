@@ -1,5 +1,6 @@
 """Simulations by the API: of the cluster as it is, and of a view that was carried away."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -142,10 +143,11 @@ async def test_what_could_not_be_applied_can_not_be_simulated(rig: ApiRig) -> No
 
 async def test_only_a_few_are_under_way_at_once(rig: ApiRig) -> None:
     service = SimulationService(rig.deps)
-    service._running = AT_ONCE
-    with pytest.raises(Conflict, match="under way"):
-        await service.Simulate(simulate_pb2.SimulateRequest(remove_hosts=["h1"]), NO_CONTEXT)
-    service._running = 0
+    request = simulate_pb2.SimulateRequest(remove_hosts=["h1"])
+    calls = [service.Simulate(request, NO_CONTEXT) for _ in range(AT_ONCE + 1)]
+    *served, refused = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, simulate_pb2.Simulation) for each in served)
+    assert isinstance(refused, Conflict)
+    assert refused.message == f"{AT_ONCE} simulations are under way"
     with pytest.raises(NotFound):
         await service.Simulate(simulate_pb2.SimulateRequest(remove_hosts=["h9"]), NO_CONTEXT)
-    assert service._running == 0

@@ -1,16 +1,16 @@
 """The service that thinks changes through: on the cluster as it is, or on a view that somebody carried away."""
 # ruff: noqa: N802, ARG002 - names of RPCs; their signatures are gRPC's
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 from veapi import codec
 from veapi.channel import MESSAGE_LIMIT_BYTES
-from veapi.errors import Conflict, InvalidInput
+from veapi.errors import InvalidInput
 from veapi.model import HostName, Uid
 from veapi.v1 import simulate_pb2, simulate_pb2_grpc
 from vecontroller.api import savedview
+from vecontroller.api.aside import Aside, world_now
+from vecontroller.api.describe import stamp
 from vecontroller.api.imagined import asked_for
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
@@ -24,12 +24,9 @@ from vecontroller.whatif import (
     Outcome,
     World,
     simulate,
-    world_of,
 )
 
-T = TypeVar("T")
 AT_ONCE = 2
-"""Each holds a copy of the cluster and a thread for seconds."""
 
 
 class SimulationService(simulate_pb2_grpc.SimulationServiceServicer):
@@ -37,43 +34,27 @@ class SimulationService(simulate_pb2_grpc.SimulationServiceServicer):
 
     def __init__(self, deps: ApiDeps) -> None:
         self._deps = deps
-        self._running = 0
+        self._aside = Aside("simulations", at_once=AT_ONCE)
 
     async def SaveView(
         self, request: simulate_pb2.SaveViewRequest, context: Context
     ) -> simulate_pb2.SavedView:
-        world = self._world()
-        view = await self._apart(lambda: savedview.saved(world))
+        world = world_now(self._deps)
+        view = await self._aside.run(lambda: savedview.saved(world))
         if view.ByteSize() > MESSAGE_LIMIT_BYTES:
             raise InvalidInput(
                 f"view: it takes {view.ByteSize()} bytes; at most {MESSAGE_LIMIT_BYTES}",
                 hint="the cluster is too large to be carried away; simulate on the live one",
             )
         view.cluster = self._deps.cluster
-        view.saved_at.FromNanoseconds(int(self._deps.clock.wall() * 1e9))
+        view.saved_at.CopyFrom(stamp(self._deps.clock.wall()))
         return view
 
     async def Simulate(
         self, request: simulate_pb2.SimulateRequest, context: Context
     ) -> simulate_pb2.Simulation:
-        live = None if request.HasField("view") else self._world()
-        return await self._apart(lambda: _simulated(live, request, self._deps.rules))
-
-    def _world(self) -> World:
-        deps = self._deps
-        return world_of(deps.mirror.view, deps.scheduler.board().hosts, deps.rules)
-
-    async def _apart(self, work: Callable[[], T]) -> T:
-        """In a thread."""
-        if self._running >= AT_ONCE:
-            raise Conflict(
-                f"{self._running} simulations are under way", hint="try again in some seconds"
-            )
-        self._running += 1
-        try:
-            return await asyncio.to_thread(work)
-        finally:
-            self._running -= 1
+        live = None if request.HasField("view") else world_now(self._deps)
+        return await self._aside.run(lambda: _simulated(live, request, self._deps.rules))
 
 
 def _simulated(
