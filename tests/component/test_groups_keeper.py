@@ -193,7 +193,9 @@ async def test_a_rollout_without_progress_is_stopped_with_its_reason_and_can_be_
     await web.obey()
     await web.look(web.another())
     assert web.ves["web-0"].group_revision == 1, "also the next leader leaves it stopped"
-    await web.service.Resume(REF, NO_CONTEXT)
+    resumed = await web.service.Resume(REF, NO_CONTEXT)
+    again = await web.service.Resume(REF, NO_CONTEXT)
+    assert again.generation == resumed.generation, "this try is not given up yet"
     await web.settle()
     assert (await web.show()).status.state == "Ready"
     assert {ve.group_revision for ve in web.ves.values()} == {2}

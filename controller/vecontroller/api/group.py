@@ -19,6 +19,7 @@ from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
 from vecontroller.groups.keeper import Keeper
 from vecontroller.groups.member import Key, name_of
+from vecontroller.groups.steps import stopped
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
 from vecontroller.view import Changed, Held
@@ -32,7 +33,8 @@ Outcome = api_pb2.ApplyVEResponse
 class GroupService(group_pb2_grpc.GroupServiceServicer):
     def __init__(self, deps: ApiDeps, keeper: Keeper) -> None:
         self._deps = deps
-        self._shown = GroupView(deps, keeper).message
+        self._keeper = keeper
+        self._shown = GroupView(keeper).message
 
     async def Get(self, request: group_pb2.GroupRef, context: Context) -> group_pb2.Group:
         return self._shown(self._find(_key(request)), events=True)
@@ -102,9 +104,8 @@ class GroupService(group_pb2_grpc.GroupServiceServicer):
 
     async def Resume(self, request: group_pb2.GroupRef, context: Context) -> group_pb2.Group:
         def change(group: Group) -> Group:
-            status = self._deps.mirror.view.group_statuses.get(_key(request))
-            stopped = status is not None and status.value.stopped_revision == group.current.number
-            tries = group.tries + 1 if stopped else group.tries
+            given_up = stopped(group, self._keeper.status(group))
+            tries = group.tries + 1 if given_up else group.tries
             return msgspec.structs.replace(group, paused=False, tries=tries)
 
         return await self._change(request, change)

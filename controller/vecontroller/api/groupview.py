@@ -3,7 +3,6 @@
 from veapi import codec
 from veapi.model import Group
 from veapi.v1 import group_pb2
-from vecontroller.api.ports import ApiDeps
 from vecontroller.groups.keeper import Keeper
 from vecontroller.groups.member import Member, fits
 from vecontroller.view import Held
@@ -12,8 +11,7 @@ from vecontroller.view import Held
 class GroupView:
     """Reads the view as it is now."""
 
-    def __init__(self, deps: ApiDeps, keeper: Keeper) -> None:
-        self._deps = deps
+    def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
 
     def message(self, held: Held[Group], *, events: bool = False) -> group_pb2.Group:
@@ -45,11 +43,8 @@ class GroupView:
             revision=group.current.number,
         )
         if events:
-            status = self._deps.mirror.view.group_statuses.get((group.project, group.name))
-            if status is not None and status.value.uid == group.uid:
-                message.events.extend(
-                    codec.event_out(each, project=group.project) for each in status.value.events
-                )
+            told = self._keeper.status(group).events
+            message.events.extend(codec.event_out(each, project=group.project) for each in told)
             message.members.extend(_member(group, each) for each in self._keeper.members(group))
         return message
 

@@ -58,7 +58,7 @@ class Keeper:
     def shown(self, held: Held[Group]) -> Shown:
         """The group as it is now."""
         key = key_of(held.value)
-        status, members = self._status(held.value), self.members(held.value)
+        status, members = self.status(held.value), self.members(held.value)
         return shown(held.value, status, members, self._blocked.get(key))
 
     def all_shown(self) -> dict[Key, tuple[int, Shown]]:
@@ -125,7 +125,7 @@ class Keeper:
         if held is None:
             await self._let_go(key)
             return
-        group, status = held.value, self._status(held.value)
+        group, status = held.value, self.status(held.value)
         members = self.members(group)
         steps = next_steps(group, status, members)
         done, blocked = await self._do(key, steps)
@@ -233,8 +233,8 @@ class Keeper:
         )
         return after, event
 
-    def _status(self, group: Group) -> GroupStatus:
-        """An empty one, when there is none, or one of an earlier group of that name."""
+    def status(self, group: Group) -> GroupStatus:
+        """What is written down of it; an empty one when there is none, or one of an earlier group of that name."""
         held = self._deps.mirror.view.group_statuses.get(key_of(group))
         if held is None or held.value.uid != group.uid:
             return GroupStatus(uid=group.uid)
