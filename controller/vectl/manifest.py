@@ -107,7 +107,10 @@ _SPEC: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "priority": ("priority", wishes.read_priority),
 }
 _GROUP: dict[str, tuple[str, Callable[[str, str], object]]] = {
-    "replicas": ("replicas", _whole),
+    "replicas": (
+        "replicas",
+        lambda field, text: validate.replicas(field, _whole(field, text)),
+    ),
     "max_unavailable": ("max_unavailable", lambda _field, text: text),
     "min_ready": ("min_ready_s", lambda field, text: units.parse_duration(text, field=field)),
     "progress_deadline": (

@@ -23,6 +23,7 @@ MIN_MEMORY_BYTES, MAX_MEMORY_BYTES = 8 << 20, 64 << 40
 MIN_DISK_BYTES, MAX_DISK_BYTES = 16 << 20, 1 << 50
 MIN_PIDS, MAX_PIDS = 8, 4_194_304
 MAX_STOP_TIMEOUT_S = 3600
+MAX_REPLICAS = 1000
 MAX_COMMAND_BYTES = 128 << 10
 MAX_COMMAND_WORDS = 4096
 MAX_ENV = 256
@@ -139,6 +140,15 @@ def pids(field: str, value: int) -> int:
     if not MIN_PIDS <= value <= MAX_PIDS:
         limits = f"{MIN_PIDS} to {MAX_PIDS}"
         raise InvalidInput(f"{field}: {value}; must be {limits}", hint=f"ask for {limits}")
+    return value
+
+
+def replicas(field: str, value: int) -> int:
+    """Of a group."""
+    if not 0 <= value <= MAX_REPLICAS:
+        raise InvalidInput(
+            f"{field}: {value}; must be 0 to {MAX_REPLICAS}", hint="make several groups"
+        )
     return value
 
 

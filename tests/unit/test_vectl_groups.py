@@ -62,6 +62,7 @@ def test_what_a_manifest_leaves_out_stays_unset() -> None:
     ("old", "new", "says"),
     [
         (b"replicas: 3", b"replicas: some", "replicas"),
+        (b"replicas: 3", b"replicas: 9999999999999", "replicas"),
         (b"paused: true", b"paused: perhaps", "true or false"),
         (b"min_ready: 5s", b"min_ready: soon", "min_ready"),
         (b"  template:\n", b"  pattern:\n", "pattern"),

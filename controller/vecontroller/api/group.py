@@ -245,7 +245,7 @@ def _refuse_large(key: Key, template: Template) -> None:
     """InvalidInput when no VE of it could be written."""
     probe = VE(
         uid=Uid("0" * 36),
-        name=name_of(key[1], groupspec.MAX_REPLICAS),
+        name=name_of(key[1], validate.MAX_REPLICAS),
         project=key[0],
         labels=template.labels,
         generation=1,

@@ -12,7 +12,6 @@ from veapi.v1 import api_pb2, group_pb2
 from vecontroller.api import specs
 from vecontroller.groups.member import name_of
 
-MAX_REPLICAS = 1000
 MAX_TIME_S = 86_400.0
 _OWN = {"run": "`vectl stop` works on each VE", "ip": "each gets one", "host": "use `require`"}
 """Of a spec: what each VE of a group has of its own, and what to do instead."""
@@ -20,10 +19,7 @@ _SHARE = re.compile(r"[1-9][0-9]{0,3}|[1-9][0-9]?%|100%", re.ASCII)
 
 
 def replicas(name: str, number: int) -> int:
-    if not 0 <= number <= MAX_REPLICAS:
-        raise InvalidInput(
-            f"replicas: {number}; must be 0 to {MAX_REPLICAS}", hint="make several groups"
-        )
+    validate.replicas("replicas", number)
     if len(name_of(name, max(0, number - 1))) > validate.NAME_LIMIT:
         raise InvalidInput(
             f"name: {name[:80]!r} leaves no room for a number in the names of its VEs",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from veapi.v1.group_pb2 import Group, GroupMember
     from vectl.client import Client
 
-MAX_REPLICAS = 1000
 TIMEOUT_S = 600.0
 name_argument = click.argument("name", shell_complete=complete_group)
 
@@ -108,6 +107,8 @@ def scale(
 
     Down: the highest numbers are deleted, and kept for a time as all that is deleted.
     """
+    from veapi.validate import MAX_REPLICAS  # noqa: PLC0415  # the model is not for help
+
     if (replicas is None) == (wanted is None):
         raise InvalidInput("say once how many VEs there shall be", hint="vectl group scale web 5")
     replicas = replicas or wanted or ""
