@@ -5,12 +5,13 @@ import pytest
 from kit.apirig import NO_CONTEXT, ApiRig, api_rig
 from veapi.channel import Caller, Role
 from veapi.errors import Conflict, Denied, InvalidInput, NotFound
-from veapi.model import HostName, HostState, VEState
+from veapi.model import HostName, HostState, Uid, VEState
 from veapi.v1 import api_pb2, hostlife_pb2
 from vecontroller.api import hostlife, switches
 from vecontroller.api.authz import authorize
 from vecontroller.api.hostlife import HostLifeService
 from vecontroller.api.switches import SwitchService
+from vecontroller.view import View
 
 H1 = HostName("h1")
 
@@ -92,6 +93,15 @@ async def test_a_host_with_ves_is_not_removed_and_they_are_counted(rig: ApiRig) 
     with pytest.raises(Conflict, match=r"has 1 VE$"):
         await remove(rig)
     assert H1 in rig.mirror.view.hosts
+
+
+@pytest.mark.parametrize(
+    ("moved", "says"), [(1, "1 root of a moved VE"), (2, "2 roots of moved VEs"), (0, "")]
+)
+def test_what_a_host_has_is_said_in_words(moved: int, says: str) -> None:
+    view = View()
+    view.left_on[H1] = {Uid(f"u{number}") for number in range(moved)}
+    assert hostlife.held_by(view, H1) == says
 
 
 async def test_an_empty_silent_host_is_removed_until_it_is_added(rig: ApiRig) -> None:

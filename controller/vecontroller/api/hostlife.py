@@ -56,7 +56,8 @@ class HostLifeService(hostlife_pb2_grpc.HostLifeServiceServicer):
 
         def change(spec: HostSpec) -> HostSpec:
             self._must_be_silent(name, "remove")
-            refuse_holding(self._deps.mirror.view, name, bool(self._deps.scheduler.coming(name)))
+            coming = bool(self._deps.scheduler.coming(name))
+            refuse_holding(self._deps.mirror.view, name, coming=coming)
             return HostSpec(removed_at=self._deps.clock.wall(), taints=spec.taints)
 
         await self._change(name, change, forget=True)
@@ -201,17 +202,13 @@ def _reason(text: str) -> str:
 def held_by(view: View, host: HostName) -> str:
     """What the store says that the host has, in words and numbers; empty: nothing."""
     found = (
-        (len(view.placed_on.get(host, ())), "VE"),
-        (len(view.deleted_on.get(host, ())), "root of a deleted VE"),
-        (len(view.left_on.get(host, ())), "root of a moved VE"),
+        (len(view.placed_on.get(host, ())), "VE", "VEs"),
+        (len(view.deleted_on.get(host, ())), "root of a deleted VE", "roots of deleted VEs"),
+        (len(view.left_on.get(host, ())), "root of a moved VE", "roots of moved VEs"),
     )
-    return ", ".join(f"{count} {_plural(word, count)}" for count, word in found if count)
-
-
-def _plural(word: str, count: int) -> str:
-    if count == 1:
-        return word
-    return word.replace("root", "roots").replace("VE", "VEs")
+    return ", ".join(
+        f"{count} {one if count == 1 else many}" for count, one, many in found if count
+    )
 
 
 def forgetting(view: View, host: HostName) -> tuple[list[Guard], list[Write]] | None:
@@ -236,8 +233,8 @@ def forgetting(view: View, host: HostName) -> tuple[list[Guard], list[Write]] | 
     return (guards, writes) if writes else None
 
 
-def refuse_holding(view: View, host: HostName, coming: bool) -> None:  # noqa: FBT001
-    """Conflict, with what it has, for a host that can't be forgotten."""
+def refuse_holding(view: View, host: HostName, *, coming: bool) -> None:
+    """Conflict, with what it has, for a host that can't be forgotten. `coming`: VEs are about to get there."""
     holds = held_by(view, host)
     if holds:
         raise Conflict(
