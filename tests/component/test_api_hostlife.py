@@ -130,6 +130,28 @@ async def test_ves_are_forgotten_only_of_a_host_that_is_vouched_to_be_off(rig: A
         await rig.ve.Get(api_pb2.VERef(name="web1"), NO_CONTEXT)
 
 
+async def test_no_more_is_forgotten_once_the_word_that_the_host_is_off_is_taken_back(
+    rig: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(hostlife.BATCH + 2):
+        await rig.place((await rig.create(f"ve-{number}")).uid)
+    silence(rig)
+    await fence(rig)
+    commit, forgotten = rig.deps.writer.commit, list[str]()
+
+    async def then_taken_back(guards, writes, **how) -> int:
+        done = await commit(guards, writes, **how)
+        if not forgotten:
+            forgotten.append(writes[0].key)
+            await fence(rig, off=False)
+        return done
+
+    monkeypatch.setattr(rig.deps.writer, "commit", then_taken_back)
+    with pytest.raises(Conflict, match="it may be running there"):
+        await remove(rig, forget=True)
+    assert len(rig.mirror.view.ves) == 2
+
+
 async def test_a_host_with_ves_is_replaced_only_when_it_is_vouched_to_be_off(rig: ApiRig) -> None:
     ve = await rig.create()
     await rig.place(ve.uid)

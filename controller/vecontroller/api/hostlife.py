@@ -128,6 +128,29 @@ class HostLifeService(hostlife_pb2_grpc.HostLifeServiceServicer):
 
     async def _forget(self, name: HostName) -> int:
         """Removes the records of all that the host has; how many VEs that were. Conflict unless it was vouched to be off."""
+        count = len(self._deps.mirror.view.placed_on.get(name, ()))
+        for _ in range(FORGET_BATCHES):
+            if not await self._forget_some(name):
+                break
+        return count
+
+    async def _forget_some(self, name: HostName) -> bool:
+        """One transaction of it; False: it has nothing. Each looks anew whether the host is still silent and vouched to be off."""
+        for attempt in range(1, ATTEMPTS + 1):
+            mark, batch = self._off(name), forgetting(self._deps.mirror.view, name)
+            if batch is None:
+                return False
+            guards, writes = batch
+            try:
+                await self._deps.writer.commit([mark, *guards], writes, confirm=(writes[0].key, ""))
+            except LostRace as lost:
+                await settle(self._deps, lost, attempt)
+            else:
+                return True
+        raise worn_out(f"host {name}")
+
+    def _off(self, name: HostName) -> Guard:
+        """Of the word that the host is off. Conflict: nobody gave it, or the host was heard."""
         self._must_be_silent(name, "remove")
         spec = self._deps.mirror.view.host_specs.get(name)
         if spec is None or spec.value.powered_off_at is None:
@@ -135,18 +158,7 @@ class HostLifeService(hostlife_pb2_grpc.HostLifeServiceServicer):
                 f"can't forget what host {name} has: it may be running there",
                 hint=f"see that it is off, and say so by `vectl host fence {name} --powered-off`",
             )
-        mark = Guard(key=keys.host_spec(name), mod_revision=spec.mod_revision)
-        count = len(self._deps.mirror.view.placed_on.get(name, ()))
-        for _ in range(FORGET_BATCHES):
-            batch = forgetting(self._deps.mirror.view, name)
-            if batch is None:
-                break
-            guards, writes = batch
-            try:
-                await self._deps.writer.commit([mark, *guards], writes, confirm=None)
-            except LostRace as lost:
-                await settle(self._deps, lost, 1)
-        return count
+        return Guard(key=keys.host_spec(name), mod_revision=spec.mod_revision)
 
     def _who(self, context: Context) -> str:
         return caller(context, self._deps.cluster).name
@@ -212,7 +224,7 @@ def held_by(view: View, host: HostName) -> str:
 
 
 def forgetting(view: View, host: HostName) -> tuple[list[Guard], list[Write]] | None:
-    """Guards and writes that remove the records of some of what the host has; None: it has nothing."""
+    """Guards and writes that remove the records of some of what the host has; None: it has nothing. The first key is guarded."""
     guards: list[Guard] = []
     writes: list[Write] = []
     for uid in sorted(view.placed_on.get(host, ()))[:BATCH]:
