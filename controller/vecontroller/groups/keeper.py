@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from veapi.errors import Conflict, Unavailable, VerackError
+from veapi.groups import TaskGroup
 from veapi.model import EVENTS_KEPT, Event, EventType, Group, GroupStatus
 from vecontroller.api.create import Creator
 from vecontroller.api.inflight import InFlight
@@ -70,7 +71,7 @@ class Keeper:
         return self._observer.members(key_of(group), group)
 
     async def run(self) -> None:
-        """For ever; raises NotLeader when it is no longer ours to decide."""
+        """For ever; raises NotLeader, by itself or in a group, when it is no longer ours to decide."""
         self._observer.begin()
         self._blocked, self._tracks, self._due, self._told = {}, {}, {}, {}
         with self._deps.topic.subscribe() as changes:
@@ -148,7 +149,9 @@ class Keeper:
             async with turn:
                 return await self._try(key, step)
 
-        found = await asyncio.gather(*(one(step) for step in steps))
+        async with TaskGroup() as group:
+            tasks = [group.create_task(one(step)) for step in steps]
+        found = [task.result() for task in tasks]
         done = [step for step, how in zip(steps, found, strict=True) if how is True]
         return done, next((how for how in found if isinstance(how, Reason)), None)
 
@@ -162,7 +165,7 @@ class Keeper:
             log.info("step of group lost a race", group=key, step=step, error=lost.message)
             self._again(key)
             return False
-        except (Conflict, Unavailable, VerackError) as error:
+        except VerackError as error:
             log.info("step of group not done", group=key, step=step, error=error.message)
             self._again(key)
             return _reason(error)
