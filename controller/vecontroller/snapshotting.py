@@ -257,18 +257,9 @@ class Snapshotting:
 
     async def _rest(self, changes: Subscription, seconds: float) -> Changed | None:
         """Until something has changed, or for so long."""
-        waits = (
-            asyncio.ensure_future(changes.next()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-        )
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        changed = await changes.next_within(self._clock, seconds)
         await self._clock.sleep(PAUSE_S)
-        return None if waits[0].cancelled() else waits[0].result()
+        return changed
 
     async def look_once(self, uids: Collection[Uid] | None = None) -> None:
         """Writes what is due, of these VEs or of all. What could not be written is due again at the next whole look."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from veapi.clock import Clock
 from vecontroller.view import Changed
 
 
@@ -39,6 +40,17 @@ class Subscription:
         changed, self._pending = self._pending, None
         assert changed is not None
         return changed
+
+    async def next_within(self, clock: Clock, seconds: float) -> Changed | None:
+        """As `next`; None when nothing came for so long. No change is lost, and no cancellation."""
+        waits = (asyncio.ensure_future(self.next()), asyncio.ensure_future(clock.sleep(seconds)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        return None if waits[0].cancelled() else waits[0].result()
 
 
 class Topic:

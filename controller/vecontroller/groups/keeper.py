@@ -101,21 +101,9 @@ class Keeper:
         """Until something changed, or the next group is due."""
         await self._deps.clock.sleep(PAUSE_S)
         until = min([*self._due.values(), all_at])
-        waits = (
-            asyncio.ensure_future(changes.next()),
-            asyncio.ensure_future(
-                self._deps.clock.sleep(max(0.0, until - self._deps.clock.boot()))
-            ),
-        )
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if waits[0].cancelled():
-            return Changed(revision=self._deps.mirror.view.revision)
-        return waits[0].result()
+        left_s = max(0.0, until - self._deps.clock.boot())
+        changed = await changes.next_within(self._deps.clock, left_s)
+        return changed or Changed(revision=self._deps.mirror.view.revision)
 
     async def look(self, key: Key) -> None:
         """One decision about a group, and its steps."""
