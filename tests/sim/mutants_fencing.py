@@ -121,13 +121,13 @@ def a_disarmed_cluster_moves() -> list[Swap]:
 
 @mutant
 def a_ve_that_stays_is_moved() -> list[Swap]:
-    real = judge._of_wish
+    real = judge.of_wish
 
     def of_wish(ve: Any) -> Waits | None:
         found = real(ve)
         return None if found is not None and found.why is Why.POLICY_STAY else found
 
-    return [(judge, "_of_wish", of_wish), (judge, "_of_arming", lambda *_: None)]
+    return [(judge, "of_wish", of_wish), (judge, "_of_arming", lambda *_: None)]
 
 
 @mutant

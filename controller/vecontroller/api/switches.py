@@ -7,13 +7,14 @@ import structlog
 from veapi import codec
 from veapi.channel import caller
 from veapi.errors import InvalidInput, Unavailable
-from veapi.model import Cluster, HostFacts, HostName, HostState, OnHostLoss, Run
+from veapi.model import Cluster, HostFacts, HostName, HostState
 from veapi.v1 import hostlife_pb2, hostlife_pb2_grpc
 from vecontroller import switching
 from vecontroller.api.commits import ATTEMPTS, settle, worn_out
 from vecontroller.api.describe import stamp
 from vecontroller.api.ports import ApiDeps
 from vecontroller.calls import Context
+from vecontroller.failover.judge import of_wish
 from vecontroller.incarnation import is_confirmed
 from vecontroller.store import keys, values
 from vecontroller.store.port import Guard, Put
@@ -149,10 +150,4 @@ def _unconfirmed(facts: HostFacts, cluster: Cluster) -> str:
 def _movable(view: View, host: HostName) -> int:
     """VEs of a silent host that are to run elsewhere."""
     placed = (view.ves.get(uid) for uid in view.placed_on.get(host, ()))
-    return sum(
-        held.value.spec.on_host_loss is OnHostLoss.RECREATE
-        and held.value.spec.run is not Run.STOPPED
-        and held.value.delete_requested_at is None
-        for held in placed
-        if held is not None
-    )
+    return sum(held is not None and of_wish(held.value) is None for held in placed)

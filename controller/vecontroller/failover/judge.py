@@ -76,7 +76,7 @@ def judge(view: View, uid: Uid, known: Known) -> May | Waits:
     host = placement.value.host
     off = powered_off(view, host)
     reasons = (
-        _of_wish(ve.value),
+        of_wish(ve.value),
         _of_store(view, uid, host),
         _of_cluster(view.cluster.value if view.cluster is not None else None),
         *(() if off else _of_fence(view, ve.value, placement.value, status)),
@@ -95,7 +95,8 @@ def powered_off(view: View, host: HostName) -> bool:
     return held is not None and held.value.powered_off_at is not None
 
 
-def _of_wish(ve: VE) -> Waits | None:
+def of_wish(ve: VE) -> Waits | None:
+    """Why a VE is not to run elsewhere, by what is asked of it; None: it is."""
     if ve.spec.on_host_loss is not OnHostLoss.RECREATE:
         return Waits(Why.POLICY_STAY, "its policy is stay: it waits for its host")
     if ve.delete_requested_at is not None:
