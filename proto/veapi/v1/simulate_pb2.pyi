@@ -136,6 +136,7 @@ class SavedHost(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    UNFENCED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     rack: _builtins.str
     placed: _builtins.int
@@ -143,6 +144,8 @@ class SavedHost(_message.Message):
     connected: _builtins.bool
     refuses: _builtins.str
     """Why it takes no VEs; empty when it does."""
+    unfenced: _builtins.bool
+    """Its vefence does not run: it takes no VEs that are fenced."""
     @_builtins.property
     def room(self) -> _types_pb2.Resources:
         """What VEs may have in all, and what is given away."""
@@ -171,10 +174,11 @@ class SavedHost(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
+        unfenced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "room", b"room"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "connected", b"connected", "images", b"images", "labels", b"labels", "name", b"name", "placed", b"placed", "rack", b"rack", "refuses", b"refuses", "room", b"room", "state", b"state", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "connected", b"connected", "images", b"images", "labels", b"labels", "name", b"name", "placed", b"placed", "rack", b"rack", "refuses", b"refuses", "room", b"room", "state", b"state", "taints", b"taints", "unfenced", b"unfenced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,6 +227,7 @@ class SavedVE(_message.Message):
     APART_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    FENCED_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     project: _builtins.str
@@ -238,6 +243,8 @@ class SavedVE(_message.Message):
     """Digest."""
     strategy: _builtins.str
     priority: _builtins.int
+    fenced: _builtins.bool
+    """Its `on_host_loss` is recreate."""
     @_builtins.property
     def resources(self) -> _types_pb2.Resources: ...
     @_builtins.property
@@ -276,10 +283,11 @@ class SavedVE(_message.Message):
         apart: _abc.Iterable[_builtins.str] | None = ...,
         spread: _abc.Iterable[_builtins.str] | None = ...,
         priority: _builtins.int = ...,
+        fenced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "gone", b"gone", "host", b"host", "host_why", b"host_why", "image", b"image", "labels", b"labels", "name", b"name", "near", b"near", "placed_on", b"placed_on", "prefer", b"prefer", "priority", b"priority", "project", b"project", "require", b"require", "resources", b"resources", "since", b"since", "spread", b"spread", "strategy", b"strategy", "tolerate", b"tolerate", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "fenced", b"fenced", "gone", b"gone", "host", b"host", "host_why", b"host_why", "image", b"image", "labels", b"labels", "name", b"name", "near", b"near", "placed_on", b"placed_on", "prefer", b"prefer", "priority", b"priority", "project", b"project", "require", b"require", "resources", b"resources", "since", b"since", "spread", b"spread", "strategy", b"strategy", "tolerate", b"tolerate", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
