@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from veapi.errors import InvalidInput
 from vectl.output import as_dict
+from vectl.wholefile import whole
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -16,14 +17,10 @@ LIMIT_BYTES = 256 << 20
 
 def write(message: "Message", path: str) -> None:
     """Whole or not at all; it may be read by its owner only, as it tells what runs where."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.new")
     try:
-        beside.touch(mode=0o600)
-        beside.write_text(json.dumps(as_dict(message), indent=1) + "\n")
-        beside.replace(target)
+        with whole(Path(path)) as out:
+            out.write((json.dumps(as_dict(message), indent=1) + "\n").encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise InvalidInput(
             f"can't write {path}: {error.strerror}", hint="name a file in a folder that is there"
         ) from None

@@ -1,11 +1,8 @@
 """vectl cluster backup, verify."""
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -16,6 +13,7 @@ from vectl import options
 from vectl.output import moment
 from vectl.session import Session, pass_session
 from vectl.text import one_line
+from vectl.wholefile import whole
 
 if TYPE_CHECKING:
     from veapi.v1.cluster_pb2 import BackupEnd, BackupStart
@@ -36,12 +34,13 @@ def backup(session: Session, file: Path, *, force: bool) -> None:
     """
     if file.exists() and not force:
         raise Conflict(f"{file} is there already", hint="choose another name, or give --force")
-    with _sink(file) as out:
-
-        async def work(client: "Client") -> Backup:
-            return await _take(client, out)
-
-        taken = session.run(work)
+    try:
+        with whole(file) as out:
+            taken = session.run(lambda client: _take(client, out))
+    except OSError as error:
+        raise Conflict(
+            f"can't write {file}: {error.strerror}", hint="choose another place"
+        ) from None
     click.echo(one_line(f"cluster/{taken.cluster} backed up: {file}, {_size(taken)}"))
 
 
@@ -108,35 +107,3 @@ def _ended(writer: Writer, start: "BackupStart", end: "BackupEnd") -> Backup:
     )
     writer.end(found)
     return found
-
-
-@contextmanager
-def _sink(file: Path) -> Iterator[BinaryIO]:
-    """A file that comes into being, on disk, when all of it is written; only its owner may read it."""
-    draft: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as out:
-            draft = Path(out.name)
-            yield cast("BinaryIO", out)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
-        draft = None
-        _sync_folder(file.parent)
-    except OSError as error:
-        raise Conflict(
-            f"can't write {file}: {error.strerror}", hint="choose another place"
-        ) from None
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
