@@ -1,14 +1,13 @@
 """Asking for changes of groups, waiting until they are done, and saying how each one ended."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from veapi.errors import InvalidInput, NotFound, VerackError
+from veapi.errors import NotFound, VerackError
 from vectl import options
 from vectl.groupwait import describe, follow, follow_end
 from vectl.session import Ended, Session
@@ -134,17 +133,6 @@ def _say(endings: Sequence[str | VerackError]) -> int:
             code = code or ending.exit_code
             complain(ending.message, ending.hint)
     return code
-
-
-def sure(names: Sequence[str], how: str) -> None:
-    """Asks; InvalidInput where nobody can answer."""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"not deleting group {shown} without being sure",
-            hint="say --yes, there is no terminal to ask on",
-        )
-    click.confirm(f"Delete group {shown}, {how}?", abort=True, err=True)
 
 
 def complete_group(

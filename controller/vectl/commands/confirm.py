@@ -1,14 +1,13 @@
 """vectl cluster confirm."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import InvalidInput
 from vectl import options
 from vectl.session import Session, pass_session
+from vectl.sure import sure
 from vectl.text import one_line
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def confirm(session: Session, *, without: tuple[str, ...], yes: bool) -> None:
     for line in preview(would):
         click.echo(line, err=True)
     if not yes:
-        _sure()
+        sure("Let the restored store count?")
     _ask(session, incarnation=would.incarnation, without=without)
     click.echo(one_line(f"cluster/{would.cluster} confirmed"))
 
@@ -82,12 +81,3 @@ def _names(found: Iterable[str]) -> str:
     names = sorted(found)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
-
-
-def _sure() -> None:
-    """InvalidInput where nobody can be asked."""
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            "not without being sure", hint="say --yes, there is no terminal to ask on"
-        )
-    click.confirm("Let the restored store count?", abort=True, err=True)

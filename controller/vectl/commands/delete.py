@@ -13,6 +13,7 @@ from vectl.groupasks import delete_and_wait, split
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.output import moment
 from vectl.session import Session, pass_session
+from vectl.sure import some, sure
 
 if TYPE_CHECKING:
     from veapi.v1.types_pb2 import VE
@@ -109,11 +110,5 @@ def _say_kept(names: list[str], kept: "list[VE]") -> None:
 
 
 def _confirm(names: list[str], *, purge: bool) -> None:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"not deleting {shown} without being sure",
-            hint="say --yes, there is no terminal to ask on",
-        )
     how = " for good, with the disks" if purge else ""
-    click.confirm(f"Delete {shown}{how}?", abort=True, err=True)
+    sure(f"Delete {some(names)}{how}?", doing=f"deleting {some(names)}")

@@ -8,9 +8,10 @@ from veapi.errors import InvalidInput
 from veapi.units import format_size
 from vectl import options
 from vectl.columns import EVENT_COLUMNS, cores, labels_text
-from vectl.groupasks import ask_and_wait, complete_group, delete_and_wait, sure
+from vectl.groupasks import ask_and_wait, complete_group, delete_and_wait
 from vectl.output import Printer, Style, age, colours, moment, one
 from vectl.session import Session, pass_session
+from vectl.sure import sure
 from vectl.table import Column, Writer
 from vectl.text import one_line
 
@@ -151,7 +152,8 @@ def delete(
             "--keep-ves and --purge: they are opposites", hint="leave one of them out"
         )
     if not yes:
-        sure([name], "its VEs stay" if keep_ves else "with its VEs")
+        how = "its VEs stay" if keep_ves else "with its VEs"
+        sure(f"Delete group {name}, {how}?", doing=f"deleting group {name}")
 
     async def work(client: "Client") -> None:
         await delete_and_wait(

@@ -1,6 +1,5 @@
 """vectl host cordon, uncordon, remove, add, fence, unfence, replace, resume-moves."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -8,6 +7,7 @@ import click
 from veapi.errors import InvalidInput
 from vectl import options
 from vectl.session import Session, pass_session
+from vectl.sure import sure
 from vectl.text import one_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _cordon(session: Session, name: str, *, on: bool, reason: str) -> "Host":
 def remove(session: Session, name: str, *, forget_ves: bool, yes: bool) -> None:
     """Take a host out of the cluster that is off and has nothing; it is refused when it comes again."""
     if forget_ves and not yes:
-        _sure(f"Forget all VEs of host {name}, with their names and addresses?")
+        sure(f"Forget all VEs of host {name}, with their names and addresses?")
 
     async def work(client: "Client") -> int:
         return await client.host_life.remove(name, forget_ves=forget_ves)
@@ -92,7 +92,7 @@ def fence(session: Session, name: str, *, powered_off: bool, yes: bool) -> None:
             hint="power the machine off first, then vouch for it; nothing here can do that for you",
         )
     if not yes:
-        _sure(f"Is host {name} powered off? If it is not, its VEs may run twice.")
+        sure(f"Is host {name} powered off? If it is not, its VEs may run twice.")
     host = _fence(session, name, powered_off=True)
     click.echo(one_line(f"host/{host.name} vouched to be off by {host.powered_off_by}"))
 
@@ -123,7 +123,7 @@ def replace(session: Session, name: str, *, yes: bool) -> None:
     VEs that the host had are made there anew, of their images.
     """
     if not yes:
-        _sure(f"Make the VEs of host {name} anew on another machine? Their disks are not there.")
+        sure(f"Make the VEs of host {name} anew on another machine? Their disks are not there.")
 
     async def work(client: "Client") -> "Host":
         return await client.host_life.replace(name)
@@ -153,15 +153,6 @@ def resume_moves(session: Session, *, yes: bool) -> None:
         click.echo(one_line(f"  {each.host}: {each.ves} VEs may be moved"), err=True)
     if not yes:
         ves = sum(each.ves for each in would.hosts)
-        _sure(f"Move up to {ves} VEs from {len(would.hosts)} silent hosts?")
+        sure(f"Move up to {ves} VEs from {len(would.hosts)} silent hosts?")
     ask(dry_run=False)
     click.echo("moves resumed")
-
-
-def _sure(question: str) -> None:
-    """InvalidInput where nobody can be asked."""
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            "not without being sure", hint="say --yes, there is no terminal to ask on"
-        )
-    click.confirm(question, abort=True, err=True)

@@ -1,16 +1,15 @@
 """vectl orphan."""
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import InvalidInput
 from vectl import gone, options
 from vectl.columns import ORPHAN_COLUMNS
 from vectl.output import Printer, Style
 from vectl.session import Session, pass_session
+from vectl.sure import sure
 
 if TYPE_CHECKING:
     from veapi.v1.api_pb2 import Orphan
@@ -65,12 +64,8 @@ def purge(
 ) -> None:
     """Remove an orphan from its host, with its disk, for good, and wait until it is gone."""
     if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(
-                f"not purging {uid} without being sure",
-                hint="say --yes, there is no terminal to ask on",
-            )
-        click.confirm(f"Remove orphan {uid} for good, with its disk?", abort=True, err=True)
+        question = f"Remove orphan {uid} for good, with its disk?"
+        sure(question, doing=f"purging {uid}")
 
     async def work(client: "Client") -> None:
         orphan = await client.purge_orphan(uid, host=host)

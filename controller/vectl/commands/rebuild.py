@@ -1,17 +1,16 @@
 """vectl rebuild."""
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import InvalidInput
 from vectl import options
 from vectl.commands.run import stop_timeout_option, times
 from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.session import Session, pass_session
+from vectl.sure import some, sure
 
 if TYPE_CHECKING:
     from vectl.client import Client
@@ -57,10 +56,5 @@ def rebuild(
 
 
 def _confirm(names: tuple[str, ...]) -> None:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"not rebuilding {shown} without being sure",
-            hint="say --yes, there is no terminal to ask on",
-        )
-    click.confirm(f"Replace the root of {shown}? What is on it is lost.", abort=True, err=True)
+    question = f"Replace the root of {some(names)}? What is on it is lost."
+    sure(question, doing=f"rebuilding {some(names)}")

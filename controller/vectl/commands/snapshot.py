@@ -1,12 +1,11 @@
 """vectl snapshot, vectl restore."""
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from veapi.errors import InvalidInput, VerackError
+from veapi.errors import VerackError
 from vectl import options
 from vectl.columns import SNAPSHOT_COLUMNS
 from vectl.follow import Goal
@@ -14,6 +13,7 @@ from vectl.mutate import Ask, Waiting, carry_out
 from vectl.output import Printer, Style
 from vectl.session import Ended, Session, pass_session
 from vectl.snapshots import until_gone, until_taken
+from vectl.sure import sure
 from vectl.text import complain
 
 if TYPE_CHECKING:
@@ -121,10 +121,5 @@ def restore(
 
 
 def _confirm(name: str, tag: str) -> None:
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"not restoring {name} without being sure",
-            hint="say --yes, there is no terminal to ask on",
-        )
     question = f"Make {name} what it was in {tag}? What was written since is lost."
-    click.confirm(question, abort=True, err=True)
+    sure(question, doing=f"restoring {name}")

@@ -1,18 +1,17 @@
 """vectl undelete and purge: of deleted VEs that are kept."""
 
 import re
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from veapi.errors import InvalidInput
 from vectl import gone, options
 from vectl.follow import Goal
 from vectl.mutate import Ask, Waiting, carry_out
 from vectl.session import Session, pass_session
+from vectl.sure import sure
 
 if TYPE_CHECKING:
     from vectl.client import Client
@@ -71,7 +70,7 @@ def purge(session: Session, which: str, *, yes: bool, timeout_s: float, detach: 
     """Have the disk of a deleted VE removed now, and wait until it is. It can't be brought back then."""
     name, uid = _named(which)
     if not yes:
-        _confirm(which)
+        sure(f"Remove {which} for good?", doing=f"purging {which}")
 
     async def work(client: "Client") -> None:
         ve = await client.purge(name, uid=uid)
@@ -96,12 +95,3 @@ async def _name_of(client: "Client", uid: str) -> str:
     """The uid itself when nothing of it is kept: the controller says so."""
     kept = await client.deleted(all_projects=True)
     return next((ve.name for ve in kept if ve.uid == uid), uid)
-
-
-def _confirm(which: str) -> None:
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"not purging {which} without being sure",
-            hint="say --yes, there is no terminal to ask on",
-        )
-    click.confirm(f"Remove {which} for good?", abort=True, err=True)
