@@ -10,17 +10,14 @@ from click.shell_completion import CompletionItem
 from veapi.errors import NotFound, VerackError
 from vectl import options
 from vectl.groupwait import describe, follow, follow_end
+from vectl.mutate import OUTCOMES, say
 from vectl.session import Ended, Session
-from vectl.text import complain
 from vectl.wanted import Wanted, WantedGroup
 
 if TYPE_CHECKING:
     from veapi.v1.group_pb2 import ApplyGroupResponse, Group
     from vectl.client import Client
     from vectl.groupcalls import Groups
-
-_WORDS = {1: "unchanged", 2: "created", 3: "changed"}
-"""By ApplyVEResponse.Outcome."""
 
 
 def split(found: "Sequence[Wanted | WantedGroup]") -> tuple[list[Wanted], list[WantedGroup]]:
@@ -63,7 +60,7 @@ async def apply_groups(
     async def one(each: WantedGroup) -> str | VerackError:
         try:
             answer = await groups.apply(each)
-            group, word = answer.group, _WORDS.get(answer.outcome, "applied")
+            group, word = answer.group, OUTCOMES.get(answer.outcome, "applied")
             if not detach:
                 watch = groups.watch(each.name, each.project)
                 group = await follow(watch, each.name, timeout_s=timeout_s)
@@ -71,7 +68,7 @@ async def apply_groups(
             return error
         return f"group/{each.name} {word}: {describe(group)}"
 
-    return _say(await asyncio.gather(*(one(each) for each in wanted)))
+    return say(await asyncio.gather(*(one(each) for each in wanted)))
 
 
 async def diff_groups(
@@ -119,20 +116,9 @@ async def delete_and_wait(
             return error
         return f"group/{name} deleted"
 
-    code = _say(await asyncio.gather(*(one(*each) for each in doomed)))
+    code = say(await asyncio.gather(*(one(*each) for each in doomed)))
     if code:
         raise Ended(code)
-
-
-def _say(endings: Sequence[str | VerackError]) -> int:
-    code = 0
-    for ending in endings:
-        if isinstance(ending, str):
-            click.echo(ending)
-        else:
-            code = code or ending.exit_code
-            complain(ending.message, ending.hint)
-    return code
 
 
 def complete_group(

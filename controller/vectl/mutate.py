@@ -33,6 +33,10 @@ class Ask:
         return self.done if isinstance(self.done, str) else self.done()
 
 
+OUTCOMES = {1: "unchanged", 2: "created", 3: "changed"}
+"""Of an apply: by ApplyVEResponse.Outcome."""
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """How to wait. `fresh`: the VEs are new, so what was before needs no look."""
@@ -49,7 +53,7 @@ async def carry_out(client: "Client", session: Session, asks: Sequence[Ask], how
     if how.detach:
         session.stands = _stands(asks)
         answers = await asyncio.gather(*(_send(ask, {}, turn) for ask in asks))
-        _say([_detached(ask, answer) for ask, answer in zip(asks, answers, strict=True)])
+        _end([_detached(ask, answer) for ask, answer in zip(asks, answers, strict=True)])
         return
     async with client.watch(
         names=[ask.name for ask in asks], all_projects=how.all_projects
@@ -58,7 +62,7 @@ async def carry_out(client: "Client", session: Session, asks: Sequence[Ask], how
         session.stands = _stands(asks)
         requests = [_send(ask, before, turn) for ask in asks]
         outcomes = await follow(aiter(watch), requests, progress(), timeout_s=how.timeout_s)
-    _say([_ending(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)])
+    _end([_ending(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)])
 
 
 async def _send(
@@ -88,8 +92,8 @@ def _ending(ask: Ask, outcome: Outcome | VerackError) -> str | VerackError:
     return f"ve/{outcome.target.name} {ask.word()}: {describe(outcome.ve)}"
 
 
-def _say(endings: Sequence[str | VerackError]) -> None:
-    """An error that several requests share is told once."""
+def say(endings: Sequence[str | VerackError]) -> int:
+    """How each ended; the exit code of the first failure, or 0. An error that several requests share is told once."""
     code, told = 0, list[VerackError]()
     for ending in endings:
         if isinstance(ending, str):
@@ -98,6 +102,11 @@ def _say(endings: Sequence[str | VerackError]) -> None:
             told.append(ending)
             code = code or ending.exit_code
             complain(ending.message, ending.hint)
+    return code
+
+
+def _end(endings: Sequence[str | VerackError]) -> None:
+    code = say(endings)
     if code:
         raise Ended(code)
 

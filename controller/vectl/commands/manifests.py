@@ -11,7 +11,7 @@ from veapi.errors import InvalidInput, VerackError
 from vectl import manifest, options
 from vectl.follow import Goal
 from vectl.groupasks import apply_groups, diff_groups, split
-from vectl.mutate import Ask, Waiting, carry_out
+from vectl.mutate import OUTCOMES, Ask, Waiting, carry_out
 from vectl.planned import apply_planned
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain, one_line
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     Answer = ApplyVEResponse | ApplyGroupResponse | VerackError
 
 _AT_ONCE = 32
-# Values of ApplyVEResponse.Outcome.
-_UNCHANGED, _CREATED, _CHANGED = 1, 2, 3
-_WORDS = {_UNCHANGED: "unchanged", _CREATED: "created", _CHANGED: "changed"}
+_UNCHANGED = 1
+"""Of OUTCOMES."""
 
 _file_option = click.option(
     "-f", "--file", "files", multiple=True, required=True, help="Manifest: file, folder or -."
@@ -83,7 +82,7 @@ class _Apply:
             self._wanted.name,
             self._call,
             Goal.SETTLED,
-            lambda: _WORDS.get(self._outcome, "applied"),
+            lambda: OUTCOMES.get(self._outcome, "applied"),
         )
 
     async def _call(self) -> "VE":
@@ -133,7 +132,7 @@ async def _dry_runs(
 
 def difference(name: str, answer: "ApplyVEResponse | ApplyGroupResponse") -> list[str]:
     """`name`: e.g. ve/web. A title, then a line with - for what is and one with + for what would be."""
-    lines = [f"{name}: would be {_WORDS.get(answer.outcome, 'changed')}"]
+    lines = [f"{name}: would be {OUTCOMES.get(answer.outcome, 'changed')}"]
     for change in answer.changes:
         if change.before:
             lines.append(one_line(f"- {change.field}: {change.before}"))
