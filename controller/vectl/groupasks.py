@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from veapi.errors import NotFound, VerackError
 from vectl import options
 from vectl.groupwait import describe, follow, follow_end
-from vectl.mutate import OUTCOMES, say
+from vectl.mutate import AT_ONCE, OUTCOMES, say
 from vectl.session import Ended, Session
 from vectl.wanted import Wanted, WantedGroup
 
@@ -55,11 +55,12 @@ async def apply_groups(
     """All together; prints how each ended. The exit code of the first failure, or 0."""
     from vectl.groupcalls import Groups  # noqa: PLC0415  # brings grpc
 
-    groups = Groups(client)
+    groups, turn = Groups(client), asyncio.Semaphore(AT_ONCE)
 
     async def one(each: WantedGroup) -> str | VerackError:
         try:
-            answer = await groups.apply(each)
+            async with turn:
+                answer = await groups.apply(each)
             group, word = answer.group, OUTCOMES.get(answer.outcome, "applied")
             if not detach:
                 watch = groups.watch(each.name, each.project)
@@ -77,11 +78,12 @@ async def diff_groups(
     """What apply would change."""
     from vectl.groupcalls import Groups  # noqa: PLC0415  # brings grpc
 
-    groups = Groups(client)
+    groups, turn = Groups(client), asyncio.Semaphore(AT_ONCE)
 
     async def one(each: WantedGroup) -> "ApplyGroupResponse | VerackError":
         try:
-            return await groups.apply(each, dry_run=True)
+            async with turn:
+                return await groups.apply(each, dry_run=True)
         except VerackError as error:
             return error
 
@@ -101,11 +103,12 @@ async def delete_and_wait(
     """Groups by name and project. `timeout_s` None: does not wait. Ended with the code of the first failure."""
     from vectl.groupcalls import Groups  # noqa: PLC0415  # brings grpc
 
-    groups = Groups(client)
+    groups, turn = Groups(client), asyncio.Semaphore(AT_ONCE)
 
     async def one(name: str, project: str) -> str | VerackError:
         try:
-            await groups.delete(name, project=project, keep_ves=keep_ves, purge=purge)
+            async with turn:
+                await groups.delete(name, project=project, keep_ves=keep_ves, purge=purge)
             session.stands = f"The request for group {name} stands: see `vectl group list`."
             if timeout_s is None:
                 return f"group/{name} will be deleted"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from veapi.v1.types_pb2 import VE
     from vectl.client import Client
 
-_AT_ONCE = 32
+AT_ONCE = 32
+"""Requests under way, whatever a manifest holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Waiting:
 
 async def carry_out(client: "Client", session: Session, asks: Sequence[Ask], how: Waiting) -> None:
     """Sends the requests together, waits for all. Prints each ending; Ended with the code of the first failure."""
-    turn = asyncio.Semaphore(_AT_ONCE)
+    turn = asyncio.Semaphore(AT_ONCE)
     if how.detach:
         session.stands = _stands(asks)
         answers = await asyncio.gather(*(_send(ask, {}, turn) for ask in asks))

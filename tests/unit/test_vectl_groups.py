@@ -1,15 +1,24 @@
 """Groups in vectl: what a manifest asks for, and when waiting for one is over."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
-from veapi.errors import Conflict, InvalidInput, NoHostFits, RemoteFailed, TimedOut
-from veapi.v1.group_pb2 import Group, GroupChange, GroupSpec, GroupStatus
-from vectl import manifest
+from veapi.errors import Conflict, InvalidInput, NoHostFits, RemoteFailed, TimedOut, VerackError
+from veapi.v1.group_pb2 import (
+    ApplyGroupResponse,
+    Group,
+    GroupChange,
+    GroupSpec,
+    GroupStatus,
+)
+from vectl import groupasks, manifest
+from vectl.client import Client
 from vectl.groupcalls import message
 from vectl.groupwait import describe, follow, follow_end, judge
-from vectl.wanted import WantedGroup
+from vectl.mutate import AT_ONCE
+from vectl.wanted import Wanted, WantedGroup
 
 WHOLE = b"""\
 kind: Group
@@ -136,3 +145,32 @@ async def test_what_is_late_is_told_with_what_it_waits_for() -> None:
 
 async def changes_never() -> None:
     await asyncio.Event().wait()
+
+
+async def test_a_manifest_of_many_groups_asks_of_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, most = 0, 0
+
+    class Slow:
+        def __init__(self, client: object) -> None:
+            del client
+
+        async def apply(self, wanted: WantedGroup, *, dry_run: bool) -> ApplyGroupResponse:
+            nonlocal asked, most
+            assert dry_run
+            asked += 1
+            most = max(most, asked)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            asked -= 1
+            return ApplyGroupResponse(group=Group(name=wanted.name))
+
+    monkeypatch.setattr("vectl.groupcalls.Groups", Slow)
+    template = Wanted(name="", image="debian")
+    wanted = [WantedGroup(name=f"g{number}", template=template) for number in range(100)]
+    found = await groupasks.diff_groups(cast("Client", None), wanted)
+    assert [each.group.name for each in found if not isinstance(each, VerackError)] == [
+        each.name for each in wanted
+    ]
+    assert most == AT_ONCE

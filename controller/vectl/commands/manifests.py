@@ -11,7 +11,7 @@ from veapi.errors import InvalidInput, VerackError
 from vectl import manifest, options
 from vectl.follow import Goal
 from vectl.groupasks import apply_groups, diff_groups, split
-from vectl.mutate import OUTCOMES, Ask, Waiting, carry_out
+from vectl.mutate import AT_ONCE, OUTCOMES, Ask, Waiting, carry_out
 from vectl.planned import apply_planned
 from vectl.session import Ended, Session, pass_session
 from vectl.text import complain, one_line
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Answer = ApplyVEResponse | ApplyGroupResponse | VerackError
 
-_AT_ONCE = 32
 _UNCHANGED = 1
 """Of OUTCOMES."""
 
@@ -118,7 +117,7 @@ def diff(session: Session, *, files: tuple[str, ...]) -> None:
 async def _dry_runs(
     client: "Client", wanted: Sequence[Wanted]
 ) -> "list[ApplyVEResponse | VerackError]":
-    turn = asyncio.Semaphore(_AT_ONCE)
+    turn = asyncio.Semaphore(AT_ONCE)
 
     async def ask(one: Wanted) -> "ApplyVEResponse | VerackError":
         async with turn:
