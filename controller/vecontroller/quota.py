@@ -7,7 +7,7 @@ from veapi.model import VE, Deleted, ProjectAmounts
 
 NOTHING = ProjectAmounts()
 _GIB = 1 << 30
-_FIELDS = ("ves", "cpu_millis", "memory_bytes", "disk_bytes", "addresses", "snapshots")
+_FIELDS = ProjectAmounts.__struct_fields__
 
 
 def of_ve(ve: VE) -> ProjectAmounts:

@@ -1,4 +1,4 @@
-"""The groups of commands: group, host, image, orphan, project, snapshot."""
+"""The groups of commands: cluster, group, host, image, orphan, project, snapshot."""
 
 from vectl.lazy import Entry, LazyGroup
 
