@@ -95,10 +95,26 @@ async def test_a_view_carries_all_that_a_placement_sees(rig: ApiRig) -> None:
         "near": ["app=web over rack"],
         "tolerate": ["gpu"],
     }
-    await rig.create("odd", labels={"x": "y"}, priority=7, apart=["x=y"], **wishes)
+    await rig.create(
+        "odd", labels={"x": "y"}, priority=7, apart=["x=y"], on_host_loss="recreate", **wishes
+    )
     world = world_of(rig.mirror.view, rig.scheduler.board().hosts, rig.deps.rules)
     view = simulate_pb2.SavedView.FromString(savedview.saved(world).SerializeToString())
     assert savedview.world_in(view) == world
+    assert [each.fenced for each in world.waiting] == [False, True]
+
+
+async def test_a_simulated_apply_of_a_fenced_ve_needs_a_host_whose_vefence_runs(
+    rig: ApiRig,
+) -> None:
+    await filled(rig)
+    wanted = manifest("fenced", on_host_loss="recreate")
+    found = await simulated(rig, apply=[wanted])
+    assert {ve.name: ve.to_host != "" for ve in found.ves}["fenced"] is False
+    assert "vefence does not run" in found.ves[-1].message
+    grown = manifest("fenced", memory_bytes=2 * GIB)
+    await rig.create("fenced", on_host_loss="recreate")
+    assert "vefence does not run" in (await simulated(rig, apply=[grown])).ves[-1].message
 
 
 async def test_what_a_manifest_leaves_out_of_a_ve_that_is_there_stays(rig: ApiRig) -> None:

@@ -45,6 +45,7 @@ hosts_without_name = st.lists(
         placed=st.integers(0, 20),
         state=st.sampled_from([HostState.READY, HostState.READY, *HostState]),
         connected=st.sampled_from([True, True, True, False]),
+        unfenced=st.sampled_from([False, False, True]),
     ),
     max_size=6,
 )
@@ -57,6 +58,7 @@ request_makers = st.builds(
     resources=st.sampled_from([amount(), amount(cpu=250), amount(memory=GIB // 4)]) | amounts,
     host=st.sampled_from(["", "", "", "h1", "h9"]),
     since=st.integers(0, 5),
+    fenced=st.booleans(),
 )
 one_request = request_makers.map(lambda make: make(uid="u"))
 request_lists = st.lists(request_makers, max_size=15).map(

@@ -56,6 +56,10 @@ class FenceRack:
         assert pid is not None
         return pid
 
+    def unfenced(self) -> bool:
+        """Whether some host's vefence, as the controller knows, does not run."""
+        return bool(self.rack.vectl("cluster", "status", "-o", "json").json().get("unconfirmed"))
+
     def cut(self) -> None:
         """No packet leaves the host or reaches it; its VEs' own network is as it was."""
         rules = "table inet cut { chain i { type filter hook input priority -300; iifname eth0 drop; }; chain o { type filter hook output priority -300; oifname eth0 drop; }; }"
@@ -104,6 +108,7 @@ def fence(shared: FenceRack) -> Iterator[FenceRack]:
     if daemons.pid_of(shared.rack.plan, f"{HOST}-agent") is None:
         shared.rack.start_agent(HOST)
     shared.rack.until_ready()
+    until(lambda: not shared.unfenced(), within_s=30, what="each vefence runs")
     shared.rack.purge_all()
 
 

@@ -29,6 +29,20 @@ def test_a_host_that_fails_tells_all_its_reasons_with_numbers():
     ]
 
 
+def test_a_fenced_ve_goes_only_where_vefence_runs():
+    hosts = [host("h1", unfenced=True), host("h2", placed=9), host("h3", unfenced=True)]
+    plain, fenced = request("u"), request("v", fenced=True)
+    assert [explain(Board(hosts), each).verdicts[0].host for each in (plain, fenced)] == [
+        "h1",
+        "h2",
+    ]
+    found = explain(Board([hosts[0], hosts[2]]), fenced)
+    assert [each.failing[0].why for each in found.verdicts] == ["its vefence does not run"] * 2
+    assert found.changes == ("start vefence on h1",)
+    assert found.refusal is not None
+    assert found.refusal.message == "2 hosts: 2 whose vefence does not run"
+
+
 def test_the_smallest_change_comes_first():
     hosts = [
         host("h1", committed=amount(memory=64 * GIB)),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.world import GIB, make_deleted, make_facts, make_placement, make_ve
-from veapi.model import HostName, HostSpec, HostState, Resources, Uid
+from veapi.model import FenceFacts, HostName, HostSpec, HostState, OnHostLoss, Resources, Uid
 from vecontroller import fold
 from vecontroller.placement import Board, Rules, explain, host_rows, place, request
 from vecontroller.placement.standing import StandingBoard
@@ -25,12 +25,17 @@ APART = ("app=web over rack",)
 def ve_of(uid: Uid, label: str, size: int, *, apart: bool):
     ve = make_ve(uid, labels={"app": label}, memory_bytes=size * GIB)
     spec = msgspec.structs.replace(ve.spec, apart=APART if apart else ())
+    if size % 2:
+        spec = msgspec.structs.replace(spec, on_host_loss=OnHostLoss.RECREATE)
     return msgspec.structs.replace(ve, spec=spec)
 
 
 ves = st.builds(ve_of, uids, st.sampled_from(["web", "db"]), st.integers(1, 9), apart=st.booleans())
 facts = st.builds(
-    make_facts, rack=st.sampled_from(["r1", "r2"]), refuses=st.sampled_from(["", "", "full"])
+    make_facts,
+    rack=st.sampled_from(["r1", "r2"]),
+    refuses=st.sampled_from(["", "", "full"]),
+    fence=st.builds(FenceFacts, live=st.booleans()),
 )
 changes = st.one_of(
     st.builds(

@@ -59,6 +59,12 @@ def test_other_labels_taints_and_hosts_may_help():
     assert not change([FULL], []).may_help(request("u"))
 
 
+def test_a_vefence_that_runs_again_may_help():
+    unfenced = msgspec.structs.replace(FULL, unfenced=True)
+    assert change([unfenced], [FULL]).may_help(request("u", fenced=True))
+    assert not change([FULL], [unfenced]).may_help(request("u", fenced=True))
+
+
 def test_a_host_helps_when_it_comes_back_and_not_when_it_goes():
     silent = msgspec.structs.replace(FULL, state=HostState.SILENT)
     assert change([silent], [FULL]).may_help(request("u"))

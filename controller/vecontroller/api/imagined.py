@@ -6,11 +6,12 @@ import msgspec
 
 from veapi import validate
 from veapi.errors import InvalidInput, NotFound
-from veapi.model import Digest, Spec, Uid
+from veapi.model import Digest, OnHostLoss, Spec, Uid
 from veapi.v1 import api_pb2
 from vecontroller.api import specs
 from vecontroller.api.lookup import project_of, suggestion
 from vecontroller.placement import Request, Rules
+from vecontroller.placement.requests import is_fenced
 from vecontroller.whatif import Known, World
 
 _SIZES = ("cpu_millis", "memory_bytes", "disk_bytes", "pids")
@@ -53,11 +54,15 @@ def _known(message: api_pb2.ApplyVERequest) -> Known:
 
 def _over(has: Request, message: api_pb2.ApplyVERequest) -> Request:
     """Image and host stay what they are: they can't be changed by an apply."""
-    base = Spec(image="any", **{field: getattr(has.resources, field) for field in _SIZES})
+    policy = OnHostLoss.RECREATE if has.fenced else OnHostLoss.STAY
+    sizes = {field: getattr(has.resources, field) for field in _SIZES}
+    base = Spec(image="any", on_host_loss=policy, **sizes)
     base = msgspec.structs.replace(base, **{field: getattr(has, field) for field in _WISHES})
     spec = specs.merged(message.ve.spec, base, fields=message.fields)
     labels = validate.labels("labels", message.ve.labels) or has.labels
-    return msgspec.structs.replace(has, labels=labels, resources=spec.request, **_wishes(spec))
+    return msgspec.structs.replace(
+        has, labels=labels, resources=spec.request, fenced=is_fenced(spec), **_wishes(spec)
+    )
 
 
 def _new(
@@ -73,6 +78,7 @@ def _new(
         labels=validate.labels("labels", message.ve.labels),
         image=_image(world, spec.image),
         strategy=rules.strategy_of(known.project),
+        fenced=is_fenced(spec),
     )
     return msgspec.structs.replace(plain, **_wishes(spec))
 

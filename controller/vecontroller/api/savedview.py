@@ -74,6 +74,7 @@ def _host_out(row: HostRow) -> simulate_pb2.SavedHost:
         state=row.state.value,
         connected=row.connected,
         refuses=row.refuses,
+        unfenced=row.unfenced,
         labels=row.labels,
         taints=row.taints,
         images=sorted(row.images),
@@ -90,6 +91,7 @@ def _host_in(host: simulate_pb2.SavedHost, tenants: list[Request]) -> HostRow:
         state=_one_of(HostState, "state", host.state),
         connected=host.connected,
         refuses=host.refuses,
+        unfenced=host.unfenced,
         tenants=tuple(tenants),
         labels=dict(host.labels),
         taints=tuple(host.taints),
@@ -132,6 +134,7 @@ def _ve_out(each: Request, known: Known, host: HostName) -> simulate_pb2.SavedVE
         apart=each.apart,
         spread=each.spread,
         priority=each.priority,
+        fenced=each.fenced,
     )
 
 
@@ -154,4 +157,5 @@ def _ve_in(ve: simulate_pb2.SavedVE) -> Request:
         apart=wishes.read("apart", ve.apart),
         spread=wishes.read("spread", ve.spread),
         priority=ve.priority,
+        fenced=ve.fenced,
     )

@@ -136,7 +136,7 @@ class Moves:
             await self._stop(view, stop)
             waits |= {uid: Waits(Why.MOVES_STOPPED, f"moves are stopped: {stop}") for uid in may}
         elif may:
-            moves, refused = self._plan(view, may)
+            moves, refused = self._plan(may)
             waits |= refused | await self._commit_all(moves)
         self._tell(waits)
         return min(_pause_s(waits), self._soon_silent_s(view))
@@ -205,8 +205,8 @@ class Moves:
 
     # Where to.
 
-    def _plan(self, view: View, may: Mapping[Uid, May]) -> tuple[list[Move], dict[Uid, Waits]]:
-        rows = [self._row(view, row, may) for row in self._scheduler.board().hosts]
+    def _plan(self, may: Mapping[Uid, May]) -> tuple[list[Move], dict[Uid, Waits]]:
+        rows = [self._row(row, may) for row in self._scheduler.board().hosts]
         wanting = [tenant(each.ve, self._rules) for each in may.values()]
         plan = place(Board(rows), wanting)
         moves = [
@@ -219,13 +219,9 @@ class Moves:
             for each in plan.refusals
         }
 
-    def _row(self, view: View, row: HostRow, may: Mapping[Uid, May]) -> HostRow:
-        """As hosts are for VEs that are moved: not those that flap, nor any that could not fence them."""
-        facts = view.hosts.get(row.name)
-        fence = facts.value.fence if facts is not None else None
+    def _row(self, row: HostRow, may: Mapping[Uid, May]) -> HostRow:
+        """As hosts are for VEs that are moved: those that flap take none."""
         refuses = row.refuses or flaps(self._silence.came_back(row.name))
-        if not refuses and (fence is None or not fence.live or fence.refuses):
-            refuses = (fence.refuses if fence is not None else "") or "its vefence does not live"
         stay = tuple(each for each in row.tenants if each.uid not in may)
         return msgspec.structs.replace(row, refuses=refuses, tenants=stay)
 

@@ -60,6 +60,7 @@ class Board:
         placed = np.array([[row.placed for row in self.hosts]], dtype=np.int64)
         self._keep(np.concatenate((free, np.maximum(self.capacity, 1), placed)))
         self.able: Bools = np.array([row.able for row in self.hosts], dtype=np.bool_)
+        self.unfenced: Bools = np.array([row.unfenced for row in self.hosts], dtype=np.bool_)
         self.racks = sorted({row.rack for row in self.hosts})
         places = {rack: index for index, rack in enumerate(self.racks)}
         self.rack = np.array([places[row.rack] for row in self.hosts], dtype=np.int64)
@@ -111,6 +112,7 @@ class Board:
         self.free[:, host] = self.capacity[:, host] - np.array(amounts(now.committed))
         self.placed[host] = now.placed
         self.able[host] = now.able
+        self.unfenced[host] = now.unfenced
         if was.tenants != now.tenants:
             self.crowds.moved(host, was.tenants, now.tenants)
 

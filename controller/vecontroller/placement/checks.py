@@ -66,6 +66,32 @@ class Able:
         return [f"{count} {word}" for word, count in sorted(words.items())]
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Somebody there ends a fenced VE in time: without that it would not be started, nor could it ever be moved."""
+
+    name: str = "fence"
+    when: When = When.NEVER
+
+    def passes(self, board: Board) -> Bools:
+        return ~board.unfenced
+
+    def why(self, board: Board, host: int) -> str:
+        del board, host
+        return "its vefence does not run"
+
+    def change(self, board: Board, host: int) -> str:
+        return f"start vefence on {board.hosts[host].name}"
+
+    def effort(self, board: Board, host: int) -> float:
+        del board, host
+        return 2.0
+
+    def counted(self, board: Board, failing: Bools) -> list[str]:
+        del board
+        return [f"{int(failing.sum())} whose vefence does not run"]
+
+
 _UNPINNED = {ASKED_FOR: "ask for no host", PLANNED: "delete it and make a new plan"}
 
 
@@ -193,10 +219,11 @@ def minded_by(board: Board, request: Request) -> list[Check]:
 
 
 def _of_hosts(request: Request) -> tuple[list[Check], list[tuple[Check, int]]]:
-    """Labels and taints. A wish that can't be read fails everywhere; one that need not come true is left out."""
+    """Labels, taints and vefence. A wish that can't be read fails everywhere; one that need not come true is left out."""
     required = [_read(selector.terms, text) for text in request.require]
     must: list[Check] = [
         Tolerate(request.tolerate),
+        *((Fence(),) if request.fenced else ()),
         *(
             Require(terms) if terms is not None else Unreadable(text)
             for terms, text in zip(required, request.require, strict=True)

@@ -38,6 +38,7 @@ _OF_KIND = attrgetter(
     "near",
     "apart",
     "spread",
+    "fenced",
 )
 _NO_LABELS: frozenset[tuple[str, str]] = frozenset()
 

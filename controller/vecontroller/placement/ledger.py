@@ -98,6 +98,7 @@ def host_row(
         state=state,
         connected=connected,
         refuses=refusal_of(view, name),
+        unfenced=not facts.fence.live or bool(facts.fence.refuses),
         tenants=_tenants(view, name, rules),
         labels=facts.labels,
         taints=taints_of(view, name),

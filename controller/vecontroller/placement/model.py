@@ -21,7 +21,7 @@ class Request(Value, frozen=True, kw_only=True):
     the higher `priority` does.
 
     `host`: the only one that may have it; `host_why`: why, e.g. "which holds what it is cloned from"; `gone`: why none may.
-    `image`: digest, empty where a host needs none. `require` to `spread`: wishes, in the words of `veapi.wishes`.
+    `image`: digest, empty where a host needs none. `fenced`: it is started elsewhere when its host is lost. `require` to `spread`: wishes, in the words of `veapi.wishes`.
     """
 
     uid: Uid
@@ -41,12 +41,14 @@ class Request(Value, frozen=True, kw_only=True):
     apart: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
     priority: int = 0
+    fenced: bool = False
 
 
 class HostRow(Value, frozen=True, kw_only=True):
     """A host as the ledger sees it. `committed`: all that is placed there or on its way, running or not.
 
     Only a host that is READY and `connected` (its session is live) gets VEs, unless it says why it takes none (`refuses`).
+    `unfenced`: its vefence does not run, so it gets no VEs that are fenced.
     `tenants`: the VEs that are placed there; they are in `committed` and `placed`. `images`: digests that it holds.
     """
 
@@ -58,6 +60,7 @@ class HostRow(Value, frozen=True, kw_only=True):
     state: HostState = HostState.READY
     connected: bool = True
     refuses: str = ""
+    unfenced: bool = False
     tenants: tuple[Request, ...] = ()
     labels: Mapping[str, str] = {}
     taints: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from veapi.model import VE, HostName, Uid
+from veapi.model import VE, HostName, OnHostLoss, Spec, Uid
 from vecontroller.placement.model import PLANNED, Request
 from vecontroller.placement.rules import PLAIN, Rules
 from vecontroller.view import Held, View
@@ -43,7 +43,13 @@ def tenant(held: Held[VE], rules: Rules = PLAIN) -> Request:
         apart=spec.apart,
         spread=spec.spread,
         priority=spec.priority,
+        fenced=is_fenced(spec),
     )
+
+
+def is_fenced(spec: Spec) -> bool:
+    """Whether such a VE may not outlive its host's lease."""
+    return spec.on_host_loss is not OnHostLoss.STAY
 
 
 def host_of(view: View, uid: Uid) -> HostName | None:

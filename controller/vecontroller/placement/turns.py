@@ -37,7 +37,12 @@ def could_help(before: HostRow | None, after: HostRow) -> bool:
     if before is None or not before.able:
         return True
     same = (before.labels, before.taints) == (after.labels, after.taints)
-    return not same or any(now > was for was, now in zip(_free(before), _free(after), strict=True))
+    fences = before.unfenced and not after.unfenced
+    return (
+        not same
+        or fences
+        or any(now > was for was, now in zip(_free(before), _free(after), strict=True))
+    )
 
 
 def _free(row: HostRow) -> tuple[int, ...]:
