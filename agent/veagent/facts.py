@@ -9,6 +9,7 @@ from pathlib import Path
 
 from veagent.events import words
 from veagent.ports import Images, Roots
+from veagent.sealed import replace_file
 from veapi.errors import Unavailable, VerackError
 from veapi.model import FenceFacts, HostFacts, Resources
 
@@ -46,19 +47,14 @@ def _meminfo_bytes(text: str, field: str) -> int:
 
 
 def machine_id(state: Path) -> str:
-    """Random, made once and kept in the agent's state folder. Unavailable when it can't be kept."""
+    """Random, made once and kept in the agent's state folder: durable before anybody is told. Unavailable when it can't be kept."""
     path = state / "machine-id"
     try:
         found = path.read_text().strip() if path.exists() else ""
         if not found:
             found = uuid.uuid4().hex
             state.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(".new")
-            with fresh.open("w") as file:
-                file.write(f"{found}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            replace_file(path, f"{found}\n".encode())
     except OSError as error:
         raise Unavailable(
             f"{path}: {error.strerror}", hint="the agent keeps its machine's id there"
