@@ -240,6 +240,9 @@ listen = "127.0.0.1:0"
 [peer]
 listen = "127.0.0.1:0"
 
+[fence]
+folder = "{folder / host}-fence"
+
 [capacity]
 cpu = 4
 memory = "8G"

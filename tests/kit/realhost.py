@@ -240,6 +240,9 @@ mount = "{folder}/pool"
 [cgroup]
 root = "{cgroups}"
 
+[fence]
+folder = "{folder}/fence"
+
 [ids]
 base = {ID_BASE}
 count = 10
