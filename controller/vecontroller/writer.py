@@ -5,7 +5,8 @@ success into "refused"; calling it failed lets it appear later, and then even af
 is no such key" holds once more. So every write is guarded on the *fence* too, a key that the leader moves on in this case:
 what was sent before can't be applied any more. Then the mirror has seen our `op_id` at the key to `confirm`, whoever has
 changed that since, or the write was not applied and is sent once more. When the mirror can't tell, as its watch has a gap or
-lags, the key is read back; what somebody else has changed by then stays unknown.
+lags, the key is read back too; what somebody else has changed by then stays unknown. A key that is not there was never written,
+if the mirror has no gap: nobody but us deletes, and only what the mirror showed.
 """
 
 import asyncio
@@ -187,9 +188,14 @@ class Writer:
             revision, item = await self._read_back(key)
         except (Compacted, Unavailable):
             raise unknown from None
+        seen = _traced(trace, op_id)
+        if seen is not None:  # then deleted again, perhaps: the key alone does not tell
+            return seen
         if _is_ours(item, op_id):
             return Transacted(succeeded=True, revision=item.mod_revision if item else revision)
         if attempt.guarded_at(key) != (item.mod_revision if item else 0):
+            raise unknown
+        if item is None and trace.gap:
             raise unknown
         return None
 

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import contextmanager
 
 import pytest
 
+from kit.eventually import eventually
 from kit.manualclock import ManualClock
 from kit.modelstore import Fail, ModelStore
 from kit.world import make_ve
@@ -139,6 +141,62 @@ async def test_what_was_overwritten_while_the_mirror_was_blind_stays_unknown(
     it.store.cut_watches()
     with pytest.raises(Ambiguous):
         await it.create()
+    it.store.heal_watches()
+
+
+def deleted_before_it_is_read(it: Leading, monkeypatch: pytest.MonkeyPatch, *, seen: bool) -> None:
+    """The next write is applied, and deleted again before anybody reads it back; its watch tells no more, or nothing."""
+    transact, listing = it.store.transact, it.store.list
+
+    async def applied(guards, writes):
+        monkeypatch.setattr(it.store, "transact", transact)
+        it.store.fail_writes(Fail.APPLIED)
+        if not seen:
+            it.store.cut_watches()
+        try:
+            return await transact(guards, writes)
+        finally:
+            if seen:
+                await eventually(lambda: Uid("u1") in it.mirror.view.ves)
+                it.store.cut_watches()
+
+    async def then_deleted(prefix: str):
+        await it.other.transact([], [Delete(key=KEY)])
+        return await listing(prefix)
+
+    monkeypatch.setattr(it.store, "transact", applied)
+    monkeypatch.setattr(it.store, "list", then_deleted)
+    monkeypatch.setattr("vecontroller.writer.CATCH_UP_S", 0.01)
+
+
+async def test_a_write_that_was_seen_and_deleted_again_is_not_sent_a_second_time(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VE that was made and deleted would be there again."""
+    deleted_before_it_is_read(it, monkeypatch, seen=True)
+    before = it.store.writes
+    revision = await it.writer.commit(NEW, [spec("op")], confirm=(KEY, "op"), wait=False)
+    assert revision > 0
+    assert it.store.writes == before + 2  # it, and the fence
+    assert await it.other.get(KEY) is None
+    it.store.heal_watches()
+
+
+async def test_a_key_that_is_gone_tells_nothing_over_a_gap(
+    it: Leading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted_before_it_is_read(it, monkeypatch, seen=False)
+    tracing = it.mirror.tracing
+
+    @contextmanager
+    def with_gap(key: str):
+        with tracing(key) as trace:
+            trace.gap = True
+            yield trace
+
+    monkeypatch.setattr(it.mirror, "tracing", with_gap)
+    with pytest.raises(Ambiguous):
+        await it.writer.commit(NEW, [spec("op")], confirm=(KEY, "op"))
     it.store.heal_watches()
 
 
